@@ -1,0 +1,3 @@
+from undiffuse.cli import main
+
+main()

@@ -1,0 +1,77 @@
+"""The command line: a subcommand's name leads to its function, imported when it is called. Nothing else reads argv."""
+
+import difflib
+import importlib
+import os
+import sys
+from collections.abc import Sequence
+
+from undiffuse import __version__
+from undiffuse.errors import Interrupted, WorkFailed
+from undiffuse.terminal import console, errors
+
+COMMANDS = {
+    "train": ("undiffuse.commands.train:train", "train a diffusion model on pictures, or resume"),
+    "sample": ("undiffuse.commands.sample:sample", "make pictures with a trained model"),
+    "quickstart": ("undiffuse.commands.quickstart:quickstart", "train on digits, sample and report, in five minutes"),
+    "doctor": ("undiffuse.commands.doctor:doctor", "what this machine has, and what is missing"),
+}
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Runs a subcommand and exits: 0 for success, 2 for a wrong command, 1 for work that failed."""
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    debug = "--debug" in words
+    words = [word for word in words if word != "--debug"]
+    if not words or words[0] in ("-h", "--help", "help"):
+        _overview()
+        return
+    if words[0] == "--version":
+        console.print(f"undiffuse {__version__}")
+        return
+    name, *rest = words
+    if name not in COMMANDS:
+        close = difflib.get_close_matches(name, COMMANDS, 1)
+        hint = f"did you mean {close[0]}?" if close else f"there are {', '.join(COMMANDS)}."
+        errors.print(f"undiffuse: there is no command {name}; {hint}")
+        sys.exit(2)
+    if debug:
+        _call(name, rest)
+        return
+    try:
+        _call(name, rest)
+    except Interrupted as stopped:
+        console.print(str(stopped))
+    except KeyboardInterrupt:
+        errors.print("Stopped.")
+        sys.exit(130)
+    except WorkFailed as error:
+        errors.print(f"undiffuse {name}: {error}")
+        sys.exit(1)
+    except (ValueError, OSError) as error:
+        errors.print(f"undiffuse {name}: {_sentence(error)}")
+        sys.exit(2)
+
+
+def _call(name: str, arguments: list[str]) -> None:
+    import tyro
+
+    module, _, function = COMMANDS[name][0].partition(":")
+    command = getattr(importlib.import_module(module), function)
+    tyro.cli(
+        command, prog=f"undiffuse {name}", args=arguments, config=(tyro.conf.FlagCreatePairsOff, tyro.conf.DisallowNone)
+    )
+
+
+def _overview() -> None:
+    console.print("undiffuse: explore pictures, train a diffusion model on them, sample, and learn how good it is.\n")
+    width = max(map(len, COMMANDS))
+    for name, (_, what) in COMMANDS.items():
+        console.print(f"  undiffuse {name:<{width}}  {what}")
+    console.print("\nEvery command explains itself: undiffuse train --help. --debug shows where an error came from.")
+
+
+def _sentence(error: ValueError | OSError) -> str:
+    if isinstance(error, OSError) and error.strerror:
+        return f"{error.strerror}: {os.fspath(error.filename) if error.filename else 'no file named'}"
+    return str(error)

@@ -1,0 +1,1 @@
+"""The subcommands: one function each, whose signature and docstring are its --help."""

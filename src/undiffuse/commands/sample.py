@@ -1,0 +1,75 @@
+"""undiffuse sample"""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Annotated, Literal
+
+import tyro
+
+from undiffuse.commands.options import unless_given
+from undiffuse.names import SamplerName
+from undiffuse.run_names import find_run
+from undiffuse.terminal import Meter, console
+
+
+def sample(
+    run: Annotated[str | None, tyro.conf.Positional, unless_given("the newest")] = None,
+    count: int = 64,
+    label: Annotated[str | None, unless_given("every class in turn")] = None,
+    guidance: Annotated[float | None, unless_given("the run's")] = None,
+    seed: int = 0,
+    batch: int = 64,
+    sampler: Annotated[SamplerName | None, unless_given("the run's")] = None,
+    steps: Annotated[int | None, unless_given("the run's")] = None,
+    film: bool = False,
+    weights: Literal["average", "network"] = "average",
+    out: Annotated[str | None, unless_given("in the run's samples/")] = None,
+) -> None:
+    """Make pictures with a trained model: one PNG each, and a grid of the first hundred.
+
+    The picture of a seed depends on nothing but the seed and the settings. The same command again makes only what is missing.
+
+    Args:
+        run: A run folder, or its name under runs/.
+        count: How many pictures.
+        label: Class, by name or index, or none.
+        guidance: 1 follows the label as trained; more exaggerates it, at the cost of variety.
+        seed: Of the first picture; the others count up from it.
+        batch: Pictures at once; changes speed and memory only.
+        sampler: euler (DDIM), heun, or ancestral (DDPM).
+        steps: From noise to picture: more is slower and, up to a point, better.
+        film: Also save the denoising of the first sixteen as a strip and an animation.
+        weights: The moving average of the weights, or the weights themselves.
+        out: Folder for the pictures.
+    """
+    folder = find_run(run)
+    for name, value in (("--count", count), ("--batch", batch)):
+        if value < 1:
+            raise ValueError(f"{name} {value} is too few: take at least 1.")
+    if seed < 0:
+        raise ValueError(f"--seed {seed} is negative: seeds count from 0.")
+
+    from undiffuse import gallery as galleries
+    from undiffuse.device import choose_device
+    from undiffuse.runs import open_run
+    from undiffuse.sampling import find_label, load_model
+
+    opened = open_run(folder)
+    index = None if label is None else find_label(opened.config.class_names, label)
+    asked = {"sampler": sampler, "steps": steps, "guidance": guidance}
+    how = replace(opened.config.sampling, **{name: value for name, value in asked.items() if value is not None})
+    opened.config.diffusion.grid(how.steps)  # Fails for step counts that the model does not have.
+    model, images = load_model(opened, choose_device(), weights, console.print)
+    words = [how.sampler, str(how.steps), f"guidance-{how.guidance:g}", weights, str(images)]
+    words += [] if label is None else [f"label-{index}"]
+    target = Path(out).expanduser() if out else opened.folder / "samples" / "-".join(words)
+    made_by = {"run": opened.name, "preset": opened.config.preset, "weights": weights, "images": images}
+    gallery = galleries.open_gallery(target, model, how, index, made_by)
+    console.print(f"Pictures go to {target.absolute()}")
+    seeds = range(seed, seed + count)
+    galleries.fill(gallery, seeds, batch, console.print)
+    console.print(f"  grid  {galleries.save_grid(gallery, seeds)}")
+    if film:
+        with Meter("film", how.steps) as meter:
+            strip, animation = galleries.save_film(gallery, seeds, lambda i: meter.reach(i, f"{i}/{how.steps} steps"))
+        console.print(f"  film  {strip} and {animation.name}")

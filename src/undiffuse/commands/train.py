@@ -1,0 +1,206 @@
+"""undiffuse train"""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+from undiffuse.commands import values
+from undiffuse.commands.options import unless_given
+from undiffuse.data.sources import check_data
+from undiffuse.names import DATASETS, Channels, Fit, Precision, Split
+from undiffuse.terminal import console
+
+if TYPE_CHECKING:
+    from undiffuse.config import Config
+    from undiffuse.data.store import DataConfig, Store
+    from undiffuse.training.processes import Processes
+    from undiffuse.training.session import Habits, Say
+    from undiffuse.training.signals import StopRequest
+
+
+def train(
+    data: str = "digits",
+    data_root: Annotated[str | None, unless_given("data/")] = None,
+    split: Split = "auto",
+    size: Annotated[str | None, unless_given("the pictures' own up to 64, else 64")] = None,
+    fit: Fit = "crop",
+    channels: Channels = "auto",
+    strict: bool = False,
+    unconditional: bool = False,
+    preset: Annotated[str | None, unless_given("digits for digits, else small")] = None,
+    images: Annotated[str | None, unless_given("the preset's")] = None,
+    minutes: Annotated[float | None, unless_given("the preset's")] = None,
+    batch: Annotated[int | None, unless_given("the preset's")] = None,
+    checkpoint_images: Annotated[str | None, unless_given("one every five minutes")] = None,
+    keep: int = 3,
+    seed: int = 0,
+    out: Annotated[str | None, unless_given("runs/DATA-PRESET-SIZE")] = None,
+    precision: Precision = "auto",
+    compile: bool = False,
+    settings: Annotated[tuple[str, ...], unless_given("none", name="set")] = (),
+    dry_run: bool = False,
+) -> None:
+    """Train a diffusion model on pictures, from scratch. The same command again resumes where it stopped.
+
+    With a folder of pictures: undiffuse train --data photos/ --size 32 --minutes 10
+
+    With several GPUs: torchrun --nproc-per-node 2 -m undiffuse train --data photos/ --images 2M
+
+    Args:
+        data: digits, cifar10, flowers102, a folder of images (sub-folders are classes), or a .zip or .tar of images.
+        data_root: Where cifar10 and flowers102 lie, or are downloaded to.
+        split: Part of the data. auto: train where there are splits; all of flowers102.
+        size: Side in pixels, or height x width as in 48x64.
+        fit: How pictures come to that size: crop the middle, pad with black, or stretch.
+        channels: 1 gray, 3 RGB, 4 RGBA; auto: what the pictures have.
+        strict: Fail at a picture that cannot be decoded, rather than leave it out and say so.
+        unconditional: Do not tell the network the classes, though there are some.
+        preset: Recipe: digits, small, cifar10-ddpm.
+        images: Budget in images seen, such as 50k or 2M.
+        minutes: Budget in minutes, instead of images.
+        batch: Images a step, over all processes.
+        checkpoint_images: Images from one checkpoint to the next.
+        keep: Checkpoints to keep.
+        seed: Same seed and settings, same model.
+        out: Run folder.
+        precision: Of convolutions and matrix products; auto is bf16 where the hardware has it.
+        compile: Let torch.compile speed up the network; takes a minute or more at the start.
+        settings: Any other setting that --dry-run lists, as in network.dropout=0.2 optimizer.learning_rate=1e-3.
+        dry_run: Show what would be done, with memory and time, and do nothing.
+    """
+    # What can be wrong is found before torch is loaded.
+    sides = values.size(size) if size else None
+    total_images = values.count(images, "--images") if images else None
+    between = values.count(checkpoint_images, "--checkpoint-images") if checkpoint_images else None
+    name = values.preset(preset, data)
+    check_data(data)
+    if images and minutes is not None:
+        raise ValueError("A budget is either --images or --minutes: give one of them.")
+
+    from undiffuse.data.store import DataConfig
+    from undiffuse.presets import RECIPES
+    from undiffuse.training.processes import joined
+    from undiffuse.training.session import Habits
+    from undiffuse.training.signals import StopRequest
+
+    where = data if data in DATASETS else str(Path(data).expanduser().absolute())
+    asked = DataConfig(
+        data=where,
+        data_root=data_root and str(Path(data_root).expanduser().absolute()),
+        split=split,
+        size=sides or RECIPES[name]().size,
+        fit=fit,
+        channels=None if channels == "auto" else int(channels),
+    )
+    budget = {"total_images": total_images, "total_minutes": minutes} if total_images or minutes is not None else {}
+    training = {**budget, "precision": precision} | ({"batch": batch} if batch is not None else {})
+
+    with StopRequest() as stop, joined() as processes:
+        say = console.print if processes.is_main else _silent
+        store = _open_store(asked, strict, processes, say)
+        config = _configured(name, store, asked, seed, unconditional, training, settings)
+        folder = Path(out) if out else Path("runs") / _run_name(store, name)
+        if processes.world > 1 and config.training.batch % processes.world:
+            raise ValueError(f"A batch of {config.training.batch} cannot be split over {processes.world} processes.")
+        _summary(folder, store, config, processes, say)
+        if dry_run:
+            _estimate(config, processes, say)
+            return
+        _train(folder, config, store, Habits(keep, between, compile), processes, stop, say)
+
+
+def _open_store(asked: "DataConfig", strict: bool, processes: "Processes", say: "Say") -> "Store":
+    from undiffuse.data.store import open_store
+
+    if processes.is_main:
+        store = open_store(asked, strict, say)
+        processes.wait()
+        return store
+    processes.wait()  # The main process decodes; the others find it done.
+    return open_store(asked, strict, say)
+
+
+def _configured(
+    preset: str, store: "Store", asked: "DataConfig", seed: int, unconditional: bool, training: dict, settings: tuple
+) -> "Config":
+    from undiffuse.config import with_settings
+    from undiffuse.presets import configure
+
+    found = replace(asked, split=store.split, size=store.size, channels=store.channels)
+    config = configure(preset, store, found, seed, conditional=not unconditional)
+    return with_settings(replace(config, training=replace(config.training, **training)), settings)
+
+
+def _run_name(store: "Store", preset: str) -> str:
+    return "-".join(dict.fromkeys([store.name, preset, f"{store.size[0]}x{store.size[1]}"]))
+
+
+def _summary(folder: Path, store: "Store", config: "Config", processes: "Processes", say: "Say") -> None:
+    from undiffuse.device import compute_dtype
+
+    classes = f"{len(config.class_names)} classes" if config.class_names else "no classes"
+    kind = {1: "gray", 3: "RGB", 4: "RGBA"}[store.channels]
+    training = config.training
+    budget = f"{training.total_minutes:g} minutes" if training.total_minutes else f"{training.total_images:,} images"
+    dtype = str(compute_dtype(processes.device, training.precision)).removeprefix("torch.")
+    many = f", {processes.world} processes" if processes.world > 1 else ""
+    say(f"run      {folder.absolute()}")
+    say(f"data     {len(store):,} pictures, {store.size[0]}x{store.size[1]} {kind}, {classes}, split {store.split}")
+    say(f"recipe   {config.preset}, seed {config.seed}, batch {training.batch}, {budget}")
+    say(f"device   {processes.device}, {dtype}{many}")
+
+
+def _estimate(config: "Config", processes: "Processes", say: "Say") -> None:
+    from undiffuse.config import flat
+    from undiffuse.terminal import duration
+    from undiffuse.training.estimate import estimate
+
+    for name, value in flat(config).items():
+        say(f"  {name} = {value}")
+    cost = estimate(config, processes.device)
+    say(f"network  {cost.parameters:,} parameters")
+    say(
+        f"memory   about {cost.memory_bytes / 2**20:,.0f} MiB for each process, of which {cost.activation_bytes / 2**20:,.0f} "
+        "MiB grow with the microbatch"
+    )
+    speed = processes.world / cost.seconds_per_image
+    if config.training.total_images:
+        say(f"time     about {duration(config.training.total_images / speed)} at {speed:,.0f} images/s")
+    else:
+        seen = 60 * (config.training.total_minutes or 0) * speed
+        say(
+            f"time     {config.training.total_minutes:g} minutes, for about {seen:,.0f} images at {speed:,.0f} images/s"
+        )
+    say("Nothing was written but decoded pictures. Leave --dry-run out to train.")
+
+
+def _train(
+    folder: Path,
+    config: "Config",
+    store: "Store",
+    habits: "Habits",
+    processes: "Processes",
+    stop: "StopRequest",
+    say: "Say",
+) -> None:
+    from undiffuse.runs import open_run
+    from undiffuse.training.session import begin_or_resume, train_run
+
+    if processes.is_main:
+        run = begin_or_resume(folder, config, say)
+        processes.wait()
+    else:
+        processes.wait()
+        run = open_run(folder)
+    done = train_run(run, store, habits, processes, stop, say)
+    if not done:
+        say(f"Saved. The same command goes on from here: {run.folder.absolute()}")
+        return
+    say(f"Done: {run.folder.absolute()}")
+    say(f"  previews   {run.folder / 'previews'}")
+    say(f"  curves     tensorboard --logdir {run.folder / 'tensorboard'}")
+    say(f"  pictures   undiffuse sample {run.folder}")
+
+
+def _silent(text: str) -> None:
+    """What the processes beside the main one say."""

@@ -1,0 +1,194 @@
+"""Everything that makes a run what it is, as frozen dataclasses that live as config.json in the run folder."""
+
+import json
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from pydantic import TypeAdapter, ValidationError
+
+from undiffuse.data.augmentation import AugmentationConfig
+from undiffuse.data.store import DataConfig
+from undiffuse.diffusion.recipe import DiffusionConfig
+from undiffuse.names import Precision, SamplerName
+from undiffuse.networks.unet import UNetConfig
+
+
+@dataclass(frozen=True)
+class OptimizerConfig:
+    """How the weights move."""
+
+    muon: bool = True
+    """Muon for hidden weight matrices and convolutions, AdamW for the rest; otherwise AdamW for all."""
+    learning_rate: float = 2e-3
+    """At its highest."""
+    betas: tuple[float, float] = (0.9, 0.99)
+    """AdamW's."""
+    weight_decay: float = 0.0
+    warmup_images: int = 4000
+    """The learning rate rises linearly over this many images."""
+    decay_share: float = 0.5
+    """It falls linearly to 0 over this last share of the budget; 0 keeps it."""
+    max_gradient_norm: float = 1.0
+    """Longer gradients are cut to this length."""
+
+
+@dataclass(frozen=True)
+class TrainingConfig:
+    """How long, in what portions, and what is averaged."""
+
+    total_images: int | None = None
+    """The budget: images seen, each as often as it is shown. Either this or total_minutes."""
+    total_minutes: float | None = 30.0
+    """The budget as time spent training."""
+    batch: int = 128
+    """Images a step, over all processes."""
+    microbatch: int = 128
+    """At most this many images at once in a process; more are accumulated. Lower it when memory runs out."""
+    ema_halflife_images: int = 500_000
+    """Half-life of the averaged weights; never more than 5% of the images seen."""
+    label_dropout: float = 0.1
+    """Share of labels hidden in training, which makes guidance possible."""
+    precision: Precision = "auto"
+    """fp32, bf16 for what profits from it, or bf16 wherever the hardware has it (auto). Weights are always fp32."""
+    log_batches: int = 10
+    """One line of log.jsonl every so many batches."""
+
+    def __post_init__(self):
+        if (self.total_images is None) == (self.total_minutes is None):
+            raise ValueError("A budget is either --images or --minutes: give one of them.")
+        budget = self.total_images if self.total_minutes is None else self.total_minutes
+        for name, value in (("budget", budget), ("batch", self.batch), ("microbatch", self.microbatch)):
+            if value is None or not value > 0:
+                raise ValueError(f"A {name} of {value} is none: give more than 0.")
+
+
+@dataclass(frozen=True)
+class SamplingConfig:
+    """How pictures are made unless one says otherwise."""
+
+    sampler: SamplerName = "heun"
+    steps: int = 18
+    guidance: float = 1.0
+    """1 follows the label as trained; more exaggerates it, at the cost of variety."""
+    clip: bool = False
+    """Hold each estimate of the clean picture in [-1, 1], as DDPM does."""
+
+    def __post_init__(self):
+        if self.steps < 1:
+            raise ValueError(f"{self.steps} sampling steps are too few: take at least 1.")
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What a preset fixes: all but the data and the seed."""
+
+    network: UNetConfig = field(default_factory=UNetConfig)
+    diffusion: DiffusionConfig = field(default_factory=DiffusionConfig)
+    augmentation: AugmentationConfig = field(default_factory=AugmentationConfig)
+    optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
+    training: TrainingConfig = field(default_factory=TrainingConfig)
+    sampling: SamplingConfig = field(default_factory=SamplingConfig)
+    size: tuple[int, int] | None = None
+    """The size to bring pictures to; their own if they share one up to 64, else 64x64, where this is None."""
+    conditional: bool = True
+    """Tell the network the class of each picture, where pictures have one."""
+
+
+@dataclass(frozen=True)
+class Config:
+    """A run. What rebuilds the model, what trained it, and on which pictures."""
+
+    preset: str
+    seed: int
+    data: DataConfig
+    """As asked for, with size and channels as found and the path made absolute."""
+    data_content: str
+    """A digest of the pictures themselves."""
+    class_names: tuple[str, ...]
+    network: UNetConfig
+    diffusion: DiffusionConfig
+    augmentation: AugmentationConfig
+    optimizer: OptimizerConfig
+    training: TrainingConfig
+    sampling: SamplingConfig
+    version: int = 1
+
+
+_adapter = TypeAdapter(Config)
+
+
+def to_json(config: Config) -> str:
+    return json.dumps(asdict(config), indent=2) + "\n"
+
+
+def read_config(file: Path) -> Config:
+    """The config in a run folder.
+
+    Raises:
+        ValueError: it is not one, or has a setting that this version does not know.
+    """
+    try:
+        return from_dict(json.loads(file.read_text(encoding="utf-8")))
+    except (ValueError, UnicodeDecodeError) as error:
+        raise ValueError(f"{file} is not the config of a run ({error}).") from error
+
+
+def from_dict(values: Any) -> Config:
+    """A config from JSON's types, each checked.
+
+    Raises:
+        ValueError: a value has the wrong type or is missing, or a setting is unknown; the first is named.
+    """
+    try:
+        config = _adapter.validate_python(values)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"])
+        raise ValueError(f"{where}: {first['msg'].removeprefix('Value error, ')}") from error
+    unknown = sorted(set(_flat(values)) - set(flat(config)))
+    if unknown:
+        raise ValueError(f"unknown setting {unknown[0]}")
+    return config
+
+
+def with_settings(config: Config, settings: tuple[str, ...]) -> Config:
+    """The config with `--set` applied: each "network.dropout=0.2", the value in JSON or a bare word.
+
+    Raises:
+        ValueError: there is no such setting, or the value does not fit.
+    """
+    values = json.loads(to_json(config))
+    for setting in settings:
+        path, equals, text = setting.partition("=")
+        *groups, name = path.split(".")
+        owner = values
+        for group in groups:
+            owner = owner.get(group) if isinstance(owner, dict) else None
+        if not equals or not groups or not isinstance(owner, dict) or name not in owner:
+            raise ValueError(f"--set {setting}: write GROUP.NAME=VALUE with a name that --dry-run lists.")
+        try:
+            owner[name] = json.loads(text)
+        except ValueError:
+            owner[name] = text
+    return from_dict(values)
+
+
+def differences(old: Config, new: Config) -> list[str]:
+    """The settings that differ, each as "network.channels 64 -> 128"."""
+    before, after = flat(old), flat(new)
+    return [f"{name} {before[name]} -> {after[name]}" for name in before if before[name] != after[name]]
+
+
+def flat(config: Config) -> dict[str, Any]:
+    """All settings by their dotted names, the values as JSON has them."""
+    return _flat(json.loads(to_json(config)))
+
+
+def _flat(values: Any, prefix: str = "") -> dict[str, Any]:
+    if not isinstance(values, dict):
+        return {}
+    flat = {}
+    for name, value in values.items():
+        flat |= _flat(value, f"{prefix}{name}.") if isinstance(value, dict) else {f"{prefix}{name}": value}
+    return flat

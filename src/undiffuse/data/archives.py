@@ -1,0 +1,120 @@
+"""A .zip or .tar of pictures, read in place: nothing is ever extracted to disk, and names in it are never used as paths."""
+
+import hashlib
+import io
+import lzma
+import tarfile
+import zipfile
+import zlib
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+from typing import IO
+
+from PIL import Image
+
+from undiffuse.data.folders import safe_name
+from undiffuse.data.naming import FORMATS, is_picture, printable, read_names
+from undiffuse.data.sources import Picture, Source
+from undiffuse.names import Split
+
+MAX_PICTURE_BYTES = 512 * 2**20
+"""A packed picture larger than this is refused; no photo comes near it."""
+
+MAX_EXPANSION = 200
+"""Pictures hardly compress. An archive that unpacks to more than this many times its size, and over 1 GiB, is a bomb."""
+
+
+DAMAGED = (tarfile.TarError, zipfile.BadZipFile, zlib.error, lzma.LZMAError, OSError, EOFError, NotImplementedError)
+
+
+def archive_source(path: Path, split: Split = "auto") -> Source:
+    """The pictures in the archive `path`; its folders are class names.
+
+    Raises:
+        ValueError: it is no archive, is a decompression bomb, holds no pictures, or has no such split.
+    """
+    path = path.absolute()
+    try:
+        names = [name for name, _, _ in _members(path)]
+    except DAMAGED as error:
+        raise ValueError(
+            f"{path} is no .zip or .tar that can be read ({error}): give a folder or an archive."
+        ) from error
+    names = list(dict.fromkeys(names))
+    if not names:
+        raise ValueError(f"{path} holds no pictures: give an archive with JPEG or PNG files.")
+    named = read_names(names, split, str(path))
+    label_of = {names[i]: label for i, label in zip(named.chosen, named.labels, strict=True)}
+
+    def pictures() -> Iterator[Picture]:
+        waiting = dict(label_of)
+        for name, size, read in _members(path):
+            if name in waiting:
+                yield Picture(printable(name), waiting.pop(name), _opener(size, read))
+
+    stem = path.name.split(".tar")[0].removesuffix(path.suffix)
+    return Source(
+        name=safe_name(stem),
+        split=named.split,
+        class_names=named.class_names,
+        total_pictures=len(label_of),
+        pictures=pictures,
+        content=partial(_content, path, named.split),
+        said=named.said,
+    )
+
+
+Member = tuple[str, int, "partial[IO[bytes] | None]"]
+
+
+def _members(path: Path) -> Iterator[Member]:
+    """Name, size and opener of each picture, in the archive's order: a .tar.xz can only be read from front to back."""
+    unpacked = 0
+    bomb = max(MAX_EXPANSION * path.stat().st_size, 2**30)
+    for name, size, read in _zip_members(path) if zipfile.is_zipfile(path) else _tar_members(path):
+        unpacked += size
+        if unpacked > bomb:
+            raise ValueError(f"{path} unpacks to more than {MAX_EXPANSION} times its size: it is a decompression bomb.")
+        if is_picture(name):
+            yield name, size, read
+
+
+def _zip_members(path: Path) -> Iterator[Member]:
+    with zipfile.ZipFile(path) as archive:
+        for info in archive.infolist():
+            if not info.is_dir():
+                yield info.filename, info.file_size, partial(archive.open, info)
+
+
+def _tar_members(path: Path) -> Iterator[Member]:
+    with tarfile.open(path, "r:*") as archive:
+        for info in archive:
+            if info.isfile():  # No links, devices or folders.
+                yield info.name.removeprefix("./"), info.size, partial(archive.extractfile, info)
+            archive.members = []  # Or it keeps every header it has passed.  # ty: ignore
+
+
+def _opener(size: int, read: "partial[IO[bytes] | None]") -> "partial[Image.Image]":
+    # The bytes are read now, in the archive's order; the decoding may happen in another thread.
+    try:
+        if size > MAX_PICTURE_BYTES:
+            raise ValueError(f"it claims {size:,} bytes")
+        with read() as file:
+            content = file.read(MAX_PICTURE_BYTES + 1)
+        if len(content) > MAX_PICTURE_BYTES:
+            raise ValueError(f"it unpacks to over {MAX_PICTURE_BYTES:,} bytes")
+    except (
+        Exception
+    ) as error:  # Encrypted, damaged, an unknown compression: this picture is bad, the others may be good.
+        return partial(_fail, str(error))
+    return partial(Image.open, io.BytesIO(content), formats=FORMATS)
+
+
+def _fail(reason: str) -> Image.Image:
+    raise ValueError(reason)
+
+
+def _content(path: Path, split: str) -> str:
+    with open(path, "rb") as file:
+        return f"{hashlib.file_digest(file, 'sha256').hexdigest()}-{split}"

@@ -1,0 +1,70 @@
+"""Augmentation with torchvision's transforms, each image with random numbers of its own."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float, UInt8
+from torch import Tensor, nn
+
+from undiffuse.data.pixels import to_unit_range
+from undiffuse.randomness import derived_seed
+
+
+@dataclass(frozen=True)
+class AugmentationConfig:
+    """What may be done to a picture on its way into training. Off by default: the model learns what it is shown."""
+
+    flip: bool = False
+    """Mirror every second picture left to right (RandomHorizontalFlip). Not for digits or letters."""
+    crop_scale: float = 1.0
+    """Below 1: cut out a part of between this share of the picture's area and all of it (RandomResizedCrop)."""
+    crop_ratio: float = 4 / 3
+    """How much the part's proportions may differ from the picture's, either way."""
+
+    def __post_init__(self):
+        if not 0 < self.crop_scale <= 1:
+            raise ValueError(f"crop_scale {self.crop_scale} is no share of a picture: choose more than 0 and up to 1.")
+        if self.crop_ratio < 1:
+            raise ValueError(f"crop_ratio {self.crop_ratio} must be at least 1.")
+
+
+Transform = Callable[[UInt8[Tensor, "b c h w"], int, Sequence[int]], Float[Tensor, "b c h w"]]
+"""From uint8 pictures, a seed and the pictures' numbers to float32 in [-1, 1]."""
+
+
+def augmentation(config: AugmentationConfig, size: tuple[int, int]) -> Transform:
+    """The transform of a batch. The n-th image of a seed is always transformed with the same random numbers."""
+    from torchvision.transforms import v2  # Imported when needed: it takes as long as torch itself.
+
+    random: list[nn.Module] = []
+    if config.crop_scale < 1:
+        proportion = size[1] / size[0]
+        random.append(
+            v2.RandomResizedCrop(
+                size,
+                scale=(config.crop_scale, 1.0),
+                ratio=(proportion / config.crop_ratio, proportion * config.crop_ratio),
+                interpolation=v2.InterpolationMode.BICUBIC,
+                antialias=True,
+            )
+        )
+    if config.flip:
+        random.append(v2.RandomHorizontalFlip())
+    for_one, for_all = nn.Sequential(*random), nn.Sequential(*to_unit_range())
+
+    def transform(pictures: Tensor, seed: int, numbers: Sequence[int]) -> Tensor:
+        if random:
+            # torchvision's transforms know only the global generator: it is left as it was.
+            with torch.random.fork_rng(devices=[]):
+                pictures = torch.stack(
+                    [_with_seed(for_one, picture, seed, n) for picture, n in zip(pictures, numbers, strict=True)]
+                )
+        return for_all(pictures)
+
+    return transform
+
+
+def _with_seed(transform: nn.Module, picture: Tensor, seed: int, number: int) -> Tensor:
+    torch.default_generator.manual_seed(derived_seed("augmentation", seed, number))
+    return transform(picture)

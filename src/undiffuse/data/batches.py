@@ -1,0 +1,91 @@
+"""Training's endless stream of images, a function of the seed alone, so that it can be taken up anywhere."""
+
+from collections.abc import Iterator
+from functools import lru_cache
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from undiffuse.data.augmentation import AugmentationConfig, augmentation
+from undiffuse.data.store import Store
+from undiffuse.randomness import ImageRandomness, generator
+
+
+class Batch(NamedTuple):
+    """Images with all that is random about them. The n-th image of training is the same in every run of the seed."""
+
+    x0: Float[Tensor, "b c h w"]
+    """Pictures in [-1, 1]."""
+    label: Int[Tensor, " b"]
+    """Class index; -1 for none, or hidden."""
+    u: Float[Tensor, " b"]
+    """Uniform in [0, 1): the quantile at which the noise level is drawn."""
+    eps: Float[Tensor, "b c h w"]
+    """Unit normal noise."""
+
+    def to(self, device: torch.device) -> "Batch":
+        # float64 stays where it can be had: MPS has none.
+        u = self.u.float() if device.type == "mps" else self.u
+        moved = (tensor.to(device, non_blocking=True) for tensor in (self.x0, self.label, u, self.eps))
+        return Batch(*moved)
+
+
+class ImageStream(Dataset):
+    """The n-th image of training, n counting from 0 over all epochs; every epoch shows each picture once, reordered."""
+
+    def __init__(self, store: Store, config: AugmentationConfig, label_dropout: float, seed: int):
+        self.store, self.label_dropout, self.seed = store, label_dropout, seed
+        self.transform = augmentation(config, store.size)
+
+    def __getitems__(self, numbers: list[int]) -> Batch:
+        indices = [int(_order(len(self.store), self.seed, n // len(self.store))[n % len(self.store)]) for n in numbers]
+        pictures = torch.from_numpy(self.store.read(indices)).permute(0, 3, 1, 2)
+        x0 = self.transform(pictures, self.seed, numbers)
+        randomness = ImageRandomness("training", self.seed, numbers)
+        u, hides = randomness.uniform(), randomness.uniform() < self.label_dropout
+        label = torch.from_numpy(self.store.labels[indices])
+        return Batch(x0, torch.where(hides, -1, label), u, randomness.normal(*self.store.shape))
+
+
+class _Portions:
+    """For each step the numbers of the images that are this process's share: consecutive within the global batch."""
+
+    def __init__(self, first_image: int, batch: int, rank: int, world: int):
+        self.first_image, self.batch, self.rank, self.world = first_image, batch, rank, world
+
+    def __iter__(self) -> Iterator[list[int]]:
+        share = self.batch // self.world
+        start = self.first_image + self.rank * share
+        while True:
+            yield list(range(start, start + share))
+            start += self.batch
+
+
+def batches(
+    stream: ImageStream, first_image: int, batch: int, rank: int, world: int, workers: int, pin_memory: bool
+) -> Iterator[Batch]:
+    """This process's share of each global batch, from image `first_image` on, without end.
+
+    The stream of all processes together does not depend on how many there are.
+    """
+    loader = DataLoader(
+        stream,
+        batch_sampler=_Portions(first_image, batch, rank, world),  # ty: ignore[invalid-argument-type]
+        collate_fn=_as_is,
+        num_workers=workers,
+        pin_memory=pin_memory,
+        persistent_workers=workers > 0,
+    )
+    return iter(loader)
+
+
+def _as_is(batch: Batch) -> Batch:
+    return batch
+
+
+@lru_cache(maxsize=4)
+def _order(total_pictures: int, seed: int, epoch: int) -> Int[Tensor, " n"]:
+    return torch.randperm(total_pictures, generator=generator("order", seed, epoch))

@@ -1,0 +1,65 @@
+"""One picture file to a uint8 array (height, width, channels), by stated rules."""
+
+import numpy as np
+from jaxtyping import UInt8
+from PIL import Image, ImageOps
+
+from undiffuse.names import Fit
+
+GRAY_MODES = ("1", "L", "I", "F")
+"""Modes of one channel; those that begin with I; (16 bits) are gray too."""
+
+
+def decode(picture: Image.Image, size: tuple[int, int], fit: Fit, channels: int) -> UInt8[np.ndarray, "h w c"]:
+    """The picture upright, in `channels` (1 gray, 3 RGB, 4 RGBA), at `size` (height, width).
+
+    - EXIF orientation is applied. Of an animation the first frame is taken.
+    - 16-bit gray is divided by 257, floating-point gray is taken as 0 to 1.
+    - Palettes become RGB, or RGBA if they have a transparent entry. CMYK and others become RGB.
+    - Where alpha is not kept, it is laid over white. Where it is asked for and absent, it is opaque.
+    - `crop` fills the size and cuts off evenly, `pad` shows all of it on black (transparent with alpha), `stretch`
+      changes the proportions. Resizing is bicubic with antialiasing, on premultiplied alpha.
+
+    Raises:
+        OSError, ValueError and whatever else a damaged file makes Pillow raise.
+    """
+    upright = ImageOps.exif_transpose(picture)
+    converted = to_channels(upright, channels)
+    height, width = size
+    bicubic = Image.Resampling.BICUBIC
+    if fit == "crop":
+        fitted = ImageOps.fit(converted, (width, height), bicubic)
+    elif fit == "pad":
+        fitted = ImageOps.pad(converted, (width, height), bicubic)
+    else:
+        fitted = converted.resize((width, height), bicubic)
+    return np.asarray(fitted).reshape(height, width, channels)
+
+
+def to_channels(picture: Image.Image, channels: int) -> Image.Image:
+    """The picture in mode L, RGB or RGBA, for 1, 3 or 4 channels."""
+    picture = _eight_bits(picture)
+    if has_alpha(picture):
+        picture = picture.convert("RGBA")
+        if channels != 4:
+            white = Image.new("RGBA", picture.size, "white")
+            picture = Image.alpha_composite(white, picture).convert("RGB")
+    return picture.convert({1: "L", 3: "RGB", 4: "RGBA"}[channels])
+
+
+def has_alpha(picture: Image.Image) -> bool:
+    return picture.mode in ("LA", "La", "PA", "RGBA", "RGBa") or "transparency" in picture.info
+
+
+def is_gray(picture: Image.Image) -> bool:
+    return picture.mode in GRAY_MODES or picture.mode.startswith("I;")
+
+
+def _eight_bits(picture: Image.Image) -> Image.Image:
+    if picture.mode.startswith("I"):
+        values = np.asarray(picture, dtype=np.float64) / 257
+    elif picture.mode == "F":
+        values = np.nan_to_num(np.asarray(picture, dtype=np.float64)) * 255
+    else:
+        return picture
+    return Image.fromarray(values.round().clip(0, 255).astype(np.uint8))

@@ -1,0 +1,151 @@
+"""Datasets that are known by name: digits (scikit-learn), CIFAR-10 and Oxford Flowers-102 (torchvision)."""
+
+import hashlib
+import threading
+import urllib.request
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+from torchvision.datasets import CIFAR10, Flowers102
+from torchvision.datasets.utils import check_integrity
+
+from undiffuse.data.folders import files_source
+from undiffuse.data.sources import Picture, Source
+from undiffuse.names import Split
+
+OFFLINE_SECONDS = 6
+"""How long a dataset's server may take to answer before it counts as out of reach."""
+
+
+def digits(root: Path, split: Split) -> Source:
+    """1,797 handwritten digits, 8x8, grayscale, that come with scikit-learn (Alpaydin & Kaynak 1998): no download."""
+    from sklearn.datasets import load_digits
+
+    if split not in ("auto", "all"):
+        raise ValueError(f"digits has no split {split}: leave --split out.")
+    bunch = load_digits()
+    pixels = np.round(bunch.images * (255 / 16)).astype(np.uint8)
+    labels = bunch.target.tolist()
+    names = [f"digit-{i:04d}" for i in range(len(pixels))]
+    return _array_source("digits", "all", tuple("0123456789"), pixels, labels, names)
+
+
+def cifar10(root: Path, split: Split) -> Source:
+    """60,000 colour pictures of 10 classes, 32x32 (Krizhevsky 2009): 50,000 to train (the default), 10,000 to test.
+
+    Raises:
+        FileNotFoundError: it is not in `root` and cannot be downloaded.
+        ValueError: there is no such split.
+    """
+    taken = "train" if split == "auto" else split
+    if taken == "val":
+        raise ValueError("CIFAR-10 has no split val: choose train, test or all.")
+    parts = [p for p in ("train", "test") if taken in (p, "all")]
+    sets = [
+        _obtain(
+            partial(CIFAR10, str(root), train=part == "train"), root, CIFAR10.filename, CIFAR10.tgz_md5, CIFAR10.url
+        )
+        for part in parts
+    ]
+    pixels = np.concatenate([s.data for s in sets])
+    labels = [label for s in sets for label in s.targets]
+    names = [f"{part}/{i:05d}" for part, s in zip(parts, sets, strict=True) for i in range(len(s))]
+    said = (
+        ("CIFAR-10: taking the 50,000 training pictures (--split all or test for others).",) if split == "auto" else ()
+    )
+    return _array_source("cifar10", taken, tuple(sets[0].classes), pixels, labels, names, said)
+
+
+def flowers102(root: Path, split: Split) -> Source:
+    """8,189 photos of 102 kinds of flowers (Nilsback & Zisserman 2008): 1,020 train, 1,020 val, 6,149 test; default all.
+
+    Raises:
+        FileNotFoundError: it is not in `root` and cannot be downloaded.
+    """
+    taken = "all" if split == "auto" else split
+    folder = root / "flowers-102"
+    archive, md5 = Flowers102._file_dict["image"]
+    url = Flowers102._download_url_prefix + archive
+    paths, labels = [], []
+    for part in [p for p in ("train", "val", "test") if taken in (p, "all")]:
+        # A loader that opens nothing: the dataset then gives the path of each picture, and its label.
+        of_part = _obtain(
+            partial(Flowers102, str(root), split=part, loader=lambda path: path), folder, archive, md5, url
+        )
+        for i in range(len(of_part)):
+            path, label = of_part[i]
+            paths.append(Path(path).relative_to(folder).as_posix())
+            labels.append(label)
+    said = (
+        ["Flowers-102: taking all 8,189 pictures; its train split alone has 1,020 (--split)."]
+        if split == "auto"
+        else []
+    )
+    return files_source("flowers102", taken, tuple(Flowers102.classes), folder, paths, labels, said)
+
+
+NAMED: dict[str, Callable[[Path, Split], Source]] = {"digits": digits, "cifar10": cifar10, "flowers102": flowers102}
+
+
+def _array_source(
+    name: str,
+    split: str,
+    class_names: tuple[str, ...],
+    pixels: np.ndarray,
+    labels: list[int],
+    names: list[str],
+    said: tuple[str, ...] = (),
+) -> Source:
+    def pictures() -> Iterator[Picture]:
+        for i, label in enumerate(labels):
+            yield Picture(names[i], label, partial(Image.fromarray, pixels[i]))
+
+    def content() -> str:
+        return hashlib.sha256(pixels.tobytes() + repr(labels).encode()).hexdigest()
+
+    return Source(name, split, class_names, len(labels), pictures, content, said=said)
+
+
+def _obtain(dataset: Callable, folder: Path, archive: str, md5: str, url: str):
+    """The torchvision dataset, from disk if it is there, else downloaded, its checksum verified by torchvision.
+
+    Raises:
+        FileNotFoundError: neither works; the sentence says what to put where.
+    """
+    try:
+        return dataset(download=False)
+    except RuntimeError:
+        pass  # Not there, or not whole.
+    file = folder.absolute() / archive
+    there = file.exists()
+    if not check_integrity(str(file), md5) and not _answers(url):
+        found = f"{file} is there, but damaged" if there else f"{url} cannot be reached"
+        raise FileNotFoundError(f"{found}: download {archive} (MD5 {md5}) elsewhere and put it at {file}.")
+    try:
+        return dataset(download=True)
+    except (RuntimeError, OSError, EOFError) as error:
+        reason = str(error).rstrip(".")
+        raise FileNotFoundError(
+            f"{url} could not be downloaded ({reason}): get {archive} (MD5 {md5}) elsewhere and put it at {file}."
+        ) from error
+
+
+def _answers(url: str) -> bool:
+    """Whether the server answers within OFFLINE_SECONDS. In a thread: looking up a name can hang past any time-out."""
+    answered = threading.Event()
+
+    def ask() -> None:
+        try:
+            request = urllib.request.Request(url, method="HEAD", headers={"User-Agent": "undiffuse"})
+            with urllib.request.urlopen(request, timeout=OFFLINE_SECONDS):
+                answered.set()
+        except OSError:
+            pass
+
+    thread = threading.Thread(target=ask, daemon=True)
+    thread.start()
+    thread.join(OFFLINE_SECONDS)
+    return answered.is_set()

@@ -1,0 +1,96 @@
+"""What the paths of pictures mean: splits, class names, and which files are pictures at all."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import PurePosixPath
+
+from undiffuse.data.sources import NO_CLASS
+from undiffuse.names import Split
+
+FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM")
+"""The Pillow formats that are opened. Others run programs (EPS) or are rare enough to be an attack rather than a photo."""
+
+SUFFIXES = frozenset(
+    [".jpg", ".jpeg", ".jfif", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm", ".pbm"]
+)
+
+SPLIT_NAMES = {
+    "train": "train",
+    "training": "train",
+    "val": "val",
+    "valid": "val",
+    "validation": "val",
+    "test": "test",
+    "testing": "test",
+}
+
+UNSORTED = "unsorted"
+"""The class of pictures that lie beside the class folders rather than in one."""
+
+
+def is_picture(path: str) -> bool:
+    """Whether the name is a picture's. Hidden files, and what macOS adds to archives, are none."""
+    parts = PurePosixPath(path).parts
+    hidden = any(part.startswith(".") or part == "__MACOSX" for part in parts)
+    return not hidden and PurePosixPath(path).suffix.lower() in SUFFIXES
+
+
+@dataclass(frozen=True)
+class Named:
+    """The pictures of one split, with what their paths say."""
+
+    split: str
+    chosen: tuple[int, ...]
+    """Positions in the list of paths that was given."""
+    labels: tuple[int, ...]
+    class_names: tuple[str, ...]
+    said: tuple[str, ...]
+
+
+def read_names(paths: Sequence[str], split: Split, where: str) -> Named:
+    """Reads splits and classes from relative paths with forward slashes.
+
+    Folders that everything lies in say nothing. If all folders of the next level are named like splits (train, val,
+    test), they are; otherwise the next level's folders are the classes. `auto` takes train where there are splits.
+
+    Raises:
+        ValueError: the split that was asked for is not there.
+    """
+    folders = _without_common([PurePosixPath(path).parts[:-1] for path in paths])
+    tops = {parts[0] if parts else "" for parts in folders}
+    has_splits = len(tops) > 1 and all(top.lower() in SPLIT_NAMES for top in tops)
+    said = []
+    if has_splits:
+        split_of = [SPLIT_NAMES[parts[0].lower()] for parts in folders]
+        present = sorted(set(split_of))
+        taken = split if split != "auto" else "train" if "train" in present else "all"
+        if split == "auto":
+            said.append(f"{where} is split in {', '.join(present)}: taking {taken} (--split all takes everything).")
+        chosen = [i for i, name in enumerate(split_of) if taken in (name, "all")]
+        folders = _without_common([parts[1:] for parts in folders])
+        if not chosen:
+            raise ValueError(f"{where} has no split {taken}: choose {', '.join(present)} or all.")
+    else:
+        if split not in ("auto", "all"):
+            raise ValueError(f"{where} has no folders named train, val or test, so --split {split} is not to be had.")
+        taken, chosen = "all", list(range(len(paths)))
+    names = [folders[i][0] if folders[i] else UNSORTED for i in chosen]
+    # All folders of the source count, so that train and test agree on what label 3 means.
+    class_names = sorted({parts[0] if parts else UNSORTED for parts in folders})
+    if len(class_names) < 2:
+        return Named(taken, tuple(chosen), (NO_CLASS,) * len(chosen), (), tuple(said))
+    index = {name: i for i, name in enumerate(class_names)}
+    return Named(taken, tuple(chosen), tuple(index[name] for name in names), tuple(class_names), tuple(said))
+
+
+def _without_common(folders: list[tuple[str, ...]]) -> list[tuple[str, ...]]:
+    common = 0
+    while folders and all(len(parts) > common and parts[common] == folders[0][common] for parts in folders):
+        common += 1
+    return [parts[common:] for parts in folders]
+
+
+def printable(name: str) -> str:
+    """The name with bytes that are no text, and control characters, made visible."""
+    text = name.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
+    return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text)

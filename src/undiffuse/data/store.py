@@ -1,0 +1,236 @@
+"""The pictures decoded: one uint8 array on disk, read in batches, so that a million pictures cost disk and not memory."""
+
+import hashlib
+import json
+import os
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+from filelock import FileLock
+from jaxtyping import Int, UInt8
+
+from undiffuse.data.decoding import decode
+from undiffuse.data.naming import printable
+from undiffuse.data.sources import Picture, Source, open_source
+from undiffuse.data.survey import Survey, survey
+from undiffuse.files import atomic_path, remove_unfinished, write_atomically
+from undiffuse.names import Fit, Split
+from undiffuse.terminal import console, track
+
+FORMAT = 1
+"""Part of every key: raise it when the same pictures would be decoded differently."""
+
+SKIPPED_SHOWN = 20
+"""Bad pictures are named one by one up to this many."""
+
+SHORTEST_SIDE, LONGEST_SIDE = 4, 4096
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    """Which pictures, and how they are decoded."""
+
+    data: str = "digits"
+    """digits, cifar10, flowers102, a folder, or a .zip or .tar of images."""
+    data_root: str | None = None
+    """Where cifar10 and flowers102 are, or are downloaded to; the folder data/ unless given."""
+    split: Split = "auto"
+    size: tuple[int, int] | None = None
+    """Height and width; the pictures' own if they share one up to 64, else 64x64."""
+    fit: Fit = "crop"
+    channels: int | None = None
+    """1, 3 or 4; what the pictures have unless given."""
+
+    def __post_init__(self):
+        if self.channels not in (None, 1, 3, 4):
+            raise ValueError(f"{self.channels} channels are not to be had: choose 1 (gray), 3 (RGB) or 4 (RGBA).")
+        if self.size is not None and not all(SHORTEST_SIDE <= side <= LONGEST_SIDE for side in self.size):
+            raise ValueError(
+                f"size {self.size[0]}x{self.size[1]} is out of range: sides go from {SHORTEST_SIDE} to {LONGEST_SIDE}."
+            )
+
+
+@dataclass(frozen=True)
+class Store:
+    """Decoded pictures on disk. Small to hold and cheap to open: pixels are read when they are asked for."""
+
+    folder: Path
+    name: str
+    split: str
+    content: str
+    """A digest of the source's pictures: the same for the same pictures wherever they lie."""
+    total_pictures: int
+    size: tuple[int, int]
+    channels: int
+    class_names: tuple[str, ...]
+    skipped: tuple[tuple[str, str], ...]
+    """Name and reason of each picture that could not be decoded."""
+
+    def __len__(self) -> int:
+        return self.total_pictures
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """(channels, height, width) of every picture."""
+        return self.channels, *self.size
+
+    def read(self, indices: Sequence[int] | np.ndarray) -> UInt8[np.ndarray, "b h w c"]:
+        """The pixels of the pictures with these indices."""
+        # Mapped anew each time: pages that were read would otherwise stay in this process's memory until all are.
+        shape = (self.total_pictures, *self.size, self.channels)
+        return np.memmap(self.folder / "pixels.u8", np.uint8, "r", shape=shape)[np.asarray(indices)]
+
+    @cached_property
+    def labels(self) -> Int[np.ndarray, " n"]:
+        """The class index of each picture, -1 without classes."""
+        return np.fromfile(self.folder / "labels.i32", "<i4").astype(np.int64)
+
+    @property
+    def names(self) -> list[str]:
+        """The name of each picture inside its source."""
+        with open(self.folder / "names.jsonl", encoding="utf-8") as lines:
+            return [json.loads(line) for line in lines]
+
+
+def cache_folder() -> Path:
+    """Where decoded pictures are kept: $UNDIFFUSE_CACHE, or undiffuse/ in the user's cache folder."""
+    default = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "undiffuse"
+    return Path(os.environ.get("UNDIFFUSE_CACHE") or default)
+
+
+def open_store(config: DataConfig, strict: bool = False, say: Callable[[str], None] = console.print) -> Store:
+    """The decoded pictures, from the cache if the same pictures were decoded with the same options before.
+
+    Raises:
+        FileNotFoundError, ValueError: see `open_source`; no picture could be decoded; with `strict`, one could not.
+    """
+    source = open_source(config.data, config.data_root, config.split)
+    for sentence in source.said:
+        say(sentence)
+    cache = cache_folder()
+    content = _content(source, cache)
+    size, channels = config.size, config.channels
+    if size is None or channels is None:
+        seen = _surveyed(source, cache / f"survey-{content}.json")
+        size, channels = size or seen.size, channels or seen.channels
+    options = [FORMAT, source.name, content, source.split, source.class_names, size, config.fit, channels]
+    key = hashlib.sha256(repr(options).encode()).hexdigest()[:20]
+    folder = cache / f"{source.name}-{size[0]}x{size[1]}x{channels}-{key}"
+    if not folder.exists():
+        with FileLock(f"{folder}.lock"):  # Another process may be decoding the same pictures: wait for it.
+            if not folder.exists():
+                remove_unfinished(cache, folder.name)
+                _build(source, content, size, config.fit, channels, folder, strict)
+    store = _load(folder)
+    if store.skipped and strict:
+        raise _cannot_decode(*store.skipped[0], source.name)
+    if store.skipped:
+        say(f"{len(store.skipped):,} pictures cannot be decoded and are left out (--strict fails instead):")
+        for name, reason in store.skipped[:SKIPPED_SHOWN]:
+            say(f"  {name}: {reason}")
+        if len(store.skipped) > SKIPPED_SHOWN:
+            say(f"  and {len(store.skipped) - SKIPPED_SHOWN:,} more, all named in {folder / 'store.json'}")
+    return store
+
+
+def _content(source: Source, cache: Path) -> str:
+    """The digest of the pictures; files that have not changed since they were last read are not read again."""
+    if source.signature is None:
+        return source.content()
+    known = cache / f"content-{source.signature()}.txt"
+    if not known.exists():
+        write_atomically(known, source.content())
+    return known.read_text()
+
+
+def _surveyed(source: Source, file: Path) -> Survey:
+    if not file.exists():
+        write_atomically(file, json.dumps(asdict(survey(source))))
+    return Survey(**json.loads(file.read_text(encoding="utf-8")))
+
+
+def _build(
+    source: Source, content: str, size: tuple[int, int], fit: Fit, channels: int, folder: Path, strict: bool
+) -> None:
+    total_pictures, skipped = 0, []
+    with atomic_path(folder) as temporary:
+        temporary.mkdir()
+        with (
+            open(temporary / "pixels.u8", "wb") as pixels,
+            open(temporary / "labels.i32", "wb") as labels,
+            open(temporary / "names.jsonl", "w", encoding="utf-8") as names,
+        ):
+            for picture, decoded in _decoded(source, size, fit, channels):
+                if isinstance(decoded, str):
+                    skipped.append((picture.name, decoded))
+                    if strict:
+                        raise _cannot_decode(*skipped[0], source.name)
+                    continue
+                pixels.write(decoded.tobytes())
+                labels.write(np.int32(picture.label).astype("<i4").tobytes())
+                names.write(json.dumps(picture.name) + "\n")
+                total_pictures += 1
+        if not total_pictures:
+            first = "; ".join(f"{name}: {reason}" for name, reason in skipped[:3])
+            raise ValueError(f"None of the {len(skipped)} pictures in {source.name} could be decoded ({first}).")
+        about = {
+            "name": source.name,
+            "split": source.split,
+            "content": content,
+            "total_pictures": total_pictures,
+            "size": size,
+            "channels": channels,
+            "class_names": source.class_names,
+            "skipped": skipped,
+        }
+        (temporary / "store.json").write_text(json.dumps(about), encoding="utf-8")
+
+
+def _load(folder: Path) -> Store:
+    about = json.loads((folder / "store.json").read_text(encoding="utf-8"))
+    skipped = tuple((name, reason) for name, reason in about.pop("skipped"))
+    size, class_names = tuple(about.pop("size")), tuple(about.pop("class_names"))
+    return Store(folder=folder, size=size, class_names=class_names, skipped=skipped, **about)
+
+
+def _decoded(
+    source: Source, size: tuple[int, int], fit: Fit, channels: int
+) -> Iterator[tuple[Picture, np.ndarray | str]]:
+    """Every picture in order with its pixels, or with the reason why it has none; a few are decoded at once."""
+    threads = os.cpu_count() or 1
+
+    def attempt(picture: Picture) -> np.ndarray | str:
+        try:
+            with picture.open() as image:
+                return decode(image, size, fit, channels)
+        except (
+            Exception
+        ) as error:  # Hostile bytes make Pillow raise nearly anything; one bad file must not end the run.
+            return _reason(error)
+
+    waiting: deque[tuple[Picture, Future]] = deque()
+    with ThreadPoolExecutor(threads) as pool:
+        for picture in track(source.pictures(), "decoding pictures", source.total_pictures):
+            waiting.append((picture, pool.submit(attempt, picture)))
+            if len(waiting) > 4 * threads:  # Decoded pictures wait in memory: few at a time.
+                first, future = waiting.popleft()
+                yield first, future.result()
+        for picture, future in waiting:
+            yield picture, future.result()
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, FileNotFoundError):
+        return "a link that leads nowhere, or a file that is gone"
+    if type(error).__name__ == "UnidentifiedImageError":
+        return "not an image, whatever its name says"
+    return printable(str(error)).strip() or type(error).__name__
+
+
+def _cannot_decode(name: str, reason: str, where: str) -> ValueError:
+    return ValueError(f"{name} in {where} cannot be decoded ({reason}): mend or remove it, or leave --strict out.")

@@ -1,0 +1,61 @@
+"""A first look at the headers of all pictures: modes and sizes, from which `auto` settings follow."""
+
+from collections import Counter
+from dataclasses import dataclass
+
+from undiffuse.data.decoding import has_alpha, is_gray
+from undiffuse.data.sources import Source
+from undiffuse.terminal import track
+
+AUTO_SIDE = 64
+"""The largest side that is chosen without being asked for: what a small machine can train."""
+
+AUTO_MULTIPLE = 8
+"""Automatic sizes are multiples of this, so that the usual networks can halve them."""
+
+
+@dataclass(frozen=True)
+class Survey:
+    """What the headers say. Pictures whose header cannot be read are not counted here; decoding will name them."""
+
+    gray: int
+    colour: int
+    alpha: int
+    sizes: dict[str, int]
+    """Pictures by size, as "HxW"."""
+
+    @property
+    def channels(self) -> int:
+        """4 if every picture has alpha, 1 if every picture is gray without, else 3."""
+        total = self.gray + self.colour + self.alpha
+        if total and self.alpha == total:
+            return 4
+        return 1 if total and self.gray == total else 3
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """The pictures' own size if they share one, rounded to a multiple of 8 and at most 64; else 64x64."""
+        if len(self.sizes) != 1:
+            return AUTO_SIDE, AUTO_SIDE
+        height, width = (int(side) for side in next(iter(self.sizes)).split("x"))
+        shrink = min(1.0, AUTO_SIDE / max(height, width))
+        height, width = (
+            max(2 * AUTO_MULTIPLE, round(side * shrink / AUTO_MULTIPLE) * AUTO_MULTIPLE) for side in (height, width)
+        )
+        return height, width
+
+
+def survey(source: Source) -> Survey:
+    """Opens every picture, decodes none."""
+    kinds: Counter[str] = Counter()
+    sizes: Counter[str] = Counter()
+    for picture in track(source.pictures(), "looking at pictures", source.total_pictures):
+        try:
+            with picture.open() as image:
+                turned = image.getexif().get(0x0112, 1) >= 5  # EXIF orientations 5 to 8 exchange width and height.
+                width, height = image.size[::-1] if turned else image.size
+                kinds["alpha" if has_alpha(image) else "gray" if is_gray(image) else "colour"] += 1
+                sizes[f"{height}x{width}"] += 1
+        except Exception:  # Pillow raises many kinds; the decoder will name the file and the reason.
+            continue
+    return Survey(kinds["gray"], kinds["colour"], kinds["alpha"], dict(sizes))

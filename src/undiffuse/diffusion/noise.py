@@ -1,0 +1,92 @@
+"""The noise level sigma: the papers' schedules, how training draws it, and the grids that samplers walk down.
+
+Everywhere x = x0 + sigma * eps. DDPM's variance-preserving x_t is x / sqrt(1 + sigma^2), and its alpha bar is
+1 / (1 + sigma^2), so sigma = sqrt(1 / alpha_bar - 1).
+"""
+
+import math
+from collections.abc import Callable
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+Draw = Callable[[Tensor], Tensor]
+"""Maps one uniform number in [0, 1) an image to its sigma: the quantile function of the distribution of sigma."""
+
+
+# Schedules: a table of sigma for the indices 0 (least noise) to T - 1, float64.
+
+
+def linear_betas(chain_length: int) -> Float[Tensor, " T"]:
+    """Ho et al. 2020, section 4: beta from 1e-4 to 0.02 at T = 1000, scaled by 1000 / T for other lengths."""
+    scale = 1000 / chain_length
+    return torch.linspace(scale * 1e-4, scale * 0.02, chain_length, dtype=torch.float64)
+
+
+def cosine_betas(chain_length: int, max_beta: float = 0.999) -> Float[Tensor, " T"]:
+    """Nichol & Dhariwal 2021, Eq. 17: alpha bar falls as a squared cosine; beta is capped at `max_beta`."""
+    t = torch.linspace(0, 1, chain_length + 1, dtype=torch.float64)
+    alpha_bar = torch.cos((t + 0.008) / 1.008 * math.pi / 2) ** 2
+    return (1 - alpha_bar[1:] / alpha_bar[:-1]).clamp(max=max_beta)
+
+
+def sigmas_of_betas(betas: Float[Tensor, " T"]) -> Float[Tensor, " T"]:
+    """The chain's noise levels, rising: sigma_t = sqrt(1 / alpha_bar_t - 1)."""
+    alpha_bar = torch.cumprod(1 - betas, dim=0)
+    return torch.sqrt(1 / alpha_bar - 1)
+
+
+# Draws: how training spreads its effort over sigma.
+
+
+def discrete_uniform(sigmas: Float[Tensor, " T"]) -> Draw:
+    """Every level of the chain equally often (Ho et al. 2020, Algorithm 1)."""
+    return lambda u: sigmas.to(u)[(u * len(sigmas)).long()]
+
+
+def log_normal(mean: float, std: float) -> Draw:
+    """ln sigma ~ N(mean, std^2) (Karras et al. 2022, Table 1: -1.2 and 1.2)."""
+    return lambda u: torch.exp(mean + std * _normal_quantile(u))
+
+
+def logit_normal(mean: float, std: float) -> Draw:
+    """logit t ~ N(mean, std^2) for flow matching's time t = sigma / (1 + sigma) (Esser et al. 2024, section 3.1).
+
+    Since sigma = t / (1 - t), logit t is ln sigma: on this axis the draw is log-normal.
+    """
+    return log_normal(mean, std)
+
+
+def _normal_quantile(u: Tensor) -> Tensor:
+    # u = 0 would be sigma = 0, where there is nothing to learn and c_out divides by zero.
+    smallest = torch.finfo(u.dtype).eps
+    return torch.special.ndtri(u.clamp(smallest, 1 - smallest))
+
+
+# Grids: falling sigmas that end in 0, float64, one more than there are steps.
+
+
+def karras_grid(steps: int, sigma_min: float, sigma_max: float, rho: float = 7.0) -> Float[Tensor, " n"]:
+    """Karras et al. 2022, Eq. 5: `steps` levels evenly spaced in sigma^(1/rho), then 0."""
+    ramp = torch.linspace(0, 1, steps, dtype=torch.float64)
+    high, low = sigma_max ** (1 / rho), sigma_min ** (1 / rho)
+    return _ending_in_zero((high + ramp * (low - high)) ** rho)
+
+
+def strided_grid(steps: int, sigmas: Float[Tensor, " T"]) -> Float[Tensor, " n"]:
+    """`steps` levels of the chain, evenly spaced in its index and always with the noisiest, then 0.
+
+    Raises:
+        ValueError: `steps` is not between 1 and the chain's length.
+    """
+    chain_length = len(sigmas)
+    if not 1 <= steps <= chain_length:
+        raise ValueError(f"{steps} steps do not fit this model's chain: choose between 1 and {chain_length}.")
+    # From the noisiest level down, so that one step starts there too.
+    index = torch.linspace(chain_length - 1, 0, steps, dtype=torch.float64).round().long()
+    return _ending_in_zero(sigmas[index])
+
+
+def _ending_in_zero(sigmas: Tensor) -> Tensor:
+    return torch.cat([sigmas, sigmas.new_zeros(1)])

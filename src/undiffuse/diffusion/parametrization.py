@@ -1,0 +1,89 @@
+"""What the network is asked to predict, as four functions of sigma.
+
+A denoiser is D(x; sigma) = c_skip * x + c_out * F(c_in * x, c_noise) (Karras et al. 2022, Eq. 7). Every published choice
+of F's target (eps, x0, v, a flow's velocity, EDM's) is one row of coefficients; nothing else in the project knows which.
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+
+class Coefficients(NamedTuple):
+    """One number an image each, of sigma's shape and dtype."""
+
+    c_skip: Tensor
+    c_out: Tensor
+    c_in: Tensor
+    c_noise: Tensor
+    """What the network is told of the noise level: its own clock."""
+
+
+Clock = Callable[[Tensor], Tensor]
+Parametrization = Callable[[Tensor], Coefficients]
+
+
+def chain_clock(sigmas: Float[Tensor, " T"]) -> Clock:
+    """The index in a discrete chain whose rising levels are `sigmas`; between two levels, linear in ln sigma."""
+    levels = sigmas.log()
+
+    def clock(sigma: Tensor) -> Tensor:
+        table = levels.to(sigma)
+        at = sigma.log().clamp(table[0], table[-1])
+        above = torch.searchsorted(table, at).clamp(min=1)
+        below = above - 1
+        return below + (at - table[below]) / (table[above] - table[below])
+
+    return clock
+
+
+def eps(clock: Clock) -> Parametrization:
+    """F predicts the noise (Ho et al. 2020, Eq. 14)."""
+    return lambda sigma: Coefficients(
+        c_skip=torch.ones_like(sigma), c_out=-sigma, c_in=1 / torch.sqrt(1 + sigma**2), c_noise=clock(sigma)
+    )
+
+
+def x0(clock: Clock) -> Parametrization:
+    """F predicts the clean picture."""
+    return lambda sigma: Coefficients(
+        c_skip=torch.zeros_like(sigma),
+        c_out=torch.ones_like(sigma),
+        c_in=1 / torch.sqrt(1 + sigma**2),
+        c_noise=clock(sigma),
+    )
+
+
+def v(clock: Clock) -> Parametrization:
+    """F predicts v = (eps - sigma * x0) / sqrt(1 + sigma^2) (Salimans & Ho 2022, section 4)."""
+    return lambda sigma: Coefficients(
+        c_skip=1 / (1 + sigma**2),
+        c_out=-sigma / torch.sqrt(1 + sigma**2),
+        c_in=1 / torch.sqrt(1 + sigma**2),
+        c_noise=clock(sigma),
+    )
+
+
+def flow(sigma: Tensor) -> Coefficients:
+    """F predicts the velocity eps - x0 of the straight path (Lipman et al. 2023), with time t = sigma / (1 + sigma)."""
+    return Coefficients(
+        c_skip=1 / (1 + sigma), c_out=-sigma / (1 + sigma), c_in=1 / (1 + sigma), c_noise=sigma / (1 + sigma)
+    )
+
+
+def edm(sigma_data: float) -> Parametrization:
+    """Unit variance in and out of F, for data of standard deviation `sigma_data` (Karras et al. 2022, Table 1)."""
+
+    def at(sigma: Tensor) -> Coefficients:
+        variance = sigma**2 + sigma_data**2
+        return Coefficients(
+            c_skip=sigma_data**2 / variance,
+            c_out=sigma * sigma_data / torch.sqrt(variance),
+            c_in=1 / torch.sqrt(variance),
+            c_noise=sigma.log() / 4,
+        )
+
+    return at

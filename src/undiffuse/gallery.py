@@ -1,0 +1,131 @@
+"""A folder of samples: one PNG a seed, what made them beside it, and only the missing ones are made."""
+
+import json
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import UInt8
+from PIL import Image
+from torch import Tensor
+
+from undiffuse import pictures
+from undiffuse.config import SamplingConfig
+from undiffuse.data.pixels import to_pixels
+from undiffuse.files import write_atomically
+from undiffuse.pictures import Frame
+from undiffuse.sampling import Model, labels_for, network_calls, sample
+from undiffuse.terminal import Meter, duration
+
+GRID_PICTURES = 100
+
+
+@dataclass(frozen=True)
+class Gallery:
+    """Samples of one model, made in one way."""
+
+    folder: Path
+    model: Model
+    how: SamplingConfig
+    label: int | None
+    """The label of all, -1 for none; None for every class in turn, by seed."""
+
+    def path(self, seed: int) -> Path:
+        return self.folder / f"{seed:06d}.png"
+
+    def pixels(self, seeds: Sequence[int]) -> UInt8[Tensor, "b c h w"]:
+        """The samples of these seeds, from their files."""
+        channels, height, width = self.model.shape
+        return torch.stack(
+            [
+                torch.from_numpy(np.array(Image.open(self.path(seed))))
+                .reshape(height, width, channels)
+                .permute(2, 0, 1)
+                for seed in seeds
+            ]
+        )
+
+
+def open_gallery(
+    folder: Path, model: Model, how: SamplingConfig, label: int | None, made_by: dict[str, Any]
+) -> Gallery:
+    """The gallery in `folder`, whose samples.json says what made it: `made_by`, `how` and `label`.
+
+    Raises:
+        ValueError: the folder holds samples that were made in another way.
+    """
+    protocol = {**made_by, **asdict(how), "label": label}
+    file = folder / "samples.json"
+    if file.exists():
+        before = json.loads(file.read_text(encoding="utf-8"))
+        changed = [f"{name} {before.get(name)}" for name in protocol if before.get(name) != protocol[name]]
+        if changed:
+            raise ValueError(f"{folder.absolute()} holds samples made with {changed[0]}: choose another --out.")
+    elif folder.exists() and any(folder.iterdir()):
+        raise ValueError(f"{folder.absolute()} holds other files: choose another --out.")
+    else:
+        write_atomically(file, json.dumps(protocol, indent=2) + "\n")
+    return Gallery(folder, model, how, label)
+
+
+def fill(gallery: Gallery, seeds: Sequence[int], batch: int, say: Callable[[str], object]) -> None:
+    """Makes the samples that are missing, `batch` at a time, after saying how long it will take."""
+    missing = [seed for seed in seeds if not gallery.path(seed).exists()]
+    if len(missing) < len(seeds):
+        say(f"{len(seeds) - len(missing):,} of {len(seeds):,} pictures are there already.")
+    if not missing:
+        return
+    how = gallery.how
+    calls = network_calls(how)
+    seconds = _seconds_per_call(gallery, missing[:batch]) * calls * -(-len(missing) // batch)
+    say(
+        f"{len(missing):,} pictures, {how.steps} {how.sampler} steps ({calls} network calls each): about {duration(seconds)}."
+    )
+    with Meter("sampling", len(missing) * how.steps) as meter:
+        for start in range(0, len(missing), batch):
+            portion = missing[start : start + batch]
+            for i, step in enumerate(sample(gallery.model, portion, _labels(gallery, portion), how), 1):
+                meter.reach(start * how.steps + i * len(portion), f"{start:,}/{len(missing):,} pictures")
+            for seed, pixels in zip(portion, to_pixels(step.x), strict=True):
+                pictures.save_png(pictures.image(pixels), gallery.path(seed))
+
+
+def save_grid(gallery: Gallery, seeds: Sequence[int]) -> Path:
+    """grid.png of the first hundred; a column a class where every class comes in turn."""
+    path = gallery.folder / "grid.png"
+    classes = len(gallery.model.class_names)
+    columns = classes if gallery.label is None and 1 < classes <= 16 else None
+    pictures.save_png(pictures.grid(gallery.pixels(seeds[:GRID_PICTURES]), columns), path)
+    return path
+
+
+def save_film(gallery: Gallery, seeds: Sequence[int], show: Callable[[int], object]) -> tuple[Path, Path]:
+    """film.png and film.gif of the first sixteen; `show` is told the number of each step done."""
+    portion = seeds[:16]
+    film: list[Frame] = []
+    steps = sample(gallery.model, portion, _labels(gallery, portion), gallery.how)
+    for i, (_, frame) in enumerate(pictures.frames(steps, gallery.how.steps), 1):
+        film += [frame] if frame is not None else []
+        show(i)
+    strip, animation = gallery.folder / "film.png", gallery.folder / "film.gif"
+    pictures.save_png(pictures.film_strip(film), strip)
+    pictures.save_animation(film, animation)
+    return strip, animation
+
+
+def _labels(gallery: Gallery, seeds: Sequence[int]) -> list[int] | None:
+    return labels_for(gallery.model, seeds, gallery.label)
+
+
+def _seconds_per_call(gallery: Gallery, seeds: Sequence[int]) -> float:
+    """How long the network takes for these, measured on the second call: the first warms up."""
+    one_step = SamplingConfig(sampler="euler", steps=1)
+    for _ in range(2):
+        began = time.monotonic()
+        for step in sample(gallery.model, seeds, _labels(gallery, seeds), one_step):
+            step.x.cpu()  # Waits for the device.
+    return time.monotonic() - began

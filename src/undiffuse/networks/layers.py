@@ -1,0 +1,106 @@
+"""The parts of the U-Net: noise embedding, residual block, self-attention, resampling."""
+
+import math
+from typing import TypeVar
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor, nn
+
+M = TypeVar("M", bound=nn.Module)
+
+
+def zeroed(module: M) -> M:
+    """The module with its parameters set to zero, so that a new branch starts out as the identity."""
+    for parameter in module.parameters():
+        nn.init.zeros_(parameter)
+    return module
+
+
+def conv3x3(channels_in: int, channels_out: int, stride: int = 1) -> nn.Conv2d:
+    return nn.Conv2d(channels_in, channels_out, 3, stride=stride, padding=1)
+
+
+def sinusoidal_embedding(position: Float[Tensor, " b"], dim: int, max_period: float = 10000) -> Float[Tensor, "b dim"]:
+    """Cosines and sines of `position` at dim / 2 frequencies from 1 down to 1 / max_period (Vaswani et al. 2017, 3.5)."""
+    half = dim // 2
+    frequency = torch.exp(
+        -math.log(max_period) * torch.arange(half, device=position.device, dtype=torch.float32) / half
+    )
+    angle = position[:, None].float() * frequency
+    return torch.cat([angle.cos(), angle.sin()], dim=1)
+
+
+class ResidualBlock(nn.Module):
+    """Two normalized convolutions around which the input is added (Ho et al. 2020, appendix B).
+
+    The embedding of noise level and label is added between them or, with `scale_shift_norm`, scales and shifts the second
+    normalization (Nichol & Dhariwal 2021, section 3).
+    """
+
+    def __init__(
+        self,
+        channels_in: int,
+        channels_out: int,
+        dim_embedding: int,
+        groups: int,
+        dropout: float,
+        scale_shift_norm: bool,
+    ):
+        super().__init__()
+        self.scale_shift_norm = scale_shift_norm
+        self.norm_in = nn.GroupNorm(groups, channels_in)
+        self.conv_in = conv3x3(channels_in, channels_out)
+        self.embedding = nn.Linear(dim_embedding, 2 * channels_out if scale_shift_norm else channels_out)
+        self.norm_out = nn.GroupNorm(groups, channels_out)
+        self.dropout = nn.Dropout(dropout) if dropout else nn.Identity()
+        self.conv_out = zeroed(conv3x3(channels_out, channels_out))
+        self.skip = nn.Conv2d(channels_in, channels_out, 1) if channels_in != channels_out else nn.Identity()
+
+    def forward(self, x: Float[Tensor, "b c h w"], embedding: Float[Tensor, "b d"]) -> Float[Tensor, "b k h w"]:
+        h = self.conv_in(F.silu(self.norm_in(x)))
+        e = self.embedding(embedding)[:, :, None, None]
+        if self.scale_shift_norm:
+            scale, shift = e.chunk(2, dim=1)
+            h = self.norm_out(h) * (1 + scale) + shift
+        else:
+            h = self.norm_out(h + e)
+        return self.skip(x) + self.conv_out(self.dropout(F.silu(h)))
+
+
+class SelfAttention(nn.Module):
+    """Every pixel of the feature map looks at every other (Ho et al. 2020, appendix B)."""
+
+    def __init__(self, channels: int, heads: int, groups: int):
+        super().__init__()
+        self.heads = heads
+        self.norm = nn.GroupNorm(groups, channels)
+        # One head's query, key and value lie together, as in Improved DDPM's released weights.
+        self.qkv = nn.Conv2d(channels, 3 * channels, 1)
+        self.project = zeroed(nn.Conv2d(channels, channels, 1))
+
+    def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h w"]:
+        b, c, height, width = x.shape
+        qkv = self.qkv(self.norm(x)).reshape(b, self.heads, 3 * c // self.heads, height * width)
+        q, k, v = qkv.transpose(2, 3).chunk(3, dim=3)
+        attended = F.scaled_dot_product_attention(q, k, v)
+        return x + self.project(attended.transpose(2, 3).reshape(b, c, height, width))
+
+
+class Downsample(nn.Module):
+    def __init__(self, channels: int):
+        super().__init__()
+        self.conv = conv3x3(channels, channels, stride=2)
+
+    def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h2 w2"]:
+        return self.conv(x)
+
+
+class Upsample(nn.Module):
+    def __init__(self, channels: int):
+        super().__init__()
+        self.conv = conv3x3(channels, channels)
+
+    def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h2 w2"]:
+        return self.conv(F.interpolate(x, scale_factor=2, mode="nearest"))

@@ -1,0 +1,84 @@
+"""Grids, film strips and animations of pictures."""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from jaxtyping import UInt8
+from PIL import Image
+from torch import Tensor
+
+from undiffuse.data.pixels import to_pixels
+from undiffuse.diffusion.samplers import Step
+from undiffuse.files import atomic_path
+
+FILM_FRAMES = 40
+
+GRID_SIDE = 640
+"""Grids of small pictures are enlarged, pixel by pixel, to about this many pixels."""
+
+
+def image(pixels: UInt8[Tensor, "c h w"]) -> Image.Image:
+    """One picture as Pillow has it, in mode L, RGB or RGBA."""
+    array = pixels.permute(1, 2, 0).numpy()
+    return Image.fromarray(array[:, :, 0] if array.shape[2] == 1 else np.ascontiguousarray(array))
+
+
+def grid(pixels: UInt8[Tensor, "b c h w"], columns: int | None = None, gap: int = 1) -> Image.Image:
+    """The pictures row by row, `columns` in a row, as near to a square as can be unless given."""
+    from torchvision.utils import make_grid  # Imported when needed: it takes as long as torch itself.
+
+    columns = columns or max(1, round((len(pixels) * pixels.shape[2] / pixels.shape[3]) ** 0.5))
+    white = make_grid(pixels, nrow=columns, padding=gap, pad_value=255)
+    return enlarged(image(white[: pixels.shape[1]]))
+
+
+def enlarged(picture: Image.Image, side: int = GRID_SIDE) -> Image.Image:
+    factor = max(1, round(side / max(picture.size)))
+    return picture.resize((picture.width * factor, picture.height * factor), Image.Resampling.NEAREST)
+
+
+class Frame(NamedTuple):
+    """One moment of a denoising, as pixels."""
+
+    noisy: UInt8[Tensor, "b c h w"]
+    """What the sampler holds, brought to the range it would have in DDPM's x_t."""
+    clean: UInt8[Tensor, "b c h w"]
+    """The clean picture that the denoiser expects."""
+
+
+def frames(steps: Iterator[Step], total_steps: int) -> Iterator[tuple[Step, Frame | None]]:
+    """Passes the steps of a sampler on, with a frame of those that a film shows."""
+    shown = set(_evenly(total_steps, FILM_FRAMES))
+    for i, step in enumerate(steps):
+        noisy = step.x / torch.sqrt(1 + step.sigma**2)
+        yield step, Frame(to_pixels(noisy), to_pixels(step.x0)) if i in shown else None
+
+
+def film_strip(film: Sequence[Frame], pictures: int = 4, columns: int = 10) -> Image.Image:
+    """A few pictures from noise (left) to done: above what the sampler holds, below the clean picture it expects."""
+    shown = [film[i] for i in _evenly(len(film), columns)]
+    rows = []
+    for i in range(min(pictures, len(film[0].noisy))):
+        rows += [frame.noisy[i] for frame in shown] + [frame.clean[i] for frame in shown]
+    return grid(torch.stack(rows), columns=len(shown))
+
+
+def save_animation(film: Sequence[Frame], path: Path, pictures: int = 16) -> None:
+    """A GIF of the pictures coming out of the noise; the last frame stays for two seconds."""
+    images = [grid(frame.noisy[:pictures]).convert("RGB") for frame in film]
+    with atomic_path(path, durable=False) as temporary:
+        durations = [80] * (len(images) - 1) + [2000]
+        images[0].save(temporary, "GIF", save_all=True, append_images=images[1:], duration=durations, loop=0)
+
+
+def save_png(picture: Image.Image, path: Path) -> None:
+    with atomic_path(path, durable=False) as temporary:
+        picture.save(temporary, "PNG")
+
+
+def _evenly(count: int, wanted: int) -> list[int]:
+    """At most `wanted` of 0 to count - 1, evenly spread, always with the last."""
+    return sorted({round(i) for i in np.linspace(0, count - 1, min(count, wanted))})

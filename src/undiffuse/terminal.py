@@ -1,0 +1,73 @@
+"""What people read while they wait: one console, and progress with speed and time left."""
+
+import time
+from collections.abc import Iterable, Iterator
+from typing import TypeVar
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
+
+T = TypeVar("T")
+
+# No markup: names of people's files may hold brackets.
+console = Console(markup=False, emoji=False, highlight=False, soft_wrap=True)
+errors = Console(stderr=True, markup=False, emoji=False, highlight=False, soft_wrap=True)
+
+UPDATE_SECONDS = 0.05
+
+LOG_SECONDS = 10
+"""Where the output is a file, not a terminal, a progress line is written this often."""
+
+
+def track(items: Iterable[T], what: str, total: int) -> Iterator[T]:
+    """Passes `items` on and shows how many of `total` are done and when the rest will be."""
+    with Meter(what, total) as meter:
+        for done, item in enumerate(items, 1):
+            yield item
+            meter.reach(done, f"{done:,}/{total:,}")
+
+
+class Meter:
+    """A progress bar on a terminal, a line now and then in a log, nothing where `quiet`."""
+
+    def __init__(self, what: str, total: float, quiet: bool = False):
+        self.what, self.total, self.quiet = what, total, quiet
+        self.started = self.last_line = time.monotonic()
+        self.last_update = 0.0
+        self.first = None
+        columns = [TextColumn("{task.description}", markup=False), BarColumn(bar_width=24), TaskProgressColumn()]
+        columns += [TextColumn("{task.fields[note]}", markup=False), TimeRemainingColumn(), TextColumn("left")]
+        self.bar = Progress(*columns, console=console, transient=True, disable=quiet or not console.is_terminal)
+
+    def __enter__(self) -> "Meter":
+        self.bar.start()
+        self.task = self.bar.add_task(self.what, total=self.total, note="")
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.bar.stop()
+
+    def reach(self, done: float, note: str) -> None:
+        """Shows `done` of the total, with `note` beside it. Cheap enough to call for every item."""
+        now = time.monotonic()
+        if self.first is None:
+            self.first = done, now
+        if now - self.last_update >= UPDATE_SECONDS:
+            self.last_update = now
+            self.bar.update(self.task, completed=done, note=note)
+        if not self.quiet and not console.is_terminal and now - self.last_line >= LOG_SECONDS:
+            self.last_line = now
+            began, then = self.first  # Work done before this process began says nothing of its speed.
+            left = f", {duration((now - then) * (self.total - done) / (done - began))} left" if done > began else ""
+            print(f"{self.what}: {note}{left}", flush=True)
+
+
+def duration(seconds: float) -> str:
+    """45 s, 12 min, 3 h 20 min, 4 days."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    if seconds < 5400:
+        return f"{seconds / 60:.0f} min"
+    if seconds < 48 * 3600:
+        return f"{seconds // 3600:.0f} h {seconds % 3600 / 60:.0f} min"
+    return f"{seconds / 86400:.0f} days"

@@ -1,0 +1,104 @@
+"""Training itself: Ho et al. 2020, Algorithm 1, as a generator that yields after every step.
+
+Nothing here shows, saves or decides when to stop: whoever iterates does.
+"""
+
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils import clip_grad_norm_
+from torch.optim import Optimizer
+
+from undiffuse.config import Config
+from undiffuse.data.batches import Batch
+from undiffuse.device import autocast
+from undiffuse.diffusion.denoiser import denoising_loss
+from undiffuse.randomness import derived_seed
+from undiffuse.training.ema import update_average
+from undiffuse.training.optimizers import learning_rate_factor, set_learning_rate
+from undiffuse.training.processes import Processes
+
+
+@dataclass
+class TrainingState:
+    """All that changes while training, and so all that a checkpoint holds."""
+
+    network: nn.Module
+    average: nn.Module
+    optimizers: list[Optimizer]
+    images: int = 0
+    """Images seen by all processes together."""
+    seconds: float = 0.0
+    """Time spent training, over all restarts."""
+    skipped: int = 0
+    """Batches left out because loss or gradient was not finite."""
+    skipped_in_a_row: int = 0
+
+
+class StepReport(NamedTuple):
+    loss: float
+    """Mean over the global batch."""
+    gradient_norm: float
+    learning_rate: float
+    skipped: bool
+
+
+def train(
+    state: TrainingState,
+    config: Config,
+    batches: Iterator[Batch],
+    progress: Callable[[], float],
+    processes: Processes,
+    dtype: torch.dtype,
+) -> Iterator[StepReport]:
+    """Steps without end. `progress` says what part of the budget is spent, from 0 to 1.
+
+    A batch whose loss or gradient is not finite changes nothing but the counts in `state`.
+    """
+    network = processes.synchronized(state.network)  # The same network, its gradients averaged over all processes.
+    parametrization, draw = config.diffusion.coefficients(), config.diffusion.sigma_draw()
+    weights = list(state.network.parameters())
+
+    def loss_of(part: Batch) -> Tensor:
+        with autocast(processes.device, dtype):
+            return denoising_loss(network, parametrization, part.x0, part.eps, draw(part.u), part.label).mean()
+
+    for batch in batches:
+        # Dropout must not depend on what was drawn before a restart.
+        torch.manual_seed(derived_seed("dropout", config.seed, state.images, processes.rank))
+        learning_rate = config.optimizer.learning_rate * learning_rate_factor(
+            state.images, progress(), config.optimizer
+        )
+        set_learning_rate(state.optimizers, learning_rate)
+
+        loss = 0.0
+        parts = _parts(batch.to(processes.device), config.training.microbatch)
+        for i, part in enumerate(parts):
+            share = len(part.x0) / len(batch.x0)
+            with processes.averaging(network, on=i == len(parts) - 1):
+                part_loss = loss_of(part) * share
+                part_loss.backward()
+            loss += part_loss.item()
+        loss = processes.mean(loss)
+        gradient_norm = float(clip_grad_norm_(weights, config.optimizer.max_gradient_norm))
+
+        state.images += config.training.batch
+        finite = math.isfinite(loss) and math.isfinite(gradient_norm)
+        if finite:
+            for optimizer in state.optimizers:
+                optimizer.step()
+            update_average(
+                state.average, state.network, config.training.batch, state.images, config.training.ema_halflife_images
+            )
+        state.skipped += not finite
+        state.skipped_in_a_row = 0 if finite else state.skipped_in_a_row + 1
+        state.network.zero_grad()
+        yield StepReport(loss, gradient_norm, learning_rate, not finite)
+
+
+def _parts(batch: Batch, size: int) -> list[Batch]:
+    return [Batch(*parts) for parts in zip(*(tensor.split(size) for tensor in batch), strict=True)]

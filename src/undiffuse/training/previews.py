@@ -1,0 +1,40 @@
+"""Pictures while training: the same seeds every time, from the averaged weights and from the raw ones."""
+
+from dataclasses import replace
+
+from torch import nn
+
+from undiffuse import pictures
+from undiffuse.config import Config, SamplingConfig
+from undiffuse.data.pixels import to_pixels
+from undiffuse.runs import Run
+from undiffuse.sampling import labels_for, model_of, sample
+from undiffuse.training.loop import TrainingState
+from undiffuse.training.processes import Processes
+
+PICTURES = 16
+STEPS = 12
+
+
+def save_previews(run: Run, state: TrainingState, processes: Processes) -> None:
+    """Writes previews/<images>-average.png and -network.png: where they differ much, the average is still young."""
+    for name, network in (("average", state.average), ("network", state.network)):
+        path = run.folder / "previews" / f"{state.images:012d}-{name}.png"
+        pictures.save_png(_preview(network, run.config, processes), path)
+
+
+def _preview(network: nn.Module, config: Config, processes: Processes):
+    was_training = network.training
+    network.eval()
+    model = model_of(network, config, processes.device)
+    seeds = range(PICTURES)
+    *_, last = sample(model, seeds, labels_for(model, seeds, None), _quick(config.sampling))
+    network.train(was_training)
+    return pictures.grid(to_pixels(last.x))
+
+
+def _quick(how: SamplingConfig) -> SamplingConfig:
+    if how.steps <= STEPS:
+        return how
+    # Ancestral sampling needs its hundreds of steps; Euler shows the same model in few.
+    return replace(how, sampler="euler" if how.sampler == "ancestral" else how.sampler, steps=STEPS)

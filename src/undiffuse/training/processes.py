@@ -1,0 +1,76 @@
+"""One process or many under torchrun: who am I, and what do we agree on."""
+
+import os
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass
+
+import torch
+import torch.distributed as dist
+from torch import nn
+from torch.nn.parallel import DistributedDataParallel
+
+from undiffuse.device import choose_device
+
+
+@dataclass(frozen=True)
+class Processes:
+    """This process among the `world` that train together; rank 0 alone writes and speaks."""
+
+    rank: int
+    world: int
+    device: torch.device
+
+    @property
+    def is_main(self) -> bool:
+        return self.rank == 0
+
+    def synchronized(self, network: nn.Module) -> nn.Module:
+        """The network whose gradients are averaged over the processes."""
+        if self.world == 1:
+            return network
+        return DistributedDataParallel(network, device_ids=[self.device] if self.device.type == "cuda" else None)
+
+    def averaging(self, network: nn.Module, on: bool) -> AbstractContextManager:
+        """Whether a backward pass in this context averages gradients; of accumulated ones only the last need do."""
+        if on or not isinstance(network, DistributedDataParallel):
+            return nullcontext()
+        return network.no_sync()
+
+    def sum(self, *values: float) -> list[float]:
+        """Each value summed over the processes; all get the same."""
+        if self.world == 1:
+            return list(values)
+        # MPS knows no float64, but then there is one process only.
+        tensor = torch.tensor(values, dtype=torch.float64, device=self.device)
+        dist.all_reduce(tensor)
+        return tensor.tolist()
+
+    def mean(self, value: float) -> float:
+        return self.sum(value)[0] / self.world
+
+    def from_main(self, value: float) -> float:
+        """Rank 0's value, on which all then agree."""
+        return self.sum(value if self.is_main else 0.0)[0]
+
+    def wait(self) -> None:
+        """Returns when all processes have come here."""
+        if self.world > 1:
+            self.sum(0.0)
+
+
+@contextmanager
+def joined() -> Iterator[Processes]:
+    """Joins the other processes that torchrun started, if it did."""
+    rank, world = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
+    device = choose_device(int(os.environ.get("LOCAL_RANK", "0")))
+    if world == 1:
+        yield Processes(0, 1, device)
+        return
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
+    dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
+    try:
+        yield Processes(rank, world, device)
+    finally:
+        dist.destroy_process_group()

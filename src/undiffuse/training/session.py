@@ -1,0 +1,241 @@
+"""A training run in its folder: begun or resumed, watched, saved, and stopped without loss."""
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from undiffuse.config import Config, TrainingConfig, differences, to_json
+from undiffuse.data.batches import Batch, ImageStream, batches
+from undiffuse.data.store import Store
+from undiffuse.device import compute_dtype, loader_workers
+from undiffuse.errors import WorkFailed
+from undiffuse.files import write_atomically
+from undiffuse.networks.unet import UNet
+from undiffuse.randomness import derived_seed
+from undiffuse.run_names import is_run
+from undiffuse.runs import Checkpoint, NonFiniteError, Run, create_run, open_run
+from undiffuse.terminal import Meter
+from undiffuse.training.ema import averaged_copy
+from undiffuse.training.journal import Journal
+from undiffuse.training.loop import StepReport, TrainingState, train
+from undiffuse.training.optimizers import build_optimizers, load_optimizer_tensors, optimizer_tensors
+from undiffuse.training.previews import save_previews
+from undiffuse.training.processes import Processes
+from undiffuse.training.signals import StopRequest
+
+MOST_SKIPPED_IN_A_ROW = 10
+CHECKPOINT_SECONDS = 300
+PREVIEWS = 5
+"""Previews over the whole budget, evenly spread."""
+
+MAY_CHANGE = (
+    "data.data ",
+    "data.data_root ",
+    "training.total_images ",
+    "training.total_minutes ",
+    "training.microbatch ",
+    "sampling.",
+)
+"""Settings that may differ when a run is resumed: the budget may grow, and the same pictures may have moved."""
+
+Say = Callable[[str], object]
+
+
+@dataclass(frozen=True)
+class Habits:
+    """What does not make a run another run."""
+
+    keep: int = 3
+    """Checkpoints that are kept."""
+    checkpoint_images: int | None = None
+    """Images from one checkpoint to the next; unless given, every five minutes."""
+    compile: bool = False
+    """torch.compile the network for training."""
+
+
+def begin_or_resume(folder: Path, config: Config, say: Say) -> Run:
+    """The run in `folder`, made if there is none.
+
+    Raises:
+        ValueError: the run there has other settings, or something else is there.
+    """
+    if not is_run(folder):
+        return create_run(folder, config)
+    run = open_run(folder)
+    changed = [d for d in differences(run.config, config) if not d.startswith(MAY_CHANGE)]
+    if changed:
+        more = f" and {len(changed) - 1} more" if len(changed) > 1 else ""
+        raise ValueError(
+            f"{folder.absolute()} holds a run with other settings ({changed[0]}{more}): give the same to resume it, or "
+            "another --out to begin anew."
+        )
+    if config != run.config:
+        write_atomically(folder / "config.json", to_json(config))
+    return Run(folder, config)
+
+
+def train_run(run: Run, store: Store, habits: Habits, processes: Processes, stop: StopRequest, say: Say) -> bool:
+    """Trains until the budget is spent (then returns True) or a stop was asked for; either way all is saved.
+
+    Raises:
+        WorkFailed: loss or weights are no longer finite, or the disk is full; the last good checkpoint is named.
+    """
+    config = run.config
+    state = new_state(config, processes.device)
+    checkpoint = run.last_good(say)
+    if checkpoint is not None:
+        restore(state, checkpoint)
+        say(f"Resuming at {state.images:,} images.")
+    budget = _Budget(config.training, state, processes)
+    already = budget.spent()
+    if already >= 1:
+        say("The budget of this run is spent. To train it further, give more --images or --minutes.")
+        return True
+    if habits.compile:
+        state.network.compile()
+    stop.saves_itself = True
+    pending = checkpoint.state["pending"] if checkpoint is not None else None
+    steps = train(
+        state,
+        config,
+        _stream(store, config, state.images, processes),
+        budget.spent,
+        processes,
+        compute_dtype(processes.device, config.training.precision),
+    )
+    if not processes.is_main:
+        return _follow(steps, budget, processes, stop, state)
+    try:
+        with closing(Journal(run, state.images, pending)) as journal:
+            return _lead(steps, run, state, journal, budget, already, habits, processes, stop)
+    except (NonFiniteError, OSError) as error:
+        raise _failure(run, state, str(error)) from error
+
+
+def new_state(config: Config, device: torch.device) -> TrainingState:
+    """The state before the first step: the same for the same seed, wherever it is made."""
+    torch.manual_seed(derived_seed("weights", config.seed))
+    network = UNet(config.network).to(device, memory_format=torch.channels_last)
+    muon_dtype = compute_dtype(device, config.training.precision)
+    return TrainingState(network, averaged_copy(network), build_optimizers(network, config.optimizer, muon_dtype))
+
+
+def restore(state: TrainingState, checkpoint: Checkpoint) -> None:
+    """Puts the state back to where the checkpoint was taken, to the last bit."""
+    state.network.load_state_dict(checkpoint.tensors("network"))
+    state.average.load_state_dict(checkpoint.tensors("average"))
+    load_optimizer_tensors(state.optimizers, checkpoint.tensors("optimizer"))
+    state.images = checkpoint.images
+    for name in ("seconds", "skipped", "skipped_in_a_row"):
+        setattr(state, name, checkpoint.state[name])
+
+
+class _Budget:
+    """How much of the budget is spent, the same for all processes."""
+
+    def __init__(self, config: TrainingConfig, state: TrainingState, processes: Processes):
+        self.config, self.state, self.processes = config, state, processes
+        self.started = time.monotonic() - state.seconds
+
+    def spent(self) -> float:
+        """From 0 to 1 and beyond."""
+        self.state.seconds = time.monotonic() - self.started
+        if self.config.total_images is not None:
+            return self.state.images / self.config.total_images
+        assert self.config.total_minutes is not None
+        return self.processes.from_main(self.state.seconds) / (60 * self.config.total_minutes)
+
+
+def _stream(store: Store, config: Config, first_image: int, processes: Processes) -> Iterator[Batch]:
+    images = ImageStream(store, config.augmentation, config.training.label_dropout, config.seed)
+    on_gpu = processes.device.type == "cuda"
+    workers = loader_workers(processes.device)
+    return batches(images, first_image, config.training.batch, processes.rank, processes.world, workers, on_gpu)
+
+
+def _follow(
+    steps: Iterator[StepReport], budget: _Budget, processes: Processes, stop: StopRequest, state: TrainingState
+) -> bool:
+    """What the processes beside the main one do: the same steps, and the same agreements in the same order."""
+    for _ in steps:
+        _check(state, None)
+        spent, asked = budget.spent() >= 1, processes.sum(stop.requested)[0] > 0
+        if spent or asked:
+            processes.wait()
+            return spent
+    raise AssertionError("the steps have no end of their own")
+
+
+def _lead(
+    steps: Iterator[StepReport],
+    run: Run,
+    state: TrainingState,
+    journal: Journal,
+    budget: _Budget,
+    already: float,
+    habits: Habits,
+    processes: Processes,
+    stop: StopRequest,
+) -> bool:
+    began_images, began = state.images, time.monotonic()
+    saved_images, saved_at = state.images, began
+    previews = int(already * PREVIEWS)
+    with Meter("training", 1.0) as meter:
+        for report in steps:
+            journal.add(report, state)
+            _check(state, run)
+            progress, asked = budget.spent(), processes.sum(stop.requested)[0] > 0
+            now = time.monotonic()
+            speed = (state.images - began_images) / (now - began)
+            meter.reach(min(progress, 1.0), f"{state.images:,} images, {speed:,.0f}/s, loss {report.loss:.4f}")
+            ends = progress >= 1 or asked
+            due = (
+                state.images // habits.checkpoint_images > saved_images // habits.checkpoint_images
+                if habits.checkpoint_images
+                else now - saved_at >= CHECKPOINT_SECONDS
+            )
+            if ends or due:
+                _save(run, state, journal, habits.keep)
+                saved_images, saved_at = state.images, now
+            if int(progress * PREVIEWS) > previews and not asked:
+                previews = int(progress * PREVIEWS)
+                save_previews(run, state, processes)
+            if ends:
+                processes.wait()
+                return progress >= 1
+    raise AssertionError("the steps have no end of their own")
+
+
+def _save(run: Run, state: TrainingState, journal: Journal, keep: int) -> None:
+    journal.sync()
+    run.save(
+        state.images,
+        parts={
+            "network": state.network.state_dict(),
+            "average": state.average.state_dict(),
+            "optimizer": optimizer_tensors(state.optimizers),
+        },
+        state={
+            "seconds": state.seconds,
+            "skipped": state.skipped,
+            "skipped_in_a_row": state.skipped_in_a_row,
+            "pending": journal.pending,
+        },
+        keep=keep,
+    )
+
+
+def _check(state: TrainingState, run: Run | None) -> None:
+    if state.skipped_in_a_row >= MOST_SKIPPED_IN_A_ROW:
+        reason = f"the loss or its gradient was not finite {MOST_SKIPPED_IN_A_ROW} batches in a row"
+        raise _failure(run, state, reason)
+
+
+def _failure(run: Run | None, state: TrainingState, reason: str) -> WorkFailed:
+    good = run.last_good(lambda _: None) if run is not None else None
+    kept = f"the last good checkpoint is {good.folder.absolute()}" if good else "there is no checkpoint yet"
+    return WorkFailed(f"Training stopped after {state.images:,} images: {reason}; {kept}.")

@@ -1,0 +1,40 @@
+"""SIGINT (Ctrl-C) and SIGTERM as a wish to stop after the current step, with everything saved."""
+
+import signal
+from types import FrameType
+
+from undiffuse.errors import Interrupted
+from undiffuse.terminal import errors
+
+
+class StopRequest:
+    """Catches the first SIGINT or SIGTERM; a second one ends the process as usual.
+
+    Before `saves_itself` is set nothing is worth saving yet: then the signal ends the work at once.
+    """
+
+    def __init__(self) -> None:
+        self.requested = False
+        self.saves_itself = False
+        self._usual = {}
+
+    def __enter__(self) -> "StopRequest":
+        for number in (signal.SIGINT, signal.SIGTERM):
+            self._usual[number] = signal.signal(number, self._receive)
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._restore()
+
+    def _receive(self, number: int, frame: FrameType | None) -> None:
+        self.requested = True
+        self._restore()
+        name = signal.Signals(number).name
+        if not self.saves_itself:
+            raise Interrupted(f"{name}: stopped before the first step; there is nothing to save.")
+        errors.print(f"{name}: stopping after this step. (Once more to stop at once, back to the last checkpoint.)")
+
+    def _restore(self) -> None:
+        for number, usual in self._usual.items():
+            signal.signal(number, usual)
+        self._usual = {}
