@@ -41,7 +41,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     try:
         _call(name, rest)
     except Interrupted as stopped:
-        console.print(str(stopped))
+        if os.environ.get("RANK", "0") == "0":  # Under torchrun one of the processes speaks.
+            console.print(str(stopped))
     except KeyboardInterrupt:
         errors.print("Stopped.")
         sys.exit(130)

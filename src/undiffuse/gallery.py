@@ -17,8 +17,7 @@ from undiffuse import pictures
 from undiffuse.config import SamplingConfig
 from undiffuse.data.pixels import to_pixels
 from undiffuse.files import write_atomically
-from undiffuse.pictures import Frame
-from undiffuse.sampling import Model, labels_for, network_calls, sample
+from undiffuse.sampling import Model, labels_for, last, network_calls, sample, watched
 from undiffuse.terminal import Meter, duration
 
 GRID_PICTURES = 100
@@ -82,15 +81,17 @@ def fill(gallery: Gallery, seeds: Sequence[int], batch: int, say: Callable[[str]
     how = gallery.how
     calls = network_calls(how)
     seconds = _seconds_per_call(gallery, missing[:batch]) * calls * -(-len(missing) // batch)
-    say(
-        f"{len(missing):,} pictures, {how.steps} {how.sampler} steps ({calls} network calls each): about {duration(seconds)}."
-    )
+    what = f"{len(missing):,} pictures, {how.steps} {how.sampler} steps"
+    say(f"{what} ({calls} network calls each): about {duration(seconds)}.")
     with Meter("sampling", len(missing) * how.steps) as meter:
         for start in range(0, len(missing), batch):
             portion = missing[start : start + batch]
-            for i, step in enumerate(sample(gallery.model, portion, _labels(gallery, portion), how), 1):
-                meter.reach(start * how.steps + i * len(portion), f"{start:,}/{len(missing):,} pictures")
-            for seed, pixels in zip(portion, to_pixels(step.x), strict=True):
+
+            def show(step: int, start: int = start, size: int = len(portion)) -> None:
+                meter.reach(start * how.steps + step * size, f"{start:,}/{len(missing):,} pictures")
+
+            done = last(watched(sample(gallery.model, portion, _labels(gallery, portion), how), show))
+            for seed, pixels in zip(portion, to_pixels(done.x), strict=True):
                 pictures.save_png(pictures.image(pixels), gallery.path(seed))
 
 
@@ -106,11 +107,8 @@ def save_grid(gallery: Gallery, seeds: Sequence[int]) -> Path:
 def save_film(gallery: Gallery, seeds: Sequence[int], show: Callable[[int], object]) -> tuple[Path, Path]:
     """film.png and film.gif of the first sixteen; `show` is told the number of each step done."""
     portion = seeds[:16]
-    film: list[Frame] = []
-    steps = sample(gallery.model, portion, _labels(gallery, portion), gallery.how)
-    for i, (_, frame) in enumerate(pictures.frames(steps, gallery.how.steps), 1):
-        film += [frame] if frame is not None else []
-        show(i)
+    steps = watched(sample(gallery.model, portion, _labels(gallery, portion), gallery.how), show)
+    film = pictures.frames(steps, gallery.how.steps)
     strip, animation = gallery.folder / "film.png", gallery.folder / "film.gif"
     pictures.save_png(pictures.film_strip(film), strip)
     pictures.save_animation(film, animation)
@@ -126,6 +124,5 @@ def _seconds_per_call(gallery: Gallery, seeds: Sequence[int]) -> float:
     one_step = SamplingConfig(sampler="euler", steps=1)
     for _ in range(2):
         began = time.monotonic()
-        for step in sample(gallery.model, seeds, _labels(gallery, seeds), one_step):
-            step.x.cpu()  # Waits for the device.
+        last(sample(gallery.model, seeds, _labels(gallery, seeds), one_step)).x.cpu()  # Waits for the device.
     return time.monotonic() - began

@@ -49,12 +49,14 @@ class Frame(NamedTuple):
     """The clean picture that the denoiser expects."""
 
 
-def frames(steps: Iterator[Step], total_steps: int) -> Iterator[tuple[Step, Frame | None]]:
-    """Passes the steps of a sampler on, with a frame of those that a film shows."""
+def frames(steps: Iterator[Step], total_steps: int) -> list[Frame]:
+    """Takes all steps of a sampler and keeps the few of them that a film shows, the last always."""
     shown = set(_evenly(total_steps, FILM_FRAMES))
-    for i, step in enumerate(steps):
-        noisy = step.x / torch.sqrt(1 + step.sigma**2)
-        yield step, Frame(to_pixels(noisy), to_pixels(step.x0)) if i in shown else None
+    return [
+        Frame(to_pixels(step.x / torch.sqrt(1 + step.sigma**2)), to_pixels(step.x0))
+        for i, step in enumerate(steps)
+        if i in shown
+    ]
 
 
 def film_strip(film: Sequence[Frame], pictures: int = 4, columns: int = 10) -> Image.Image:

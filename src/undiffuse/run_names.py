@@ -1,4 +1,4 @@
-"""Finding run folders by what people type. Apart from `runs`, so that a wrong name is answered without loading torch."""
+"""Finding run folders by what people type; apart from `runs`, to answer a wrong name without loading torch."""
 
 from pathlib import Path
 

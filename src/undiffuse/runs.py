@@ -94,14 +94,12 @@ class Run:
 
     def last_good(self, say: Callable[[str], object]) -> Checkpoint | None:
         """The newest checkpoint that is whole; each newer one that is not is named."""
-        faulty = 0
-        for checkpoint in self.checkpoints():
+        for i, checkpoint in enumerate(self.checkpoints()):
             fault = checkpoint.fault()
             if fault is None:
-                if faulty:
+                if i > 0:
                     say(f"Using the last good checkpoint: {checkpoint.folder}")
                 return checkpoint
-            faulty += 1
             say(f"The checkpoint {checkpoint.folder} is not whole ({fault}).")
         return None
 

@@ -1,5 +1,6 @@
 """From a run to pictures: the model, the noise of each seed, and the sampler's steps."""
 
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -55,12 +56,12 @@ def load_model(run: Run, device: torch.device, weights: str, say: Callable[[str]
         raise FileNotFoundError(f"{run.folder.absolute()} has no whole checkpoint: train it first, or for longer.")
     network = UNet(run.config.network)
     network.load_state_dict(checkpoint.tensors(weights))
-    network = network.to(device, memory_format=torch.channels_last).eval().requires_grad_(False)
+    network = network.to(device).to(memory_format=torch.channels_last).eval().requires_grad_(False)
     return model_of(network, run.config, device), checkpoint.images
 
 
 def sample(model: Model, seeds: Sequence[int], labels: Sequence[int] | None, how: SamplingConfig) -> Iterator[Step]:
-    """The steps of one batch, a picture a seed. A picture depends on its seed and label, not on what else is in the batch.
+    """The steps of one batch, a picture a seed. A picture depends on its seed and label, not on the rest of the batch.
 
     Raises:
         ValueError: the number of steps does not fit the model's chain.
@@ -75,6 +76,18 @@ def sample(model: Model, seeds: Sequence[int], labels: Sequence[int] | None, how
     denoise = guided(model.denoise, how.guidance)
     walk = _sampler(how, normal)
     return _without_gradients(walk(clipped(denoise) if how.clip else denoise, start, sigmas, label))
+
+
+def watched(steps: Iterator[Step], show: Callable[[int], object]) -> Iterator[Step]:
+    """Passes the steps on and tells `show` the number of each, from 1."""
+    for i, step in enumerate(steps, 1):
+        show(i)
+        yield step
+
+
+def last(steps: Iterator[Step]) -> Step:
+    """The last step, whose x is the sample; the others are not kept."""
+    return deque(steps, maxlen=1)[0]
 
 
 def labels_for(model: Model, seeds: Sequence[int], label: int | None) -> list[int] | None:

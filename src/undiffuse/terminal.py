@@ -35,9 +35,17 @@ class Meter:
         self.started = self.last_line = time.monotonic()
         self.last_update = 0.0
         self.first = None
-        columns = [TextColumn("{task.description}", markup=False), BarColumn(bar_width=24), TaskProgressColumn()]
-        columns += [TextColumn("{task.fields[note]}", markup=False), TimeRemainingColumn(), TextColumn("left")]
-        self.bar = Progress(*columns, console=console, transient=True, disable=quiet or not console.is_terminal)
+        self.bar = Progress(
+            TextColumn("{task.description}", markup=False),
+            BarColumn(bar_width=24),
+            TaskProgressColumn(),
+            TextColumn("{task.fields[note]}", markup=False),
+            TimeRemainingColumn(),
+            TextColumn("left"),
+            console=console,
+            transient=True,
+            disable=quiet or not console.is_terminal,
+        )
 
     def __enter__(self) -> "Meter":
         self.bar.start()

@@ -27,7 +27,8 @@ def sample(
 ) -> None:
     """Make pictures with a trained model: one PNG each, and a grid of the first hundred.
 
-    The picture of a seed depends on nothing but the seed and the settings. The same command again makes only what is missing.
+    The picture of a seed depends on nothing but the seed and the settings. The same command again makes only what is
+    missing.
 
     Args:
         run: A run folder, or its name under runs/.

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 from undiffuse.commands import values
 from undiffuse.commands.options import unless_given
 from undiffuse.data.sources import check_data
+from undiffuse.errors import Interrupted
 from undiffuse.names import DATASETS, Channels, Fit, Precision, Split
 from undiffuse.terminal import console
 
@@ -159,10 +160,8 @@ def _estimate(config: "Config", processes: "Processes", say: "Say") -> None:
         say(f"  {name} = {value}")
     cost = estimate(config, processes.device)
     say(f"network  {cost.parameters:,} parameters")
-    say(
-        f"memory   about {cost.memory_bytes / 2**20:,.0f} MiB for each process, of which {cost.activation_bytes / 2**20:,.0f} "
-        "MiB grow with the microbatch"
-    )
+    total, growing = cost.memory_bytes / 2**20, cost.activation_bytes / 2**20
+    say(f"memory   about {total:,.0f} MiB a process, of which {growing:,.0f} MiB grow with the microbatch")
     speed = processes.world / cost.seconds_per_image
     if config.training.total_images:
         say(f"time     about {duration(config.training.total_images / speed)} at {speed:,.0f} images/s")
@@ -192,10 +191,8 @@ def _train(
     else:
         processes.wait()
         run = open_run(folder)
-    done = train_run(run, store, habits, processes, stop, say)
-    if not done:
-        say(f"Saved. The same command goes on from here: {run.folder.absolute()}")
-        return
+    if not train_run(run, store, habits, processes, stop, say):
+        raise Interrupted(f"Saved; the same command goes on from here: {run.folder.absolute()}")
     say(f"Done: {run.folder.absolute()}")
     say(f"  previews   {run.folder / 'previews'}")
     say(f"  curves     tensorboard --logdir {run.folder / 'tensorboard'}")

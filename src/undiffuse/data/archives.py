@@ -1,4 +1,4 @@
-"""A .zip or .tar of pictures, read in place: nothing is ever extracted to disk, and names in it are never used as paths."""
+"""A .zip or .tar of pictures, read in place: nothing is extracted to disk, and names in it are never used as paths."""
 
 import hashlib
 import io
@@ -6,7 +6,7 @@ import lzma
 import tarfile
 import zipfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import IO
@@ -22,10 +22,19 @@ MAX_PICTURE_BYTES = 512 * 2**20
 """A packed picture larger than this is refused; no photo comes near it."""
 
 MAX_EXPANSION = 200
-"""Pictures hardly compress. An archive that unpacks to more than this many times its size, and over 1 GiB, is a bomb."""
+"""Pictures hardly compress. An archive that unpacks to over this many times its size, and over 1 GiB, is a bomb."""
 
 
-DAMAGED = (tarfile.TarError, zipfile.BadZipFile, zlib.error, lzma.LZMAError, OSError, EOFError, NotImplementedError)
+DAMAGED = (
+    tarfile.TarError,
+    zipfile.BadZipFile,
+    zlib.error,
+    lzma.LZMAError,
+    OSError,
+    EOFError,
+    NotImplementedError,
+)
+"""What reading a damaged archive raises."""
 
 
 def archive_source(path: Path, split: Split = "auto") -> Source:
@@ -65,7 +74,7 @@ def archive_source(path: Path, split: Split = "auto") -> Source:
     )
 
 
-Member = tuple[str, int, "partial[IO[bytes] | None]"]
+Member = tuple[str, int, Callable[[], IO[bytes] | None]]
 
 
 def _members(path: Path) -> Iterator[Member]:
@@ -95,12 +104,14 @@ def _tar_members(path: Path) -> Iterator[Member]:
             archive.members = []  # Or it keeps every header it has passed.  # ty: ignore
 
 
-def _opener(size: int, read: "partial[IO[bytes] | None]") -> "partial[Image.Image]":
+def _opener(size: int, read: Callable[[], IO[bytes] | None]) -> Callable[[], Image.Image]:
     # The bytes are read now, in the archive's order; the decoding may happen in another thread.
     try:
         if size > MAX_PICTURE_BYTES:
             raise ValueError(f"it claims {size:,} bytes")
-        with read() as file:
+        file = read()
+        assert file is not None, "only regular files are asked for"
+        with file:
             content = file.read(MAX_PICTURE_BYTES + 1)
         if len(content) > MAX_PICTURE_BYTES:
             raise ValueError(f"it unpacks to over {MAX_PICTURE_BYTES:,} bytes")

@@ -73,8 +73,8 @@ def batches(
     """
     loader = DataLoader(
         stream,
-        batch_sampler=_Portions(first_image, batch, rank, world),  # ty: ignore[invalid-argument-type]
-        collate_fn=_as_is,
+        batch_sampler=_Portions(first_image, batch, rank, world),
+        collate_fn=_as_is,  # ty: ignore[invalid-argument-type]
         num_workers=workers,
         pin_memory=pin_memory,
         persistent_workers=workers > 0,

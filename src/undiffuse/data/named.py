@@ -34,7 +34,7 @@ def digits(root: Path, split: Split) -> Source:
 
 
 def cifar10(root: Path, split: Split) -> Source:
-    """60,000 colour pictures of 10 classes, 32x32 (Krizhevsky 2009): 50,000 to train (the default), 10,000 to test.
+    """60,000 colour pictures of 10 classes, 32x32 (Krizhevsky 2009): 50,000 to train (default), 10,000 to test.
 
     Raises:
         FileNotFoundError: it is not in `root` and cannot be downloaded.
@@ -60,7 +60,7 @@ def cifar10(root: Path, split: Split) -> Source:
 
 
 def flowers102(root: Path, split: Split) -> Source:
-    """8,189 photos of 102 kinds of flowers (Nilsback & Zisserman 2008): 1,020 train, 1,020 val, 6,149 test; default all.
+    """8,189 photos of 102 kinds of flowers (Nilsback & Zisserman 2008): 1,020 train, 1,020 val, 6,149 test.
 
     Raises:
         FileNotFoundError: it is not in `root` and cannot be downloaded.

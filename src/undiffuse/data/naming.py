@@ -8,7 +8,7 @@ from undiffuse.data.sources import NO_CLASS
 from undiffuse.names import Split
 
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM")
-"""The Pillow formats that are opened. Others run programs (EPS) or are rare enough to be an attack rather than a photo."""
+"""The Pillow formats that are opened. Others run programs (EPS), or are too rare to be anybody's photos."""
 
 SUFFIXES = frozenset(
     [".jpg", ".jpeg", ".jfif", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm", ".pbm"]

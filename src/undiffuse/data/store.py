@@ -1,4 +1,4 @@
-"""The pictures decoded: one uint8 array on disk, read in batches, so that a million pictures cost disk and not memory."""
+"""The pictures decoded: one uint8 array on disk, read in batches: a million pictures cost disk, not memory."""
 
 import hashlib
 import json
@@ -103,7 +103,7 @@ def cache_folder() -> Path:
     return Path(os.environ.get("UNDIFFUSE_CACHE") or default)
 
 
-def open_store(config: DataConfig, strict: bool = False, say: Callable[[str], None] = console.print) -> Store:
+def open_store(config: DataConfig, strict: bool = False, say: Callable[[str], object] = console.print) -> Store:
     """The decoded pictures, from the cache if the same pictures were decoded with the same options before.
 
     Raises:

@@ -19,7 +19,7 @@ NO_LABEL = -1
 
 
 def denoiser(network: Network, parametrization: Parametrization, dtype: torch.dtype = torch.float32) -> Denoise:
-    """The denoiser of a trained network (Karras et al. 2022, Eq. 7). The network computes in `dtype`, the rest in x's."""
+    """The denoiser of a network (Karras et al. 2022, Eq. 7). The network computes in `dtype`, the rest in x's."""
 
     def denoise(x: Tensor, sigma: Tensor, label: Tensor | None = None) -> Tensor:
         c_skip, c_out, c_in, c_noise = parametrization(sigma)
@@ -39,8 +39,8 @@ def denoising_loss(
 ) -> Float[Tensor, " b"]:
     """The mean squared error of the network's output, one number an image.
 
-    The target (x0 - c_skip x) / c_out makes this L_simple (Ho et al. 2020, Eq. 14) for eps, the v loss for v, flow matching
-    for flow, and EDM's weighted loss (Karras et al. 2022, Eq. 8) for EDM.
+    The target (x0 - c_skip x) / c_out makes this L_simple (Ho et al. 2020, Eq. 14) for eps, the v loss for v, flow
+    matching for flow, and EDM's weighted loss (Karras et al. 2022, Eq. 8) for EDM.
     """
     x = x0 + _spread(sigma).to(x0) * eps
     # The coefficients keep sigma's precision (float64 in training): only their products are rounded to x's.
@@ -51,7 +51,7 @@ def denoising_loss(
 
 
 def guided(denoise: Denoise, scale: float) -> Denoise:
-    """Classifier-free guidance (Ho & Salimans 2022, Eq. 6, on x0): 1 follows the label as trained, more exaggerates it."""
+    """Classifier-free guidance (Ho & Salimans 2022, Eq. 6, on x0): 1 follows the label, more exaggerates it."""
 
     def guided_denoise(x: Tensor, sigma: Tensor, label: Tensor | None = None) -> Tensor:
         if label is None or scale == 1:

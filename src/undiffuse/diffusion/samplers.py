@@ -1,7 +1,7 @@
 """Samplers: generators that walk a denoiser down a grid of sigmas and yield every step.
 
-All take `denoise`, the noisy start x at `sigmas[0]` and falling `sigmas` that end in 0. The last step's x is the sample.
-Progress bars, film strips and live pages watch the same generator that makes the picture.
+All take `denoise`, the noisy start x at `sigmas[0]` and falling `sigmas` that end in 0. The last step's x is the
+sample. Progress bars, film strips and live pages watch the same generator that makes the picture.
 """
 
 from collections.abc import Callable, Iterator
@@ -30,7 +30,7 @@ class Step(NamedTuple):
 
 
 def starting_noise(normal: Float[Tensor, "b c h w"], sigma: Float[Tensor, ""]) -> Float[Tensor, "b c h w"]:
-    """The start at level sigma from unit normal noise: DDPM's x_T ~ N(0, I) on this axis, at large sigma EDM's sigma * eps."""
+    """The start at level sigma: DDPM's x_T ~ N(0, I) on this axis; at large sigma the same as EDM's sigma * eps."""
     return torch.sqrt(1 + sigma**2) * normal.to(sigma)
 
 

@@ -23,7 +23,7 @@ def conv3x3(channels_in: int, channels_out: int, stride: int = 1) -> nn.Conv2d:
 
 
 def sinusoidal_embedding(position: Float[Tensor, " b"], dim: int, max_period: float = 10000) -> Float[Tensor, "b dim"]:
-    """Cosines and sines of `position` at dim / 2 frequencies from 1 down to 1 / max_period (Vaswani et al. 2017, 3.5)."""
+    """Cosines and sines of `position` at dim / 2 frequencies from 1 to 1 / max_period (Vaswani et al. 2017, 3.5)."""
     half = dim // 2
     frequency = torch.exp(
         -math.log(max_period) * torch.arange(half, device=position.device, dtype=torch.float32) / half
@@ -35,8 +35,8 @@ def sinusoidal_embedding(position: Float[Tensor, " b"], dim: int, max_period: fl
 class ResidualBlock(nn.Module):
     """Two normalized convolutions around which the input is added (Ho et al. 2020, appendix B).
 
-    The embedding of noise level and label is added between them or, with `scale_shift_norm`, scales and shifts the second
-    normalization (Nichol & Dhariwal 2021, section 3).
+    The embedding of noise level and label is added between them or, with `scale_shift_norm`, scales and shifts the
+    second normalization (Nichol & Dhariwal 2021, section 3).
     """
 
     def __init__(

@@ -52,18 +52,27 @@ class UNetConfig:
         stride = self.patch * 2 ** (len(self.multipliers) - 1)
         if any(side < stride or side % stride for side in self.size):
             raise ValueError(
-                f"size {self.size[0]}x{self.size[1]} does not fit this network, which halves its input down to 1/{stride}: "
-                f"choose a height and width that are multiples of {stride}, for example {self._fitting(stride)}."
+                f"size {self.size[0]}x{self.size[1]} does not fit this network, which halves it to "
+                f"1/{stride}: choose height and width that are multiples of {stride}, such as {self._fitting(stride)}."
             )
         for channels in {self.channels * m for m in self.multipliers}:
             if channels % self.groups or channels % self.heads:
                 raise ValueError(
-                    f"{channels} channels cannot be split in {self.groups} normalization groups and {self.heads} heads: "
+                    f"{channels} channels cannot be split in {self.groups} groups and {self.heads} heads: "
                     "choose channels that are multiples of both."
                 )
 
     def _fitting(self, stride: int) -> str:
         return "x".join(str(max(round(side / stride), 1) * stride) for side in self.size)
+
+
+class Stage(nn.ModuleList):
+    """Layers in a row, of which the residual blocks are told the embedding."""
+
+    def forward(self, h: Float[Tensor, "b c h w"], embedding: Float[Tensor, "b d"]) -> Float[Tensor, "b c2 h2 w2"]:
+        for layer in self:
+            h = layer(h, embedding) if isinstance(layer, ResidualBlock) else layer(h)
+        return h
 
 
 class UNet(nn.Module):
@@ -86,9 +95,9 @@ class UNet(nn.Module):
         )
         attention = partial(SelfAttention, heads=config.heads, groups=config.groups)
 
-        def stage(channels_in: int, width: int, side: int) -> nn.ModuleList:
+        def stage(channels_in: int, width: int, side: int) -> Stage:
             attends = side in config.attention_resolutions
-            return nn.ModuleList([residual(channels_in, width)] + ([attention(width)] if attends else []))
+            return Stage([residual(channels_in, width)] + ([attention(width)] if attends else []))
 
         self.embed = nn.Sequential(nn.Linear(config.channels, dim), nn.SiLU(), nn.Linear(dim, dim))
         # One row more than there are classes: the last is "no label".
@@ -102,20 +111,21 @@ class UNet(nn.Module):
                 self.down.append(stage(skips[-1], width, side))
                 skips.append(width)
             if level < len(levels) - 1:
-                self.down.append(nn.ModuleList([Downsample(width)]))
+                self.down.append(Stage([Downsample(width)]))
                 skips.append(width)
 
         bottom = widths[-1]
-        self.middle = nn.ModuleList([residual(bottom, bottom), attention(bottom), residual(bottom, bottom)])
+        self.middle = Stage([residual(bottom, bottom), attention(bottom), residual(bottom, bottom)])
 
         below = bottom
         self.up = nn.ModuleList()
         for level, (width, side) in reversed(list(enumerate(levels))):
-            for _ in range(config.blocks + 1):
-                self.up.append(stage(below + skips.pop(), width, side))
+            for block in range(config.blocks + 1):
+                layers = stage(below + skips.pop(), width, side)
                 below = width
-            if level > 0:
-                self.up[-1].append(Upsample(width))
+                if level > 0 and block == config.blocks:
+                    layers.append(Upsample(width))
+                self.up.append(layers)
 
         self.output = nn.Sequential(
             nn.GroupNorm(config.groups, below), nn.SiLU(), zeroed(conv3x3(below, pixel_channels))
@@ -129,11 +139,11 @@ class UNet(nn.Module):
         h = self.input(F.pixel_unshuffle(x, self.config.patch).contiguous(memory_format=torch.channels_last))
         skips = [h]
         for stage in self.down:
-            h = _run(stage, h, embedding)
+            h = stage(h, embedding)
             skips.append(h)
-        h = _run(self.middle, h, embedding)
+        h = self.middle(h, embedding)
         for stage in self.up:
-            h = _run(stage, torch.cat([h, skips.pop()], dim=1), embedding)
+            h = stage(torch.cat([h, skips.pop()], dim=1), embedding)
         return F.pixel_shuffle(self.output(h), self.config.patch)
 
     def _embedding(self, c_noise: Tensor, label: Tensor | None) -> Float[Tensor, "b d"]:
@@ -143,9 +153,3 @@ class UNet(nn.Module):
         if label is None:
             label = torch.full(c_noise.shape, -1, device=c_noise.device)
         return embedding + self.embed_label(label % (self.config.classes + 1))  # -1 is the last row.
-
-
-def _run(stage: nn.ModuleList, h: Tensor, embedding: Tensor) -> Tensor:
-    for layer in stage:
-        h = layer(h, embedding) if isinstance(layer, ResidualBlock) else layer(h)
-    return h

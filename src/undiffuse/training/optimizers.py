@@ -17,8 +17,8 @@ class Muon(Optimizer):
     A convolution's weight is taken as the matrix (channels out, channels in x kernel). The update's scale is that of
     Liu et al. 2025, Eq. 4 ("Muon is scalable"), so one learning rate serves Muon and AdamW.
 
-    torch.optim.Muon takes two-dimensional parameters only, one at a time, and always computes in bf16, which is a hundred
-    times slower than fp32 on a CPU without bf16. Here equal shapes go through one batched product, in `dtype`.
+    torch.optim.Muon takes two-dimensional parameters only, one at a time, and always computes in bf16, which is a
+    hundred times slower than fp32 on a CPU without bf16. Here equal shapes share one batched product, in `dtype`.
     """
 
     def __init__(
@@ -33,7 +33,7 @@ class Muon(Optimizer):
         self.dtype = dtype
 
     @torch.no_grad()
-    def step(self, closure: None = None) -> None:
+    def step(self, closure: None = None) -> None:  # ty: ignore[incompatible-method-override]
         for group in self.param_groups:
             by_shape: dict[tuple[int, int], list[Tensor]] = defaultdict(list)
             for p in group["params"]:
@@ -47,8 +47,10 @@ class Muon(Optimizer):
         updates = []
         for p in params:
             momentum = self.state[p].setdefault("momentum", torch.zeros_like(p))
-            momentum.lerp_(p.grad, 1 - beta)
-            updates.append(p.grad.lerp(momentum, beta).reshape(shape))  # Nesterov's look ahead.
+            gradient = p.grad
+            assert gradient is not None
+            momentum.lerp_(gradient, 1 - beta)
+            updates.append(gradient.lerp(momentum, beta).reshape(shape))  # Nesterov's look ahead.
         orthogonal = orthogonalized(torch.stack(updates).to(self.dtype))
         lr, scale = group["lr"], 0.2 * max(shape) ** 0.5
         for p, update in zip(params, orthogonal, strict=True):
@@ -122,7 +124,7 @@ def load_optimizer_tensors(optimizers: list[Optimizer], tensors: dict[str, Tenso
         for key, value in tensors.items():
             of, index, name = key.split(".")
             if int(of) == i:
-                # In the memory format of its parameter: the same numbers, added in the same order, as without a restart.
+                # In its parameter's memory format: the same operations in the same order as without a restart.
                 like = params[int(index)]
                 same_shape = value.shape == like.shape
                 memory[int(index)][name] = torch.empty_like(like).copy_(value) if same_shape else value

@@ -2,13 +2,14 @@
 
 from dataclasses import replace
 
+from PIL import Image
 from torch import nn
 
 from undiffuse import pictures
 from undiffuse.config import Config, SamplingConfig
 from undiffuse.data.pixels import to_pixels
 from undiffuse.runs import Run
-from undiffuse.sampling import labels_for, model_of, sample
+from undiffuse.sampling import labels_for, last, model_of, sample
 from undiffuse.training.loop import TrainingState
 from undiffuse.training.processes import Processes
 
@@ -23,14 +24,14 @@ def save_previews(run: Run, state: TrainingState, processes: Processes) -> None:
         pictures.save_png(_preview(network, run.config, processes), path)
 
 
-def _preview(network: nn.Module, config: Config, processes: Processes):
+def _preview(network: nn.Module, config: Config, processes: Processes) -> Image.Image:
     was_training = network.training
     network.eval()
     model = model_of(network, config, processes.device)
     seeds = range(PICTURES)
-    *_, last = sample(model, seeds, labels_for(model, seeds, None), _quick(config.sampling))
+    done = last(sample(model, seeds, labels_for(model, seeds, None), _quick(config.sampling)))
     network.train(was_training)
-    return pictures.grid(to_pixels(last.x))
+    return pictures.grid(to_pixels(done.x))
 
 
 def _quick(how: SamplingConfig) -> SamplingConfig:

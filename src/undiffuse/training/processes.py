@@ -1,7 +1,7 @@
 """One process or many under torchrun: who am I, and what do we agree on."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 
@@ -60,7 +60,7 @@ class Processes:
 
 
 @contextmanager
-def joined() -> Iterator[Processes]:
+def joined() -> Generator[Processes, None, None]:
     """Joins the other processes that torchrun started, if it did."""
     rank, world = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
     device = choose_device(int(os.environ.get("LOCAL_RANK", "0")))

@@ -119,7 +119,7 @@ def train_run(run: Run, store: Store, habits: Habits, processes: Processes, stop
 def new_state(config: Config, device: torch.device) -> TrainingState:
     """The state before the first step: the same for the same seed, wherever it is made."""
     torch.manual_seed(derived_seed("weights", config.seed))
-    network = UNet(config.network).to(device, memory_format=torch.channels_last)
+    network = UNet(config.network).to(device).to(memory_format=torch.channels_last)
     muon_dtype = compute_dtype(device, config.training.precision)
     return TrainingState(network, averaged_copy(network), build_optimizers(network, config.optimizer, muon_dtype))
 

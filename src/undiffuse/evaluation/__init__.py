@@ -1,0 +1,1 @@
+"""How good the samples are, and the report that says so."""

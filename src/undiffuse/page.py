@@ -1,0 +1,68 @@
+"""One self-contained page of figures and pictures: opens offline, on a phone, in the dark."""
+
+import base64
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import jinja2
+from matplotlib.figure import Figure
+from PIL import Image
+
+from undiffuse.files import write_atomically
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A picture inside the page."""
+
+    source: str
+    """A data: address, so that the page needs no other file."""
+    caption: str
+    pixels: bool = False
+    """Keep the pixels' edges sharp when the page is zoomed."""
+
+
+@dataclass(frozen=True)
+class Section:
+    title: str
+    text: str = ""
+    pictures: Sequence[Picture] = ()
+    head: Sequence[str] = ()
+    rows: Sequence[Sequence[Any]] = field(default_factory=list)
+
+
+def from_file(file: Path, caption: str) -> Picture:
+    """A PNG or GIF file as it is."""
+    kind = file.suffix.removeprefix(".").lower()
+    return Picture(_address(file.read_bytes(), kind), caption, pixels=True)
+
+
+def from_image(picture: Image.Image, caption: str) -> Picture:
+    content = io.BytesIO()
+    picture.save(content, "PNG")
+    return Picture(_address(content.getvalue(), "png"), caption, pixels=True)
+
+
+def from_figure(figure: Figure, caption: str) -> Picture:
+    """A matplotlib figure, drawn for screens of high density."""
+    content = io.BytesIO()
+    figure.savefig(content, format="png", dpi=160, bbox_inches="tight")
+    return Picture(_address(content.getvalue(), "png"), caption)
+
+
+def write_page(
+    path: Path, title: str, lead: str, figures: Sequence[tuple[str, str]], sections: Sequence[Section]
+) -> None:
+    """Writes the page. What comes from file and class names is escaped."""
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=jinja2.StrictUndefined
+    )
+    page = environment.get_template("page.html").render(title=title, lead=lead, figures=figures, sections=sections)
+    write_atomically(path, page)
+
+
+def _address(content: bytes, kind: str) -> str:
+    return f"data:image/{kind};base64,{base64.b64encode(content).decode()}"
