@@ -1,6 +1,7 @@
 """Everything that makes a run what it is, as frozen dataclasses that live as config.json in the run folder."""
 
 import json
+import math
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -130,7 +131,7 @@ def read_config(file: Path) -> Config:
     """
     try:
         return from_dict(json.loads(file.read_text(encoding="utf-8")))
-    except (ValueError, UnicodeDecodeError) as error:
+    except (ValueError, RecursionError) as error:  # UnicodeDecodeError is a ValueError.
         raise ValueError(f"{file} is not the config of a run ({error}).") from error
 
 
@@ -144,11 +145,16 @@ def from_dict(values: Any) -> Config:
         config = _adapter.validate_python(values)
     except ValidationError as error:
         first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"])
+        where = ".".join(str(part) for part in first["loc"]) or "config"
         raise ValueError(f"{where}: {first['msg'].removeprefix('Value error, ')}") from error
-    unknown = sorted(set(_flat(values)) - set(flat(config)))
+    unknown = _unknown(values, asdict(config))
     if unknown:
         raise ValueError(f"unknown setting {unknown[0]}")
+    for name, value in flat(config).items():
+        # Python's JSON reads NaN and 1e999; no setting means either.
+        for number in value if isinstance(value, list) else [value]:
+            if isinstance(number, float) and not math.isfinite(number):
+                raise ValueError(f"{name}: {number} is no finite number")
     return config
 
 
@@ -185,9 +191,18 @@ def flat(config: Config) -> dict[str, Any]:
     return _flat(json.loads(to_json(config)))
 
 
-def _flat(values: Any, prefix: str = "") -> dict[str, Any]:
-    if not isinstance(values, dict):
-        return {}
+def _unknown(values: dict[str, Any], known: dict[str, Any], prefix: str = "") -> list[str]:
+    """The dotted names in `values` that are not in `known`."""
+    unknown = []
+    for name, value in values.items():
+        if name not in known:
+            unknown.append(f"{prefix}{name}")
+        elif isinstance(known[name], dict):
+            unknown += _unknown(value, known[name], f"{prefix}{name}.")
+    return unknown
+
+
+def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     flat = {}
     for name, value in values.items():
         flat |= _flat(value, f"{prefix}{name}.") if isinstance(value, dict) else {f"{prefix}{name}": value}

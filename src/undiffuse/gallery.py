@@ -79,7 +79,7 @@ def fill(gallery: Gallery, seeds: Sequence[int], batch: int, say: Callable[[str]
     if not missing:
         return
     how = gallery.how
-    calls = network_calls(how)
+    calls = network_calls(how, labelled=bool(gallery.model.class_names))
     seconds = _seconds_per_call(gallery, missing[:batch]) * calls * -(-len(missing) // batch)
     what = f"{len(missing):,} pictures, {how.steps} {how.sampler} steps"
     say(f"{what} ({calls} network calls each): about {duration(seconds)}.")

@@ -83,4 +83,4 @@ def save_png(picture: Image.Image, path: Path) -> None:
 
 def _evenly(count: int, wanted: int) -> list[int]:
     """At most `wanted` of 0 to count - 1, evenly spread, always with the last."""
-    return sorted({round(i) for i in np.linspace(0, count - 1, min(count, wanted))})
+    return sorted({round(i) for i in np.linspace(count - 1, 0, min(count, wanted))})

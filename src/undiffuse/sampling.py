@@ -117,10 +117,10 @@ def find_label(class_names: tuple[str, ...], label: str) -> int:
     )
 
 
-def network_calls(how: SamplingConfig) -> int:
-    """How often a picture goes through the network."""
+def network_calls(how: SamplingConfig, labelled: bool) -> int:
+    """How often a picture goes through the network; guidance takes two calls where there is a label."""
     calls = 2 * how.steps - 1 if how.sampler == "heun" else how.steps
-    return calls * (2 if how.guidance != 1 else 1)
+    return calls * (2 if labelled and how.guidance != 1 else 1)
 
 
 def _sampler(how: SamplingConfig, noise: Callable[[], Tensor]) -> Callable[..., Iterator[Step]]:

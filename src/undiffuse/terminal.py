@@ -71,11 +71,13 @@ class Meter:
 
 
 def duration(seconds: float) -> str:
-    """45 s, 12 min, 3 h 20 min, 4 days."""
+    """45 s, 3 min 20 s, 12 min, 3 h 20 min, 4 days."""
+    seconds = round(seconds)
     if seconds < 90:
-        return f"{seconds:.0f} s"
-    if seconds < 5400:
-        return f"{seconds / 60:.0f} min"
-    if seconds < 48 * 3600:
-        return f"{seconds // 3600:.0f} h {seconds % 3600 / 60:.0f} min"
-    return f"{seconds / 86400:.0f} days"
+        return f"{seconds} s"
+    if seconds < 600:
+        return f"{seconds // 60} min {seconds % 60} s"
+    if seconds >= 48 * 3600:
+        return f"{seconds / 86400:.0f} days"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60} min"

@@ -5,6 +5,6 @@ from typing import Any
 import tyro
 
 
-def unless_given(what: str, name: str | None = None) -> Any:
+def unless_given(what: str, name: str | None = None, metavar: str | None = None) -> Any:
     """Marks an option whose default is worked out: --help says `what` in place of None."""
-    return tyro.conf.arg(name=name, help_behavior_hint=f"(default: {what})")
+    return tyro.conf.arg(name=name, metavar=metavar, help_behavior_hint=f"(default: {what})")

@@ -8,7 +8,6 @@ from undiffuse.commands.options import unless_given
 from undiffuse.commands.train import train
 from undiffuse.terminal import Meter, console, duration
 
-SHOWN_A_CLASS = 10
 READ = 500
 
 
@@ -28,7 +27,7 @@ def quickstart(
     from undiffuse import gallery as galleries
     from undiffuse.data.store import open_store
     from undiffuse.device import choose_device
-    from undiffuse.evaluation.quickstart import write_report
+    from undiffuse.evaluation.quickstart import ROWS, write_report
     from undiffuse.runs import open_run
     from undiffuse.sampling import load_model
 
@@ -38,7 +37,7 @@ def quickstart(
     made_by = {"run": run.name, "images": seen}
     gallery = galleries.open_gallery(folder, model, run.config.sampling, label=None, made_by=made_by)
     galleries.fill(gallery, range(READ), batch=100, say=console.print)
-    shown = range(SHOWN_A_CLASS * len(model.class_names))
+    shown = range(ROWS * len(model.class_names))
     grid = galleries.save_grid(gallery, shown)
     with Meter("film", gallery.how.steps) as meter:
         strip, _ = galleries.save_film(gallery, shown, lambda i: meter.reach(i, f"step {i}"))

@@ -13,7 +13,7 @@ from undiffuse.terminal import Meter, console
 
 
 def sample(
-    run: Annotated[str | None, tyro.conf.Positional, unless_given("the newest")] = None,
+    run: Annotated[str | None, tyro.conf.Positional, unless_given("the newest", metavar="RUN")] = None,
     count: int = 64,
     label: Annotated[str | None, unless_given("every class in turn")] = None,
     guidance: Annotated[float | None, unless_given("the run's")] = None,

@@ -9,7 +9,7 @@ import zlib
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
-from typing import IO
+from typing import IO, Self
 
 from PIL import Image
 
@@ -24,6 +24,15 @@ MAX_PICTURE_BYTES = 512 * 2**20
 MAX_EXPANSION = 200
 """Pictures hardly compress. An archive that unpacks to over this many times its size, and over 1 GiB, is a bomb."""
 
+MAX_HEADER_BYTES = 2**20
+"""A .tar's long names and extended headers, which are read into memory whole, may not be larger."""
+HEADER_TYPES = (
+    tarfile.GNUTYPE_LONGNAME,
+    tarfile.GNUTYPE_LONGLINK,
+    tarfile.XHDTYPE,
+    tarfile.XGLTYPE,
+    tarfile.SOLARIS_XHDTYPE,
+)
 
 DAMAGED = (
     tarfile.TarError,
@@ -33,6 +42,7 @@ DAMAGED = (
     OSError,
     EOFError,
     NotImplementedError,
+    UnicodeDecodeError,
 )
 """What reading a damaged archive raises."""
 
@@ -44,16 +54,17 @@ def archive_source(path: Path, split: Split = "auto") -> Source:
         ValueError: it is no archive, is a decompression bomb, holds no pictures, or has no such split.
     """
     path = path.absolute()
+    where = printable(str(path))
     try:
         names = [name for name, _, _ in _members(path)]
     except DAMAGED as error:
         raise ValueError(
-            f"{path} is no .zip or .tar that can be read ({error}): give a folder or an archive."
+            f"{where} is no .zip or .tar that can be read ({error}): give a folder or an archive."
         ) from error
     names = list(dict.fromkeys(names))
     if not names:
-        raise ValueError(f"{path} holds no pictures: give an archive with JPEG or PNG files.")
-    named = read_names(names, split, str(path))
+        raise ValueError(f"{where} holds no pictures: give an archive with JPEG or PNG files.")
+    named = read_names(names, split, where)
     label_of = {names[i]: label for i, label in zip(named.chosen, named.labels, strict=True)}
 
     def pictures() -> Iterator[Picture]:
@@ -62,14 +73,14 @@ def archive_source(path: Path, split: Split = "auto") -> Source:
             if name in waiting:
                 yield Picture(printable(name), waiting.pop(name), _opener(size, read))
 
-    stem = path.name.split(".tar")[0].removesuffix(path.suffix)
     return Source(
-        name=safe_name(stem),
+        name=safe_name(path.name.removesuffix(path.suffix).removesuffix(".tar")),
         split=named.split,
         class_names=named.class_names,
         total_pictures=len(label_of),
         pictures=pictures,
         content=partial(_content, path, named.split),
+        where=where,
         said=named.said,
     )
 
@@ -81,12 +92,23 @@ def _members(path: Path) -> Iterator[Member]:
     """Name, size and opener of each picture, in the archive's order: a .tar.xz can only be read from front to back."""
     unpacked = 0
     bomb = max(MAX_EXPANSION * path.stat().st_size, 2**30)
-    for name, size, read in _zip_members(path) if zipfile.is_zipfile(path) else _tar_members(path):
+    for name, size, read in _tar_members(path) if _is_tar(path) else _zip_members(path):
         unpacked += size
         if unpacked > bomb:
             raise ValueError(f"{path} unpacks to more than {MAX_EXPANSION} times its size: it is a decompression bomb.")
         if is_picture(name):
             yield name, size, read
+
+
+def _is_tar(path: Path) -> bool:
+    # Asked first: a .tar whose last file is a .zip looks like a .zip too.
+    try:
+        with tarfile.open(path, "r:*", tarinfo=_Header):
+            return True
+    except tarfile.ReadError:
+        if zipfile.is_zipfile(path):
+            return False
+        raise tarfile.ReadError("it looks like neither") from None
 
 
 def _zip_members(path: Path) -> Iterator[Member]:
@@ -96,8 +118,24 @@ def _zip_members(path: Path) -> Iterator[Member]:
                 yield info.filename, info.file_size, partial(archive.open, info)
 
 
+class _Header(tarfile.TarInfo):
+    """Stops at a damaged header, which tarfile takes for the archive's end, and at a huge one, which it would read."""
+
+    @classmethod
+    def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> Self:
+        try:
+            header = super().frombuf(buf, encoding, errors)
+        except tarfile.HeaderError as error:
+            if not buf.strip(b"\0"):
+                raise  # The end indeed.
+            raise tarfile.ReadError(str(error)) from error
+        if header.type in HEADER_TYPES and header.size > MAX_HEADER_BYTES:
+            raise tarfile.ReadError(f"a header claims {header.size:,} bytes")
+        return header
+
+
 def _tar_members(path: Path) -> Iterator[Member]:
-    with tarfile.open(path, "r:*") as archive:
+    with tarfile.open(path, "r:*", tarinfo=_Header) as archive:
         for info in archive:
             if info.isfile():  # No links, devices or folders.
                 yield info.name.removeprefix("./"), info.size, partial(archive.extractfile, info)

@@ -78,6 +78,7 @@ def batches(
         num_workers=workers,
         pin_memory=pin_memory,
         persistent_workers=workers > 0,
+        generator=torch.Generator(),  # Else it draws from the global one.
     )
     return iter(loader)
 

@@ -3,13 +3,14 @@
 import hashlib
 import os
 import re
+import stat
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
 from PIL import Image
 
-from undiffuse.data.naming import FORMATS, is_picture, printable, read_names
+from undiffuse.data.naming import FORMATS, is_hidden, is_picture, printable, read_names
 from undiffuse.data.sources import Picture, Source
 from undiffuse.names import Split
 from undiffuse.terminal import track
@@ -22,14 +23,17 @@ def folder_source(root: Path, split: Split = "auto") -> Source:
         ValueError: there are none, or the split is not there.
     """
     root = root.absolute()
+    where = printable(str(root))
     found, other_files = _scan(root)
     if not found:
-        raise ValueError(f"{root} holds no pictures ({other_files} other files): give a folder with JPEG or PNG files.")
-    named = read_names(found, split, str(root))
+        raise ValueError(
+            f"{where} holds no pictures ({other_files} other files): give a folder with JPEG or PNG files."
+        )
+    named = read_names(found, split, where)
     paths = [found[i] for i in named.chosen]
     said = list(named.said)
     if other_files:
-        said.append(f"{other_files:,} files in {root} are no pictures by their names and were left alone.")
+        said.append(f"{other_files:,} files in {where} are no pictures by their names and were left alone.")
     if len(paths) == 1:
         said.append("There is one picture only: the model can but learn it by heart.")
     return files_source(safe_name(root.name), named.split, named.class_names, root, paths, list(named.labels), said)
@@ -58,20 +62,21 @@ def files_source(
         pictures=pictures,
         content=partial(_content, root, paths, labels),
         signature=partial(_signature, root, paths, labels),
+        where=printable(str(root.absolute())),
         said=tuple(said),
     )
 
 
 def safe_name(name: str) -> str:
-    """The name fit for a folder's on any system."""
-    return re.sub(r"[^\w.-]+", "-", printable(name)).strip("-.") or "pictures"
+    """The name fit for a part of a folder's on any system, where names may have 255 bytes."""
+    return re.sub(r"[^\w.-]+", "-", printable(name))[:48].strip("-.") or "pictures"
 
 
 def _scan(root: Path) -> tuple[list[str], int]:
     """Relative paths of the pictures, sorted, and how many other files there are.
 
     Links are followed, each folder and file is taken once: under its own name where it has one below `root`, else under
-    the first link's.
+    the first link's. Hidden folders are passed by.
     """
     files: list[tuple[bool, str, tuple[int, int]]] = []
     other_files = 0
@@ -81,20 +86,24 @@ def _scan(root: Path) -> tuple[list[str], int]:
     while waiting:
         waiting.sort(key=lambda item: item[0], reverse=True)
         linked, folder = waiting.pop()
-        identity = _identity(folder)
-        if identity is None or identity in folders_seen:
+        status = _status(folder)
+        if status is None or (status.st_dev, status.st_ino) in folders_seen:
             continue
-        folders_seen.add(identity)
+        folders_seen.add((status.st_dev, status.st_ino))
         for entry in _entries(folder):
             through_link = linked or entry.is_symlink()
-            relative = Path(entry.path).relative_to(root).as_posix()
-            if entry.is_dir():
-                waiting.append((through_link, Path(entry.path)))
-            elif not is_picture(relative):
-                other_files += 1
+            path = Path(entry.path)
+            relative = path.relative_to(root).as_posix()
+            status = _status(path)
+            if status and stat.S_ISDIR(status.st_mode):
+                if not is_hidden(entry.name):
+                    waiting.append((through_link, path))
+            elif not is_picture(relative) or (status and not stat.S_ISREG(status.st_mode)):
+                other_files += 1  # A pipe is no picture either, and opening it would wait forever.
             else:
                 # A broken link has no identity: it is kept, so that opening it will name it as bad.
-                files.append((through_link, relative, _identity(Path(entry.path)) or (-1, len(files))))
+                identity = (status.st_dev, status.st_ino) if status else (-1, len(files))
+                files.append((through_link, relative, identity))
     taken = {}
     for _, relative, identity in sorted(files):
         taken.setdefault(identity, relative)
@@ -109,12 +118,12 @@ def _entries(folder: Path) -> list[os.DirEntry]:
         raise ValueError(f"The folder {folder} may not be read: change its permissions or leave it out.") from error
 
 
-def _identity(path: Path) -> tuple[int, int] | None:
+def _status(path: Path) -> os.stat_result | None:
+    """What lies at the end of all links; None if they lead nowhere, or in a circle."""
     try:
-        status = path.stat()
+        return path.stat()
     except OSError:
         return None
-    return status.st_dev, status.st_ino
 
 
 def _content(root: Path, paths: list[str], labels: list[int]) -> str:
@@ -132,11 +141,8 @@ def _content(root: Path, paths: list[str], labels: list[int]) -> str:
 def _signature(root: Path, paths: list[str], labels: list[int]) -> str:
     digest = hashlib.sha256(os.fsencode(root))
     for path, label in zip(paths, labels, strict=True):
-        try:
-            status = (root / path).stat()
-            # The change time too: it cannot be set back, as the modification time can.
-            of_file = (status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
-        except OSError:
-            of_file = None
+        status = _status(root / path)
+        # The change time too: it cannot be set back, as the modification time can.
+        of_file = status and (status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
         digest.update(f"{os.fsencode(path)!r} {label} {of_file}\n".encode())
     return digest.hexdigest()

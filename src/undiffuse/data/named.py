@@ -5,6 +5,7 @@ import threading
 import urllib.request
 from collections.abc import Callable, Iterator
 from functools import partial
+from http.client import HTTPException
 from pathlib import Path
 
 import numpy as np
@@ -44,12 +45,8 @@ def cifar10(root: Path, split: Split) -> Source:
     if taken == "val":
         raise ValueError("CIFAR-10 has no split val: choose train, test or all.")
     parts = [p for p in ("train", "test") if taken in (p, "all")]
-    sets = [
-        _obtain(
-            partial(CIFAR10, str(root), train=part == "train"), root, CIFAR10.filename, CIFAR10.tgz_md5, CIFAR10.url
-        )
-        for part in parts
-    ]
+    files = {CIFAR10.filename: CIFAR10.tgz_md5}
+    sets = [_obtain(partial(CIFAR10, str(root), train=part == "train"), root, files, CIFAR10.url) for part in parts]
     pixels = np.concatenate([s.data for s in sets])
     labels = [label for s in sets for label in s.targets]
     names = [f"{part}/{i:05d}" for part, s in zip(parts, sets, strict=True) for i in range(len(s))]
@@ -67,14 +64,13 @@ def flowers102(root: Path, split: Split) -> Source:
     """
     taken = "all" if split == "auto" else split
     folder = root / "flowers-102"
-    archive, md5 = Flowers102._file_dict["image"]
-    url = Flowers102._download_url_prefix + archive
+    files = dict(Flowers102._file_dict.values())
+    url = Flowers102._download_url_prefix + Flowers102._file_dict["image"][0]
     paths, labels = [], []
     for part in [p for p in ("train", "val", "test") if taken in (p, "all")]:
         # A loader that opens nothing: the dataset then gives the path of each picture, and its label.
-        of_part = _obtain(
-            partial(Flowers102, str(root), split=part, loader=lambda path: path), folder, archive, md5, url
-        )
+        dataset = partial(Flowers102, str(root), split=part, loader=lambda path: path)
+        of_part = _obtain(dataset, folder, files, url)
         for i in range(len(of_part)):
             path, label = of_part[i]
             paths.append(Path(path).relative_to(folder).as_posix())
@@ -106,11 +102,13 @@ def _array_source(
     def content() -> str:
         return hashlib.sha256(pixels.tobytes() + repr(labels).encode()).hexdigest()
 
-    return Source(name, split, class_names, len(labels), pictures, content, said=said)
+    return Source(name, split, class_names, len(labels), pictures, content, where=name, said=said)
 
 
-def _obtain(dataset: Callable, folder: Path, archive: str, md5: str, url: str):
+def _obtain(dataset: Callable, folder: Path, files: dict[str, str], url: str):
     """The torchvision dataset, from disk if it is there, else downloaded, its checksum verified by torchvision.
+
+    It is made from `files` in `folder`, which are given with their MD5 checksums.
 
     Raises:
         FileNotFoundError: neither works; the sentence says what to put where.
@@ -119,18 +117,21 @@ def _obtain(dataset: Callable, folder: Path, archive: str, md5: str, url: str):
         return dataset(download=False)
     except RuntimeError:
         pass  # Not there, or not whole.
-    file = folder.absolute() / archive
-    there = file.exists()
-    if not check_integrity(str(file), md5) and not _answers(url):
-        found = f"{file} is there, but damaged" if there else f"{url} cannot be reached"
-        raise FileNotFoundError(f"{found}: download {archive} (MD5 {md5}) elsewhere and put it at {file}.")
+    paths = {name: folder.absolute() / name for name in files}
+    missing = [name for name, md5 in files.items() if not check_integrity(str(paths[name]), md5)]
+    wanted = missing or list(files)
+    what = " and ".join(f"{name} (MD5 {files[name]})" for name in wanted)
+    where = " and ".join(str(paths[name]) for name in wanted)
+    mend = f"{what} elsewhere and put {'it' if len(wanted) == 1 else 'them'} at {where}."
+    if missing and not _answers(url):
+        damaged = [paths[name] for name in missing if paths[name].exists()]
+        found = f"{damaged[0]} is there, but damaged" if damaged else f"{url} cannot be reached"
+        raise FileNotFoundError(f"{found}: download {mend}")
     try:
         return dataset(download=True)
-    except (RuntimeError, OSError, EOFError) as error:
+    except (RuntimeError, OSError, EOFError, HTTPException) as error:
         reason = str(error).rstrip(".")
-        raise FileNotFoundError(
-            f"{url} could not be downloaded ({reason}): get {archive} (MD5 {md5}) elsewhere and put it at {file}."
-        ) from error
+        raise FileNotFoundError(f"{url} could not be downloaded ({reason}): get {mend}") from error
 
 
 def _answers(url: str) -> bool:
@@ -142,7 +143,7 @@ def _answers(url: str) -> bool:
             request = urllib.request.Request(url, method="HEAD", headers={"User-Agent": "undiffuse"})
             with urllib.request.urlopen(request, timeout=OFFLINE_SECONDS):
                 answered.set()
-        except OSError:
+        except (OSError, HTTPException):
             pass
 
     thread = threading.Thread(target=ask, daemon=True)

@@ -30,9 +30,12 @@ UNSORTED = "unsorted"
 
 def is_picture(path: str) -> bool:
     """Whether the name is a picture's. Hidden files, and what macOS adds to archives, are none."""
-    parts = PurePosixPath(path).parts
-    hidden = any(part.startswith(".") or part == "__MACOSX" for part in parts)
+    hidden = any(is_hidden(part) for part in PurePosixPath(path).parts)
     return not hidden and PurePosixPath(path).suffix.lower() in SUFFIXES
+
+
+def is_hidden(name: str) -> bool:
+    return name.startswith(".") or name == "__MACOSX"
 
 
 @dataclass(frozen=True)
@@ -80,7 +83,8 @@ def read_names(paths: Sequence[str], split: Split, where: str) -> Named:
     if len(class_names) < 2:
         return Named(taken, tuple(chosen), (NO_CLASS,) * len(chosen), (), tuple(said))
     index = {name: i for i, name in enumerate(class_names)}
-    return Named(taken, tuple(chosen), tuple(index[name] for name in names), tuple(class_names), tuple(said))
+    labels = tuple(index[name] for name in names)
+    return Named(taken, tuple(chosen), labels, tuple(map(printable, class_names)), tuple(said))
 
 
 def _without_common(folders: list[tuple[str, ...]]) -> list[tuple[str, ...]]:

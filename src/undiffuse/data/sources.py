@@ -38,6 +38,8 @@ class Source:
     """A digest of all that the pictures are made of: equal digests, equal pictures and labels."""
     signature: Callable[[], str] | None = None
     """Where `content` is slow: a digest of the files' names, sizes and times, which changes whenever a file does."""
+    where: str = ""
+    """What a message calls it: the absolute path of a folder or archive, or the name of a dataset."""
     said: tuple[str, ...] = ()
     """Choices made for the user that the user should hear of, one sentence each."""
 
@@ -50,11 +52,12 @@ def open_source(data: str, data_root: str | None = None, split: Split = "auto") 
         ValueError: no pictures in it, no such split in it, or an archive that is none.
     """
     check_data(data)
-    # Imported here: scikit-learn and torchvision's datasets take seconds, and most runs need one of them or none.
-    from undiffuse.data import archives, folders, named
+    if data in DATASETS:
+        from undiffuse.data import named  # Imported when needed: torchvision's datasets take seconds.
 
-    if data in named.NAMED:
         return named.NAMED[data](Path(data_root or "data").expanduser(), split)
+    from undiffuse.data import archives, folders  # Here, because both import this module.
+
     path = Path(data).expanduser()
     if path.is_dir():
         return folders.folder_source(path, split)

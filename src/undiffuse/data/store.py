@@ -128,7 +128,7 @@ def open_store(config: DataConfig, strict: bool = False, say: Callable[[str], ob
                 _build(source, content, size, config.fit, channels, folder, strict)
     store = _load(folder)
     if store.skipped and strict:
-        raise _cannot_decode(*store.skipped[0], source.name)
+        raise _cannot_decode(*store.skipped[0], source.where)
     if store.skipped:
         say(f"{len(store.skipped):,} pictures cannot be decoded and are left out (--strict fails instead):")
         for name, reason in store.skipped[:SKIPPED_SHOWN]:
@@ -169,7 +169,7 @@ def _build(
                 if isinstance(decoded, str):
                     skipped.append((picture.name, decoded))
                     if strict:
-                        raise _cannot_decode(*skipped[0], source.name)
+                        raise _cannot_decode(*skipped[0], source.where)
                     continue
                 pixels.write(decoded.tobytes())
                 labels.write(np.int32(picture.label).astype("<i4").tobytes())
@@ -177,7 +177,10 @@ def _build(
                 total_pictures += 1
         if not total_pictures:
             first = "; ".join(f"{name}: {reason}" for name, reason in skipped[:3])
-            raise ValueError(f"None of the {len(skipped)} pictures in {source.name} could be decoded ({first}).")
+            raise ValueError(
+                f"None of the {len(skipped)} pictures in {source.where} could be decoded ({first}): "
+                "give JPEG or PNG files that other programs can open."
+            )
         about = {
             "name": source.name,
             "split": source.split,

@@ -68,7 +68,13 @@ def _normal_quantile(u: Tensor) -> Tensor:
 
 
 def karras_grid(steps: int, sigma_min: float, sigma_max: float, rho: float = 7.0) -> Float[Tensor, " n"]:
-    """Karras et al. 2022, Eq. 5: `steps` levels evenly spaced in sigma^(1/rho), then 0."""
+    """Karras et al. 2022, Eq. 5: `steps` levels evenly spaced in sigma^(1/rho), then 0.
+
+    Raises:
+        ValueError: `steps` is less than 1.
+    """
+    if steps < 1:
+        raise ValueError(f"{steps} sampling steps are too few: take at least 1.")
     ramp = torch.linspace(0, 1, steps, dtype=torch.float64)
     high, low = sigma_max ** (1 / rho), sigma_min ** (1 / rho)
     return _ending_in_zero((high + ramp * (low - high)) ** rho)

@@ -10,6 +10,8 @@ from undiffuse.diffusion import noise, parametrization
 from undiffuse.diffusion.noise import Draw
 from undiffuse.diffusion.parametrization import Parametrization
 
+LONGEST_CHAIN = 1_000_000
+
 
 @dataclass(frozen=True)
 class DiffusionConfig:
@@ -33,6 +35,22 @@ class DiffusionConfig:
     """The last noise level before 0 when sampling off the chain."""
     sigma_max: float = 80.0
     """The noise level at which sampling off the chain starts."""
+
+    def __post_init__(self):
+        # The linear schedule's last beta is 20 / T: at 1 and above no chain is left.
+        shortest = {"linear": 21, "cosine": 2}[self.schedule]
+        if not shortest <= self.chain_length <= LONGEST_CHAIN:
+            raise ValueError(
+                f"chain_length {self.chain_length} does not fit the {self.schedule} schedule: "
+                f"choose between {shortest} and {LONGEST_CHAIN:,}."
+            )
+        if not 0 < self.sigma_min < self.sigma_max:
+            raise ValueError(
+                f"sigma_min {self.sigma_min} and sigma_max {self.sigma_max} are no range: "
+                "choose 0 < sigma_min < sigma_max."
+            )
+        if not self.sigma_data > 0:
+            raise ValueError(f"sigma_data {self.sigma_data} is no standard deviation: choose more than 0.")
 
     def chain(self) -> Float[Tensor, " T"]:
         """The rising noise levels of the discrete chain."""

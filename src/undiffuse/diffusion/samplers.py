@@ -90,7 +90,7 @@ def ancestral(
 ) -> Iterator[Step]:
     """DDPM's own sampler (Ho et al. 2020, Algorithm 2) for a step from any sigma down to any s.
 
-    `noise` is called once a step and returns unit normal noise of x's shape.
+    `noise` is called once a step but for the last and returns unit normal noise of x's shape.
     """
     for sigma, s in pairwise(sigmas):
         x0 = denoise(x, sigma.expand(len(x)), label)

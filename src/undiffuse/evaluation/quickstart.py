@@ -4,8 +4,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+import torch
+from PIL import Image
 
-from undiffuse import page
+from undiffuse import page, pictures
 from undiffuse.data.store import Store
 from undiffuse.evaluation.curves import training_curves
 from undiffuse.evaluation.reader import Reading, read_samples
@@ -13,6 +15,9 @@ from undiffuse.gallery import Gallery
 from undiffuse.runs import Run
 from undiffuse.sampling import labels_for, network_calls
 from undiffuse.terminal import duration
+
+ROWS = 10
+"""Pictures a class that the page shows."""
 
 
 def write_report(
@@ -31,6 +36,7 @@ def write_report(
     samples = gallery.pixels(seeds).permute(0, 2, 3, 1).numpy()
     reading = read_samples(store.read(range(len(store))), store.labels, samples, np.array(asked))
     lines, how, config = run.log_lines(), gallery.how, run.config
+    calls = network_calls(how, labelled=True)
     page.write_page(
         path,
         title="Handwritten digits, made from noise",
@@ -46,7 +52,12 @@ def write_report(
             page.Section(
                 "Samples",
                 "One column a digit. These are the first seeds, in order: none was picked.",
-                [page.from_file(grid, f"Seeds 0 to {10 * len(config.class_names) - 1}.")],
+                [page.from_file(grid, f"Seeds 0 to {ROWS * len(config.class_names) - 1}.")],
+            ),
+            page.Section(
+                "Real digits, to compare",
+                "The first ones of each class, as training saw them.",
+                [page.from_image(_real_grid(store), "Ten real digits a class.")],
             ),
             page.Section(
                 "From noise to digit",
@@ -68,10 +79,10 @@ def write_report(
             page.Section(
                 "Can they be read?",
                 "A support vector machine trained on three quarters of the real digits reads "
-                f"{reading.held_out_accuracy:.1%} of the other {reading.held_out} right. Of {reading.samples} samples it "
-                f"reads {reading.read_as_asked:.1%} as the digit that was asked for, with guidance {how.guidance:g}. "
-                "Guidance above 1 makes digits clearer and less varied: this figure says that they are legible, not that "
-                "they are as varied as real ones.",
+                f"{reading.held_out_accuracy:.1%} of the other {reading.held_out} right. Of {reading.samples} samples "
+                f"it reads {reading.read_as_asked:.1%} as the digit that was asked for, with guidance "
+                f"{how.guidance:g}. Guidance above 1 makes digits clearer and less varied: this figure says that they "
+                "are legible, not that they are as varied as real ones.",
                 head=["asked for", *(f"read as {name}" for name in config.class_names)],
                 rows=[
                     [name, *(count or "" for count in row)]
@@ -83,10 +94,18 @@ def write_report(
                 rows=[
                     ["preset", f"{config.preset}, seed {config.seed}"],
                     ["pictures", f"{len(store):,}, {store.size[0]}x{store.size[1]} pixels, enlarged from 8x8"],
-                    ["sampler", f"{how.sampler}, {how.steps} steps, {network_calls(how)} network calls a picture"],
+                    ["sampler", f"{how.sampler}, {how.steps} steps, {calls} network calls a picture"],
                     ["again", "undiffuse sample " + str(run.folder)],
                 ],
             ),
         ],
     )
     return reading
+
+
+def _real_grid(store: Store) -> Image.Image:
+    classes = len(store.class_names)
+    of_class = [np.flatnonzero(store.labels == label)[:ROWS] for label in range(classes)]
+    indices = np.stack(of_class, axis=1).reshape(-1)
+    pixels = torch.from_numpy(store.read(indices)).permute(0, 3, 1, 2)
+    return pictures.grid(pixels, columns=classes)

@@ -49,6 +49,15 @@ class UNetConfig:
     """Fold patch x patch pixels into channels first: 2 quarters the cost at some loss of detail."""
 
     def __post_init__(self):
+        for name in ("image_channels", "channels", "blocks", "heads", "groups", "patch"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} {getattr(self, name)} is too few: take at least 1.")
+        if min(self.multipliers, default=0) < 1:
+            raise ValueError(f"multipliers {self.multipliers} are none: give each level one of at least 1.")
+        if self.classes < 0:
+            raise ValueError(f"classes {self.classes} is negative: 0 trains without labels.")
+        if self.channels % 2:
+            raise ValueError(f"channels {self.channels} is odd: the noise embedding takes them in pairs.")
         stride = self.patch * 2 ** (len(self.multipliers) - 1)
         if any(side < stride or side % stride for side in self.size):
             raise ValueError(

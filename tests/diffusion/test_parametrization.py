@@ -1,0 +1,118 @@
+"""Five ways to ask for one denoiser: what each network is asked for and told, and that none changes a picture."""
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor
+
+from undiffuse.diffusion import noise, parametrization, samplers
+from undiffuse.diffusion.denoiser import denoiser
+from undiffuse.diffusion.parametrization import Coefficients
+
+CHAIN = noise.sigmas_of_betas(noise.linear_betas(1000))
+CLOCK = parametrization.chain_clock(CHAIN)
+
+
+def level_of_index(c_noise: Tensor) -> Tensor:
+    return CHAIN[c_noise.round().long()]
+
+
+# Each parametrization, and how a network reads sigma off its clock.
+FIVE = {
+    "eps": (parametrization.eps(CLOCK), level_of_index),
+    "x0": (parametrization.x0(CLOCK), level_of_index),
+    "v": (parametrization.v(CLOCK), level_of_index),
+    "flow": (parametrization.flow, lambda t: t / (1 - t)),
+    "edm": (parametrization.edm(0.5), lambda c_noise: torch.exp(4 * c_noise)),
+}
+
+
+def perfect(x: Tensor, sigma: Tensor, label: Tensor | None = None) -> Tensor:
+    """The exact denoiser of pixels that are -1 or 1 with equal chance."""
+    return torch.tanh(x / sigma.view(-1, 1, 1, 1) ** 2)
+
+
+@pytest.mark.parametrize("sampler", [samplers.euler, samplers.heun])
+@pytest.mark.parametrize(("coefficients", "sigma_of"), FIVE.values(), ids=FIVE)
+def test_a_perfect_denoiser_samples_the_same_however_its_network_is_asked(
+    coefficients: Callable[[Tensor], Coefficients], sigma_of: Callable[[Tensor], Tensor], sampler: Callable
+) -> None:
+    def network(scaled_x: Tensor, c_noise: Tensor, label: Tensor | None) -> Tensor:
+        sigma = sigma_of(c_noise)
+        c_skip, c_out, c_in, _ = (c.view(-1, 1, 1, 1) for c in coefficients(sigma))
+        x = scaled_x / c_in
+        return (perfect(x, sigma) - c_skip * x) / c_out
+
+    grid = noise.strided_grid(20, CHAIN)
+    normal = torch.randn(4, 1, 8, 8, generator=torch.Generator().manual_seed(0))
+    start = samplers.starting_noise(normal, grid[0])
+    ours = sampler(denoiser(network, coefficients, torch.float64), start, grid)
+    for step, expected in zip(ours, sampler(perfect, start, grid), strict=True):
+        torch.testing.assert_close(step.x, expected.x, rtol=1e-6, atol=1e-6)
+        torch.testing.assert_close(step.x0, expected.x0, rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("name", "asked_for"),
+    [
+        ("eps", lambda x0, eps, sigma: eps),
+        ("x0", lambda x0, eps, sigma: x0),
+        # sqrt(alpha bar) eps - sqrt(1 - alpha bar) x0 (Salimans & Ho 2022, section 4).
+        ("v", lambda x0, eps, sigma: (1 / (1 + sigma**2)).sqrt() * eps - (1 - 1 / (1 + sigma**2)).sqrt() * x0),
+        ("flow", lambda x0, eps, sigma: eps - x0),
+    ],
+)
+def test_a_network_is_asked_for_what_its_paper_says(name: str, asked_for: Callable[..., Tensor]) -> None:
+    x0, eps = torch.randn(2, 1000, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    c_skip, c_out, _, _ = FIVE[name][0](CHAIN)
+    target = (x0 - c_skip * (x0 + CHAIN * eps)) / c_out
+    torch.testing.assert_close(target, asked_for(x0, eps, CHAIN), rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize("sigma_data", [0.5, 0.7])
+def test_edm_gives_its_network_unit_variance_in_and_out_with_least_amplified_errors(sigma_data: float) -> None:
+    sigma = torch.logspace(-3, 3, 100, dtype=torch.float64)
+    c_skip, c_out, c_in, c_noise = parametrization.edm(sigma_data)(sigma)
+    one = torch.ones_like(sigma)
+    # Variances of c_in x and of (x0 - c_skip x) / c_out for independent x0 and noise (Karras et al. 2022, B.6).
+    torch.testing.assert_close(c_in**2 * (sigma_data**2 + sigma**2), one)
+    torch.testing.assert_close(((1 - c_skip) ** 2 * sigma_data**2 + c_skip**2 * sigma**2) / c_out**2, one)
+    torch.testing.assert_close(c_noise, sigma.log() / 4)
+    # Among all skips with unit variance out, c_out is the smallest.
+    for other in (c_skip + 1e-3, c_skip - 1e-3):
+        assert ((1 - other) ** 2 * sigma_data**2 + other**2 * sigma**2 > c_out**2).all()
+
+
+@pytest.mark.parametrize("name", ["eps", "x0", "v"])
+def test_a_chains_network_is_shown_ddpms_x_t(name: str) -> None:
+    alpha_bar = torch.cumprod(1 - noise.linear_betas(1000), 0)
+    torch.testing.assert_close(FIVE[name][0](CHAIN).c_in, alpha_bar.sqrt())
+
+
+def test_flow_shows_its_network_the_point_on_the_straight_path_and_its_time() -> None:
+    t = torch.linspace(0.01, 0.99, 99, dtype=torch.float64)
+    x0, eps = torch.randn(2, 99, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    sigma = t / (1 - t)
+    _, _, c_in, c_noise = parametrization.flow(sigma)
+    torch.testing.assert_close(c_in * (x0 + sigma * eps), (1 - t) * x0 + t * eps)
+    torch.testing.assert_close(c_noise, t)
+
+
+@pytest.mark.parametrize("betas", [noise.linear_betas(1000), noise.cosine_betas(4000), noise.cosine_betas(2)])
+def test_the_chain_clock_is_the_exact_index_at_every_level(betas: Tensor) -> None:
+    chain = noise.sigmas_of_betas(betas)
+    assert torch.equal(parametrization.chain_clock(chain)(chain), torch.arange(len(chain), dtype=torch.float64))
+
+
+def test_the_chain_clock_rises_between_levels_and_is_linear_in_the_logarithm() -> None:
+    dense = torch.linspace(float(CHAIN[0].log()), float(CHAIN[-1].log()), 100_000, dtype=torch.float64)[1:-1].exp()
+    assert (CLOCK(dense).diff() > 0).all()
+    for share in (0.25, 0.5):
+        between = CHAIN[:-1] ** (1 - share) * CHAIN[1:] ** share
+        torch.testing.assert_close(CLOCK(between), torch.arange(999, dtype=torch.float64) + share, rtol=0, atol=1e-8)
+
+
+def test_the_chain_clock_stops_at_both_ends() -> None:
+    outside = torch.stack([CHAIN[0] / 2, CHAIN[-1] * 2])
+    assert CLOCK(outside).tolist() == [0, 999]
