@@ -14,9 +14,10 @@ if TYPE_CHECKING:  # The hook must come before the package.
     from torch import nn
 
     from undiffuse.config import Config
-    from undiffuse.networks.unet import UNetConfig
+    from undiffuse.networks.unet import UNet, UNetConfig
 
 os.environ.setdefault("CUDA_VISIBLE_DEVICES", "")  # The tests' numbers are the CPU's.
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # Networks this small run fastest on one: others mostly wait.
 install_import_hook("undiffuse", "enforcement.enforce")
 
 
@@ -69,6 +70,22 @@ def randomized() -> Callable[[nn.Module], nn.Module]:
         return network
 
     return fill
+
+
+@pytest.fixture
+def random_unet(randomized: Callable[[nn.Module], nn.Module]) -> Callable[[UNetConfig], UNet]:
+    """A U-Net of a config, always the same, none of whose parameters is all zero; without dropout."""
+    import torch
+
+    from undiffuse.networks.unet import UNet
+
+    def make(config: UNetConfig) -> UNet:
+        torch.manual_seed(0)
+        network = UNet(config)
+        randomized(network)
+        return network.eval()
+
+    return make
 
 
 @pytest.fixture

@@ -17,8 +17,8 @@ def atomic_path(path: Path, durable: bool = True) -> Generator[Path, None, None]
     """Gives a temporary path beside `path` to write a file or folder to, and renames it to `path` on success.
 
     With `durable` the content reaches the disk before the name does, so that this holds through a power cut too;
-    without, thousands of small files are quicker. An existing file is replaced; an existing folder is not: then OSError
-    is raised, as for anything else that goes wrong, and nothing is left behind.
+    without, thousands of small files are quicker. An existing file is replaced; an existing folder is not, unless it is
+    empty: then OSError is raised, as for anything else that goes wrong, and nothing is left behind.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f"{UNFINISHED}{uuid.uuid4().hex[:8]}-{path.name}")

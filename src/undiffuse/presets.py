@@ -47,7 +47,8 @@ def small() -> Recipe:
             patch=2,
         ),
         augmentation=AugmentationConfig(flip=True),
-        training=TrainingConfig(batch=64, ema_halflife_images=200_000),
+        optimizer=OptimizerConfig(learning_rate=3e-3, warmup_images=2000),
+        training=TrainingConfig(batch=32, ema_halflife_images=100_000),
     )
 
 

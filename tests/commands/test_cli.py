@@ -95,7 +95,7 @@ def test_the_overview_names_every_command(capsys: pytest.CaptureFixture) -> None
 
 def _words(text: str) -> list[str]:
     """Without the boxes and line breaks, which differ with the terminal."""
-    return [word for word in text.split() if not set(word) <= set("─│╭╮╰╯")]
+    return [word for word in text.split() if not set(word) <= set("─│╭╮╰╯|+-")]
 
 
 @pytest.mark.parametrize("name", sorted(COMMANDS))

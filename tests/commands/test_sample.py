@@ -81,7 +81,7 @@ def test_the_folder_says_what_made_the_pictures(tmp_path: Path) -> None:
     expected = {"sampler": "heun", "steps": 3, "label": 3, "weights": "average", "run": "tiny"}
     assert {name: said[name] for name in expected} == expected
     with Image.open(tmp_path / "out" / "film.gif") as film:
-        assert film.n_frames == 3  # ty: ignore[unresolved-attribute]
+        assert film.n_frames == 3  # ty: ignore[missing-attribute]
     assert Image.open(tmp_path / "out" / "grid.png").mode == "L"
     assert (tmp_path / "out" / "film.png").exists()
 

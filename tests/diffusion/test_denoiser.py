@@ -4,6 +4,7 @@ from collections.abc import Callable
 
 import pytest
 import torch
+from tensors import normal
 from torch import Tensor
 
 from undiffuse.diffusion import noise, parametrization
@@ -24,10 +25,6 @@ def network(x: Tensor, c_noise: Tensor, label: Tensor | None) -> Tensor:
     """Some function of all it is given."""
     asked = 0.0 if label is None else 0.1 * spread(label).to(x)
     return torch.tanh(0.8 * x) * torch.cos(spread(c_noise) / 300) + 0.3 * x.roll(1, dims=-1) + asked
-
-
-def draw(*shape: int, seed: int = 0) -> Tensor:
-    return torch.randn(*shape, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
 
 
 # The losses as their papers write them, on the picture `x0`, the noise `e` and DDPM's index or flow's time `t`.
@@ -89,7 +86,7 @@ FIVE = [
 def test_the_one_loss_is_the_published_loss(
     coefficients: Parametrization, published_loss: Callable[..., Tensor], t: Tensor, sigma: Tensor, label: Tensor | None
 ) -> None:
-    x0, e = draw(8, 3, 4, 4), draw(8, 3, 4, 4, seed=1)
+    x0, e = normal(8, 3, 4, 4), normal(8, 3, 4, 4, seed=1)
     ours = denoising_loss(network, coefficients, x0, e, sigma, label)
     torch.testing.assert_close(ours, published_loss(x0, e, t, label), rtol=1e-6, atol=1e-6)
 
@@ -98,7 +95,7 @@ def test_the_one_loss_is_the_published_loss(
 def test_float32_pictures_lose_no_digits_of_the_loss_at_any_level(
     coefficients: Parametrization, published_loss: Callable[..., Tensor], t: Tensor, sigma: Tensor
 ) -> None:
-    x0, e = draw(8, 3, 4, 4), draw(8, 3, 4, 4, seed=1)
+    x0, e = normal(8, 3, 4, 4), normal(8, 3, 4, 4, seed=1)
     ours = denoising_loss(network, coefficients, x0.float(), e.float(), sigma)
     assert ours.dtype == torch.float32
     torch.testing.assert_close(ours.double(), published_loss(x0, e, t, None), rtol=1e-4, atol=1e-5)
@@ -109,7 +106,7 @@ def test_float32_pictures_lose_no_digits_of_the_loss_at_any_level(
 def test_the_loss_holds_at_the_ends_of_the_cosine_schedule_in_float32(
     coefficients: Parametrization, sigma: float
 ) -> None:
-    x0, e, level = draw(4, 1, 8, 8), draw(4, 1, 8, 8, seed=1), torch.full((4,), sigma, dtype=torch.float64)
+    x0, e, level = normal(4, 1, 8, 8), normal(4, 1, 8, 8, seed=1), torch.full((4,), sigma, dtype=torch.float64)
     in_float32 = denoising_loss(network, coefficients, x0.float(), e.float(), level).double()
     torch.testing.assert_close(in_float32, denoising_loss(network, coefficients, x0, e, level), rtol=1e-4, atol=1e-4)
 
@@ -118,10 +115,25 @@ def test_the_loss_holds_at_the_ends_of_the_cosine_schedule_in_float32(
 def test_the_loss_is_the_denoisers_squared_error_over_c_out_squared(
     coefficients: Parametrization, published_loss: Callable[..., Tensor], t: Tensor, sigma: Tensor
 ) -> None:
-    x0, e = draw(8, 3, 4, 4), draw(8, 3, 4, 4, seed=1)
+    x0, e = normal(8, 3, 4, 4), normal(8, 3, 4, 4, seed=1)
     D = denoiser(network, coefficients, torch.float64)(x0 + spread(sigma) * e, sigma, None)
     expected = mean((D - x0) ** 2) / coefficients(sigma).c_out ** 2
     torch.testing.assert_close(denoising_loss(network, coefficients, x0, e, sigma), expected, rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize("make", [parametrization.eps, parametrization.x0, parametrization.v])
+def test_a_float32_network_is_told_the_exact_index_in_training_and_sampling(make: Callable) -> None:
+    told = []
+
+    def watching(x: Tensor, c_noise: Tensor, label: Tensor | None) -> Tensor:
+        told.append(c_noise)
+        return x
+
+    pictures = torch.zeros(1000, 1, 1, 1)
+    denoising_loss(watching, make(CLOCK), pictures, pictures, CHAIN)
+    denoiser(watching, make(CLOCK))(pictures.double(), CHAIN, None)
+    for c_noise in told:
+        assert torch.equal(c_noise, torch.arange(1000, dtype=torch.float32))
 
 
 def test_the_network_computes_in_its_dtype_and_the_denoiser_in_that_of_x() -> None:
@@ -131,7 +143,7 @@ def test_the_network_computes_in_its_dtype_and_the_denoiser_in_that_of_x() -> No
         seen.append((x.dtype, c_noise.dtype))
         return network(x, c_noise, label)
 
-    x, sigma = draw(2, 1, 4, 4), torch.tensor([0.1, 9.0], dtype=torch.float64)
+    x, sigma = normal(2, 1, 4, 4), torch.tensor([0.1, 9.0], dtype=torch.float64)
     estimate = denoiser(watching, parametrization.edm(0.5))(x, sigma, None)
     assert seen == [(torch.float32, torch.float32)]
     assert estimate.dtype == torch.float64
@@ -147,7 +159,7 @@ def test_without_a_label_the_network_is_told_none() -> None:
         told.append(label)
         return x
 
-    x, sigma = draw(2, 1, 4, 4), torch.ones(2, dtype=torch.float64)
+    x, sigma = normal(2, 1, 4, 4), torch.ones(2, dtype=torch.float64)
     denoise = denoiser(watching, parametrization.edm(0.5))
     denoise(x, sigma, None)
     guided(denoise, 3.0)(x, sigma, None)
@@ -158,7 +170,7 @@ def test_without_a_label_the_network_is_told_none() -> None:
 
 def test_guidance_extrapolates_from_no_label_through_the_label() -> None:
     denoise = denoiser(network, parametrization.v(CLOCK), torch.float64)
-    x, sigma, label = draw(3, 1, 4, 4), CHAIN[[10, 500, 999]], torch.tensor([0, 1, 2])
+    x, sigma, label = normal(3, 1, 4, 4), CHAIN[[10, 500, 999]], torch.tensor([0, 1, 2])
     with_label, without = denoise(x, sigma, label), denoise(x, sigma, torch.full((3,), NO_LABEL))
     for scale in (0.0, 1.0, 1.5, 4.0):
         estimate = guided(denoise, scale)(x, sigma, label)
@@ -175,7 +187,7 @@ def test_guidance_asks_once_where_once_is_enough() -> None:
         batches.append(len(x))
         return x
 
-    x, sigma, label = draw(3, 1, 4, 4), torch.ones(3), torch.tensor([0, 1, 2])
+    x, sigma, label = normal(3, 1, 4, 4), torch.ones(3), torch.tensor([0, 1, 2])
     guided(denoise, 1.0)(x, sigma, label)
     guided(denoise, 2.0)(x, sigma, None)
     guided(denoise, 2.0)(x, sigma, label)

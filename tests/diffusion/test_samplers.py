@@ -7,6 +7,7 @@ from itertools import pairwise
 import numpy as np
 import pytest
 import torch
+from tensors import normal
 from torch import Tensor
 
 from undiffuse.diffusion import noise, samplers
@@ -29,10 +30,6 @@ def curved(x: Tensor, sigma: Tensor, label: Tensor | None = None) -> Tensor:
     level = sigma.view(-1, 1, 1, 1)
     shift = 0.0 if label is None else 0.1 * label.view(-1, 1, 1, 1)
     return torch.tanh(x / (1 + level**2) + 0.2 * x.roll(1, dims=-1) / (1 + level)) + shift
-
-
-def normal(*shape: int, seed: int = 0) -> Tensor:
-    return torch.randn(*shape, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
 
 
 def on_the_path(x: Tensor, start: Tensor, sigma: Tensor) -> Tensor:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from filelock import FileLock
 
 from undiffuse.config import Config, TrainingConfig
 from undiffuse.errors import WorkFailed
@@ -78,6 +79,22 @@ def test_accumulated_microbatches_train_like_one_batch(tiny: Config, run_trainin
     run_training(Path("parts"), replace(tiny, training=replace(tiny.training, microbatch=30)))
     for (_, one), (_, parts) in zip(losses(open_run(Path("one"))), losses(open_run(Path("parts"))), strict=True):
         assert parts == pytest.approx(one, abs=1e-4)
+
+
+def test_two_commands_cannot_train_one_run_at_once(tiny: Config, run_training: Train) -> None:
+    run_training(Path("run"), with_budget(tiny, 200))
+    with FileLock("run/.training.lock"), pytest.raises(ValueError, match="trained by another process"):
+        run_training(Path("run"), tiny)
+    assert run_training(Path("run"), tiny)
+
+
+def test_bf16_trains_with_weights_in_fp32(tiny: Config, run_training: Train) -> None:
+    tiny = replace(tiny, training=replace(tiny.training, precision="bf16", total_images=300))
+    run_training(Path("run"), tiny)
+    run = open_run(Path("run"))
+    tensors = {**run.checkpoints()[0].tensors("network"), **run.checkpoints()[0].tensors("average")}
+    assert {tensor.dtype for tensor in tensors.values()} == {torch.float32}
+    assert losses(run)[0][1] == pytest.approx(1.12, abs=0.1)  # As in fp32, but for rounding.
 
 
 def test_a_larger_budget_goes_on_and_a_spent_one_says_so(tiny: Config, run_training: Train) -> None:

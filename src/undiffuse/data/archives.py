@@ -9,7 +9,7 @@ import zlib
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
-from typing import IO, Self
+from typing import IO
 
 from PIL import Image
 
@@ -122,7 +122,7 @@ class _Header(tarfile.TarInfo):
     """Stops at a damaged header, which tarfile takes for the archive's end, and at a huge one, which it would read."""
 
     @classmethod
-    def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> Self:
+    def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> "_Header":
         try:
             header = super().frombuf(buf, encoding, errors)
         except tarfile.HeaderError as error:

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from jaxtyping import Float, UInt8
@@ -51,18 +52,20 @@ def augmentation(config: AugmentationConfig, size: tuple[int, int]) -> Transform
         )
     if config.flip:
         random.append(v2.RandomHorizontalFlip())
-    for_one, for_all = nn.Sequential(*random), nn.Sequential(*to_unit_range())
+    # No function inside this one: loader processes that are not forked get the transform by pickle.
+    return partial(_transform, nn.Sequential(*random), nn.Sequential(*to_unit_range()))
 
-    def transform(pictures: Tensor, seed: int, numbers: Sequence[int]) -> Tensor:
-        if random:
-            # torchvision's transforms know only the global generator: it is left as it was.
-            with torch.random.fork_rng(devices=[]):
-                pictures = torch.stack(
-                    [_with_seed(for_one, picture, seed, n) for picture, n in zip(pictures, numbers, strict=True)]
-                )
-        return for_all(pictures)
 
-    return transform
+def _transform(
+    for_one: nn.Sequential, for_all: nn.Sequential, pictures: Tensor, seed: int, numbers: Sequence[int]
+) -> Tensor:
+    if len(for_one):
+        # torchvision's transforms know only the global generator: it is left as it was.
+        with torch.random.fork_rng(devices=[]):
+            pictures = torch.stack(
+                [_with_seed(for_one, picture, seed, n) for picture, n in zip(pictures, numbers, strict=True)]
+            )
+    return for_all(pictures)
 
 
 def _with_seed(transform: nn.Module, picture: Tensor, seed: int, number: int) -> Tensor:

@@ -59,7 +59,7 @@ def _eight_bits(picture: Image.Image) -> Image.Image:
     if picture.mode.startswith("I"):
         values = np.asarray(picture, dtype=np.float64) / 257
     elif picture.mode == "F":
-        values = np.nan_to_num(np.asarray(picture, dtype=np.float64)) * 255
+        values = np.nan_to_num(np.asarray(picture, dtype=np.float64)).clip(0, 1) * 255
     else:
         return picture
     return Image.fromarray(values.round().clip(0, 255).astype(np.uint8))

@@ -17,8 +17,8 @@ from undiffuse.data.folders import files_source
 from undiffuse.data.sources import Picture, Source
 from undiffuse.names import Split
 
-OFFLINE_SECONDS = 6
-"""How long a dataset's server may take to answer before it counts as out of reach."""
+OFFLINE_SECONDS = 2
+"""How long a dataset's server may take to answer before it counts as out of reach: imports take up to 8 s of ten."""
 
 
 def digits(root: Path, split: Split) -> Source:

@@ -3,6 +3,9 @@
 from collections import Counter
 from dataclasses import dataclass
 
+from PIL import Image
+from PIL.TiffImagePlugin import IMAGELENGTH, IMAGEWIDTH, TiffImageFile
+
 from undiffuse.data.decoding import has_alpha, is_gray
 from undiffuse.data.sources import Source
 from undiffuse.terminal import track
@@ -52,10 +55,17 @@ def survey(source: Source) -> Survey:
     for picture in track(source.pictures(), "looking at pictures", source.total_pictures):
         try:
             with picture.open() as image:
-                turned = image.getexif().get(0x0112, 1) >= 5  # EXIF orientations 5 to 8 exchange width and height.
-                width, height = image.size[::-1] if turned else image.size
+                height, width = _upright_size(image)
                 kinds["alpha" if has_alpha(image) else "gray" if is_gray(image) else "colour"] += 1
                 sizes[f"{height}x{width}"] += 1
         except Exception:  # Pillow raises many kinds; the decoder will name the file and the reason.
             continue
     return Survey(kinds["gray"], kinds["colour"], kinds["alpha"], dict(sizes))
+
+
+def _upright_size(image: Image.Image) -> tuple[int, int]:
+    width, height = image.size
+    if isinstance(image, TiffImageFile):  # Some versions of Pillow exchange a TIFF's width and height themselves.
+        width, height = image.tag_v2[IMAGEWIDTH], image.tag_v2[IMAGELENGTH]
+    turned = image.getexif().get(0x0112, 1) >= 5  # EXIF orientations 5 to 8 exchange width and height.
+    return (width, height) if turned else (height, width)

@@ -1,19 +1,20 @@
 """A training run in its folder: begun or resumed, watched, saved, and stopped without loss."""
 
 import time
-from collections.abc import Callable, Iterator
-from contextlib import closing
+from collections.abc import Callable, Generator, Iterator
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from filelock import FileLock, Timeout
 
 from undiffuse.config import Config, TrainingConfig, differences, to_json
 from undiffuse.data.batches import Batch, ImageStream, batches
 from undiffuse.data.store import Store
 from undiffuse.device import compute_dtype, loader_workers
 from undiffuse.errors import WorkFailed
-from undiffuse.files import write_atomically
+from undiffuse.files import remove_unfinished, write_atomically
 from undiffuse.networks.unet import UNet
 from undiffuse.randomness import derived_seed
 from undiffuse.run_names import is_run
@@ -110,10 +111,21 @@ def train_run(run: Run, store: Store, habits: Habits, processes: Processes, stop
     if not processes.is_main:
         return _follow(steps, budget, processes, stop, state)
     try:
-        with closing(Journal(run, state.images, pending)) as journal:
+        with _alone_in(run), closing(Journal(run, state.images, pending)) as journal:
             return _lead(steps, run, state, journal, budget, already, habits, processes, stop)
     except (NonFiniteError, OSError) as error:
         raise _failure(run, state, str(error)) from error
+
+
+@contextmanager
+def _alone_in(run: Run) -> Generator[None, None, None]:
+    """Keeps a second command out of the run folder, and clears up what a killed one left half-written."""
+    try:
+        with FileLock(run.folder / ".training.lock", timeout=0):
+            remove_unfinished(run.folder)
+            yield
+    except Timeout as error:
+        raise ValueError(f"{run.folder.absolute()} is being trained by another process: wait, or stop it.") from error
 
 
 def new_state(config: Config, device: torch.device) -> TrainingState:

@@ -1,0 +1,99 @@
+import math
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from undiffuse.data.augmentation import AugmentationConfig, augmentation
+from undiffuse.data.pixels import to_unit_range
+
+PICTURES = torch.from_numpy(np.random.default_rng(0).integers(0, 256, (6, 3, 8, 12), np.uint8))
+
+
+def normalized(pictures: Tensor) -> Tensor:
+    return nn.Sequential(*to_unit_range())(pictures)
+
+
+def augmented(config: AugmentationConfig, pictures: Tensor, numbers: list[int], seed: int = 0) -> Tensor:
+    height, width = pictures.shape[-2:]
+    return augmentation(config, (height, width))(pictures, seed, numbers)
+
+
+@pytest.mark.parametrize("channels", [1, 3, 4])
+def test_without_flip_or_crop_pictures_are_only_normalized(channels: int) -> None:
+    pictures = PICTURES[:, :1].expand(6, channels, 8, 12)
+    assert torch.equal(augmented(AugmentationConfig(crop_scale=1.0), pictures, list(range(6))), normalized(pictures))
+
+
+def test_about_half_of_the_pictures_are_mirrored_exactly() -> None:
+    n = 2000
+    picture = PICTURES[:1]
+    straight = normalized(picture)
+    results = augmented(AugmentationConfig(flip=True), picture.expand(n, -1, -1, -1), list(range(n)))
+    mirrored = (results == straight.flip(-1)).flatten(1).all(dim=1)
+    assert torch.equal(~mirrored, (results == straight).flatten(1).all(dim=1))
+    # The share of heads in n throws has standard deviation 0.5/sqrt(n): five of them.
+    assert abs(mirrored.double().mean() - 0.5) < 5 * 0.5 / math.sqrt(n)
+
+
+CROP = AugmentationConfig(crop_scale=0.25, crop_ratio=1.5)
+
+
+def crop_sides(config: AugmentationConfig, size: tuple[int, int], n: int) -> Tensor:
+    """Height and width of n crops as shares of the picture's, (n, 2), read off the slopes of a ramp."""
+    height, width = size
+    rows, columns = torch.meshgrid(torch.linspace(0, 250, height), torch.linspace(0, 250, width), indexing="ij")
+    ramp = torch.stack([rows, columns, rows]).round().to(torch.uint8)[None]
+    results = augmentation(config, size)(ramp.expand(n, -1, -1, -1), 0, list(range(n))).mul(127.5)
+    inner = results[..., 4:-4, 4:-4]  # Bicubic weights are one-sided at the border.
+    slopes = torch.stack([inner[:, 0].diff(dim=1).mean(dim=(1, 2)), inner[:, 1].diff(dim=2).mean(dim=(1, 2))], dim=1)
+    return slopes / torch.tensor([250 / (height - 1), 250 / (width - 1)])
+
+
+@pytest.mark.parametrize("size", [(48, 48), (32, 64)])
+def test_crops_have_the_areas_and_proportions_that_were_asked_for(size: tuple[int, int]) -> None:
+    n = 200
+    sides = crop_sides(CROP, size, n)
+    area, proportion = sides.prod(dim=1), sides[:, 1] / sides[:, 0]
+    # Levels are whole numbers and crops whole pixels: a side is known to about 1 in 32.
+    assert 0.25 * 0.9 < area.min() < 0.35
+    assert 0.8 < area.max() < 1.05
+    assert 1 / 1.5 * 0.92 < proportion.min() < 0.85
+    assert 1.15 < proportion.max() < 1.5 * 1.08
+
+
+def test_crops_keep_the_size_and_the_plain_colours() -> None:
+    plain = torch.tensor([10, 200, 99], dtype=torch.uint8).reshape(1, 3, 1, 1).expand(4, 3, 24, 40)
+    assert torch.equal(augmented(CROP, plain, list(range(4))), normalized(plain))
+
+
+BOTH = AugmentationConfig(flip=True, crop_scale=0.5)
+
+
+def test_an_image_is_transformed_alike_in_any_batch() -> None:
+    together = augmented(BOTH, PICTURES, [10, 11, 12, 13, 14, 15])
+    assert torch.equal(augmented(BOTH, PICTURES, [10, 11, 12, 13, 14, 15]), together)
+    assert torch.equal(augmented(BOTH, PICTURES[[4, 1]], [14, 11]), together[[4, 1]])
+    assert torch.equal(augmented(BOTH, PICTURES[3:4], [13]), together[3:4])
+
+
+def test_another_number_or_seed_is_transformed_otherwise() -> None:
+    same = PICTURES[:1].expand(6, -1, -1, -1)
+    by_number = augmented(BOTH, same, list(range(6)))
+    by_seed = torch.cat([augmented(BOTH, same[:1], [0], seed) for seed in range(6)])
+    for results in (by_number, by_seed):
+        assert len({result.numpy().tobytes() for result in results}) == 6
+    assert torch.equal(by_number[0], by_seed[0])
+
+
+def test_the_global_generator_is_left_alone() -> None:
+    before = torch.random.get_rng_state()
+    augmented(BOTH, PICTURES, list(range(6)))
+    assert torch.equal(torch.random.get_rng_state(), before)
+
+
+@pytest.mark.parametrize("wrong", [{"crop_scale": 0.0}, {"crop_scale": 1.5}, {"crop_scale": -1.0}, {"crop_ratio": 0.5}])
+def test_what_is_no_share_or_ratio_is_refused(wrong: dict[str, float]) -> None:
+    with pytest.raises(ValueError, match=next(iter(wrong))):
+        AugmentationConfig(**wrong)  # ty: ignore[invalid-argument-type]

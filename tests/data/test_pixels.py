@@ -1,0 +1,37 @@
+import pytest
+import torch
+from torch import nn
+
+from undiffuse.data.pixels import to_pixels, to_unit_range
+
+
+def as_floats(pixels: torch.Tensor) -> torch.Tensor:
+    return nn.Sequential(*to_unit_range())(pixels)
+
+
+@pytest.mark.parametrize("channels", [1, 3, 4])
+def test_all_levels_go_to_the_unit_range_and_back(channels: int) -> None:
+    levels = torch.arange(256, dtype=torch.uint8).reshape(1, 1, 16, 16).expand(2, channels, 16, 16)
+    x = as_floats(levels)
+    assert x.dtype == torch.float32
+    assert x.min() == -1
+    assert x.max() == 1
+    # Two roundings to float32, of numbers up to 1.
+    assert torch.allclose(x.double(), levels.double() / 127.5 - 1, rtol=0, atol=2**-22)
+    assert torch.equal(to_pixels(x), levels)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_pixels_are_rounded_to_the_nearest_level_and_clipped(dtype: torch.dtype) -> None:
+    half = 1 / 255  # Half a level.
+    middle = 100 / 127.5 - 1
+    x = torch.tensor(
+        [middle - 0.9 * half, middle + 0.9 * half, middle + 1.1 * half, -1.5, 1.01, 1e30, -1e30], dtype=dtype
+    )
+    assert to_pixels(x.reshape(1, 1, -1))[0, 0].tolist() == [100, 100, 101, 0, 255, 255, 0]
+
+
+def test_pixels_need_no_batch_and_carry_no_gradient() -> None:
+    x = torch.zeros(3, 2, 2, requires_grad=True)
+    assert torch.equal(to_pixels(x), torch.full((3, 2, 2), 128, dtype=torch.uint8))  # 127.5 goes to the even level.
+    assert torch.equal(x, torch.zeros(3, 2, 2))

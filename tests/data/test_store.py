@@ -1,0 +1,281 @@
+import json
+import os
+import shutil
+import signal
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from making import contents, encoded, noise, opened, run_python, save, save_noise, start_python, write_zip
+
+from undiffuse.data import folders, store
+from undiffuse.data.store import DataConfig, Store, cache_folder
+from undiffuse.files import UNFINISHED
+
+SIX = [f"{kind}/{i}.png" for kind in ("cats", "dogs") for i in range(3)]
+
+
+@pytest.fixture
+def decoded(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, int]]:
+    """The sizes of the pictures as they are decoded."""
+    sizes = []
+    decode = store.decode
+
+    def counting(picture, *options):
+        sizes.append(picture.size)
+        return decode(picture, *options)
+
+    monkeypatch.setattr(store, "decode", counting)
+    return sizes
+
+
+def test_pixels_and_labels_are_read_by_index_in_any_order(tmp_path: Path) -> None:
+    photos = opened(save_noise(tmp_path / "photos", *SIX))
+    assert photos.names == SIX
+    assert photos.labels.tolist() == [0, 0, 0, 1, 1, 1]
+    assert len(photos) == 6
+    indices = [5, 0, 5, 3]
+    assert (photos.read(indices) == [np.asarray(noise(i)) for i in indices]).all()
+    assert (photos.read(np.array(indices)) == photos.read(indices)).all()
+    with pytest.raises(IndexError):
+        photos.read([6])
+
+
+def test_opened_again_nothing_is_decoded_or_read_again(tmp_path: Path, decoded: list, monkeypatch) -> None:
+    folder = save_noise(tmp_path / "photos", *SIX)
+    first = opened(folder)
+    assert len(decoded) == 6
+    # The files' digest is known as long as no file changes.
+    monkeypatch.setattr(folders, "_content", lambda *arguments: pytest.fail("the files were read again"))
+    assert opened(folder) == first
+    assert len(decoded) == 6
+
+
+def test_the_same_pictures_elsewhere_are_not_decoded_again(tmp_path: Path, decoded: list) -> None:
+    folder = save_noise(tmp_path / "photos", *SIX)
+    first = opened(folder)
+    copy = tmp_path / "elsewhere" / "photos"
+    shutil.copytree(folder, copy)
+    shutil.rmtree(folder)
+    second = opened(copy)
+    assert second == first
+    assert contents(second) == contents(first)
+    assert len(decoded) == 6
+
+
+def flip_a_byte(folder: Path) -> None:
+    """Of a pixel, leaving the file's size and modification time as they are."""
+    file = folder / "cats" / "1.png"
+    before, content = file.stat(), bytearray(file.read_bytes())
+    content[0] ^= 0xFF
+    file.write_bytes(content)
+    os.utime(file, ns=(before.st_atime_ns, before.st_mtime_ns))
+
+
+def relabel(folder: Path) -> None:
+    (folder / "cats" / "2.png").rename(folder / "dogs" / "moved.png")
+
+
+def rename_class(folder: Path) -> None:
+    (folder / "cats").rename(folder / "wolves")
+
+
+def exchange(folder: Path) -> None:
+    """The same files, under exchanged names."""
+    (folder / "cats" / "0.png").rename(folder / "kept")
+    (folder / "dogs" / "0.png").rename(folder / "cats" / "0.png")
+    (folder / "kept").rename(folder / "dogs" / "0.png")
+
+
+def add(folder: Path) -> None:
+    save(folder / "cats" / "new.png", noise(99))
+
+
+def remove(folder: Path) -> None:
+    (folder / "cats" / "0.png").unlink()
+
+
+@pytest.mark.parametrize("change", [flip_a_byte, relabel, rename_class, exchange, add, remove])
+def test_any_change_of_files_is_another_store(tmp_path: Path, change: Callable[[Path], None]) -> None:
+    folder = save_noise(tmp_path / "photos", *SIX)
+    first = opened(folder)
+    change(folder)
+    second = opened(folder)
+    assert second.folder != first.folder
+    assert second.content != first.content
+    assert first.folder.exists()
+    if change is not flip_a_byte:
+        assert contents(second) != contents(first)
+    else:
+        assert [name for name, _ in second.skipped] == ["cats/1.png"]
+
+
+def test_other_labels_of_the_same_files_are_other_contents(tmp_path: Path) -> None:
+    root = save_noise(tmp_path, "a.png", "b.png")
+
+    def content(*labels: int) -> str:
+        return folders.files_source("photos", "all", ("x", "y"), root, ["a.png", "b.png"], list(labels), []).content()
+
+    assert len({content(0, 1), content(1, 0), content(0, 0)}) == 3
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"size": (16, 24)}, {"size": (24, 16)}, {"channels": 1}, {"channels": 4}, {"fit": "pad"}, {"fit": "stretch"}],
+)
+def test_any_other_option_is_another_store(tmp_path: Path, options: dict) -> None:
+    folder = save_noise(tmp_path / "photos", *SIX)
+    first, second = opened(folder), opened(folder, **options)
+    assert second.folder != first.folder
+    assert second.content == first.content
+
+
+def test_splits_are_stores_of_their_own(tmp_path: Path) -> None:
+    folder = save_noise(tmp_path / "photos", "train/a/1.png", "train/b/1.png", "test/a/1.png", "test/b/1.png")
+    assert len({opened(folder, split=split).folder for split in ("train", "test", "all")}) == 3
+
+
+def test_what_was_skipped_is_said_again_from_the_cache(tmp_path: Path, decoded: list) -> None:
+    folder = save_noise(tmp_path / "photos", "good.png")
+    (folder / "bad.png").touch()
+    said: list[list[str]] = [[], []]
+    for sentences in said:
+        opened(folder, say=sentences.append)
+    assert said[0] == said[1]
+    assert any("bad.png" in sentence for sentence in said[0])
+    assert len(decoded) == 1
+
+
+def test_the_cache_lies_where_the_environment_says(tmp_path: Path, monkeypatch) -> None:
+    assert cache_folder() == tmp_path / "cache"
+    monkeypatch.delenv("UNDIFFUSE_CACHE")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "xdg"))
+    assert cache_folder() == tmp_path / "xdg" / "undiffuse"
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    assert cache_folder() == tmp_path / "home" / ".cache" / "undiffuse"
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"channels": 2}, "2 channels are not to be had: choose 1"),
+        ({"size": (3, 64)}, "size 3x64 is out of range: sides go from 4 to 4096"),
+        ({"size": (64, 5000)}, "size 64x5000 is out of range"),
+    ],
+)
+def test_options_that_cannot_be_are_refused(options: dict, words: str) -> None:
+    with pytest.raises(ValueError, match=words):
+        DataConfig(**options)
+
+
+OPEN_SLOWLY = """
+import sys, time
+from pathlib import Path
+from undiffuse.data import store
+
+folder, mine, other, seconds = sys.argv[1:]
+decode, decoded = store.decode, 0
+
+def slowly(*arguments):
+    global decoded
+    decoded += 1
+    time.sleep(float(seconds))
+    return decode(*arguments)
+
+store.decode = slowly
+Path(mine).touch()
+while not Path(other).exists():
+    time.sleep(0.001)
+opened = store.open_store(store.DataConfig(folder))
+print("result", decoded, opened.folder, opened.content, len(opened))
+"""
+
+
+def files_of(photos: Store) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in photos.folder.iterdir()}
+
+
+def unfinished() -> list[Path]:
+    return list(cache_folder().rglob(f"{UNFINISHED}*"))
+
+
+def test_two_processes_at_once_build_one_whole_store(tmp_path: Path, monkeypatch) -> None:
+    folder = save_noise(tmp_path / "photos", *(f"{i % 3}/{i}.png" for i in range(40)))
+    ready = [tmp_path / "first", tmp_path / "second"]
+    processes = [start_python(OPEN_SLOWLY, folder, *order, 0.01) for order in (ready, ready[::-1])]
+    results = []
+    for process in processes:
+        out, error = process.communicate(timeout=60)
+        assert process.returncode == 0, error
+        results.append(out[out.index("result") :].split())
+    assert sorted(int(result[1]) for result in results) == [0, 40]  # One decoded, the other waited.
+    assert results[0][2:] == results[1][2:]
+    assert unfinished() == []
+
+    shared = opened(folder)
+    assert str(shared.folder) == results[0][2]
+    monkeypatch.setenv("UNDIFFUSE_CACHE", str(tmp_path / "another-cache"))
+    alone = opened(folder)
+    assert files_of(shared) == files_of(alone)
+
+
+def test_a_killed_build_is_never_used_and_is_cleaned_up(tmp_path: Path) -> None:
+    folder = save_noise(tmp_path / "photos", *(f"{i % 3}/{i}.png" for i in range(60)))
+    process = start_python(OPEN_SLOWLY, folder, tmp_path / "ready", tmp_path / "ready", 0.1)
+    while not any(file.stat().st_size for file in cache_folder().glob(f"{UNFINISHED}*/pixels.u8")):
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.005)
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    assert len(unfinished()) == 1
+    assert not list(cache_folder().glob("*/store.json"))
+
+    photos = opened(folder)
+    assert len(photos) == 60
+    assert contents(photos) == {f"{i % 3}/{i}.png": (str(i % 3), noise(i).tobytes()) for i in range(60)}
+    assert unfinished() == []
+
+
+def test_a_build_that_fails_leaves_nothing(tmp_path: Path, monkeypatch) -> None:
+    folder = save_noise(tmp_path / "photos", *SIX)
+
+    def full_disk(*arguments: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(json, "dumps", full_disk)
+        with pytest.raises(OSError, match="No space left"):
+            opened(folder, size=(16, 16), channels=3)
+    assert not [path for path in cache_folder().iterdir() if path.is_dir()]
+    assert len(opened(folder, size=(16, 16), channels=3)) == 6
+
+
+READ_ALL = """
+import sys
+import numpy as np
+from pathlib import Path
+from undiffuse.data.store import DataConfig, open_store
+
+photos = open_store(DataConfig(sys.argv[1], size=(64, 64), channels=4))
+order = np.random.default_rng(0).permutation(len(photos))
+total = sum(int(photos.read(batch).sum(dtype=np.int64)) for batch in np.array_split(order, len(photos) // 50))
+peak = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM"))
+print("result", total, peak.split()[1])
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="this system does not say how much memory was held")
+def test_memory_does_not_grow_with_the_pictures(tmp_path: Path) -> None:
+    picture = encoded(noise(0, 4, 4).resize((64, 64), 0))
+    peaks = {}
+    for count in (500, 8000):
+        archive = write_zip(tmp_path / f"{count}.zip", {f"{i % 10}/{i}.png": picture for i in range(count)})
+        out = run_python(READ_ALL, archive)
+        _, total, peak = out[out.index("result") :].split()
+        assert int(total) == count * (int(np.asarray(noise(0, 4, 4), np.int64).sum()) * 256 + 64 * 64 * 255)
+        peaks[count] = int(peak)  # In KiB.
+    # Held in memory the 7,500 pictures more would be 117 MiB; their names are about one.
+    assert peaks[8000] - peaks[500] < 40 * 1024

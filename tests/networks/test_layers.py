@@ -1,0 +1,144 @@
+"""The U-Net's parts against their formulas, written out another way."""
+
+import math
+from collections.abc import Callable
+from functools import partial
+
+import pytest
+import tensors
+import torch
+from torch import Tensor, nn
+
+from undiffuse.networks.layers import (
+    Downsample,
+    ResidualBlock,
+    SelfAttention,
+    Upsample,
+    sinusoidal_embedding,
+    zeroed,
+)
+
+normal = partial(tensors.normal, dtype=torch.float32)
+
+DOT = torch.zeros(3, 3).index_put((torch.tensor(1), torch.tensor(1)), torch.tensor(1.0))
+"""The kernel that copies."""
+
+
+def copying(conv: nn.Conv2d) -> None:
+    """Makes a convolution pass every channel on."""
+    with torch.no_grad():
+        conv.weight.copy_(torch.eye(conv.out_channels)[:, :, None, None] * DOT)
+        nn.init.zeros_(conv.get_parameter("bias"))
+
+
+def test_zeroed_zeroes_and_returns_the_module_itself() -> None:
+    conv = nn.Conv2d(2, 3, 3)
+    assert zeroed(conv) is conv
+    assert not any(parameter.any() for parameter in conv.parameters())
+
+
+def test_the_embedding_is_a_circle_at_each_of_its_falling_frequencies() -> None:
+    positions = [0.0, 0.37, 1.0, 500.5, 999.0]
+    embedding = sinusoidal_embedding(torch.tensor(positions), 8)
+    for row, position in zip(embedding, positions, strict=True):
+        angles = [position / 10000 ** (i / 4) for i in range(4)]
+        expected = [math.cos(a) for a in angles] + [math.sin(a) for a in angles]
+        # float32 keeps an angle of 999 to 6e-5.
+        torch.testing.assert_close(row, torch.tensor(expected), rtol=0, atol=1e-4)
+
+
+def test_the_embeddings_inner_products_depend_on_distance_alone() -> None:
+    a, b, c = sinusoidal_embedding(torch.tensor([3.0, 10.0, 17.0]), 64)
+    torch.testing.assert_close(a @ b, b @ c)
+    assert a @ b > a @ c
+
+
+@pytest.mark.parametrize("scale_shift_norm", [False, True])
+def test_a_new_residual_block_is_its_shortcut(scale_shift_norm: bool) -> None:
+    x, embedding = normal(2, 8, 4, 4), normal(2, 16, seed=1)
+    same_width = ResidualBlock(8, 8, 16, groups=4, dropout=0.0, scale_shift_norm=scale_shift_norm)
+    assert torch.equal(same_width(x, embedding), x)
+    wider = ResidualBlock(8, 12, 16, groups=4, dropout=0.0, scale_shift_norm=scale_shift_norm)
+    torch.testing.assert_close(wider(x, embedding), wider.skip(x))
+
+
+def test_without_scale_shift_the_embedding_is_added_to_the_first_convolution(randomized: Callable) -> None:
+    block = randomized(ResidualBlock(8, 12, 16, groups=4, dropout=0.0, scale_shift_norm=False))
+    x, embedding = normal(1, 8, 4, 4), normal(1, 16, seed=1)
+    expected = block(x, embedding)
+    with torch.no_grad():
+        block.conv_in.bias.add_(block.embedding(embedding)[0])
+        zeroed(block.embedding)
+    torch.testing.assert_close(block(x, embedding), expected)
+
+
+def test_with_scale_shift_the_embedding_sets_the_second_normalizations_gain_and_bias(randomized: Callable) -> None:
+    block = randomized(ResidualBlock(8, 12, 16, groups=4, dropout=0.0, scale_shift_norm=True))
+    x, embedding = normal(1, 8, 4, 4), normal(1, 16, seed=1)
+    expected = block(x, embedding)
+    with torch.no_grad():
+        scale, shift = block.embedding(embedding)[0].chunk(2)  # Nichol & Dhariwal 2021, section 3.
+        block.norm_out.weight.mul_(1 + scale)
+        block.norm_out.bias.mul_(1 + scale).add_(shift)
+        zeroed(block.embedding)
+    torch.testing.assert_close(block(x, embedding), expected)
+
+
+def test_dropout_acts_in_training_alone(randomized: Callable) -> None:
+    block = randomized(ResidualBlock(8, 8, 16, groups=4, dropout=0.5, scale_shift_norm=False))
+    x, embedding = normal(1, 8, 4, 4), normal(1, 16, seed=1)
+    torch.manual_seed(0)
+    assert not torch.equal(block(x, embedding), block(x, embedding))
+    block.eval()
+    assert torch.equal(block(x, embedding), block(x, embedding))
+
+
+@pytest.mark.parametrize("heads", [1, 2, 4])
+def test_attention_is_the_softmax_formula_head_by_head_and_pixel_by_pixel(heads: int, randomized: Callable) -> None:
+    channels, height, width = 8, 2, 3
+    attention = randomized(SelfAttention(channels, heads, groups=4)).double()
+    x = normal(1, channels, height, width).double()
+    pixels = attention.norm(x)[0].reshape(channels, -1).T
+    weight, bias = attention.qkv.weight[:, :, 0, 0], attention.qkv.bias
+    per_head = channels // heads
+    attended = torch.zeros(height * width, channels, dtype=torch.float64)
+    for head in range(heads):
+        q, k, v = (
+            pixels @ weight[rows].T + bias[rows]
+            for rows in (slice((3 * head + i) * per_head, (3 * head + i + 1) * per_head) for i in range(3))
+        )
+        for pixel in range(height * width):
+            # Vaswani et al. 2017, Eq. 1.
+            scores = torch.stack([q[pixel] @ k[other] for other in range(height * width)]) / math.sqrt(per_head)
+            share = scores.exp() / scores.exp().sum()
+            attended[pixel, head * per_head : (head + 1) * per_head] = share @ v
+    projected = attended @ attention.project.weight[:, :, 0, 0].T + attention.project.bias
+    torch.testing.assert_close(attention(x), x + projected.T.reshape(1, channels, height, width))
+
+
+def test_attention_has_no_place_of_its_own_for_a_pixel(randomized: Callable) -> None:
+    attention = randomized(SelfAttention(8, 2, groups=4)).double()
+    x = normal(2, 8, 4, 4).double()
+    order = torch.randperm(16, generator=torch.Generator().manual_seed(0))
+
+    def shuffled(pixels: Tensor) -> Tensor:
+        return pixels.flatten(2)[:, :, order].view_as(pixels)
+
+    torch.testing.assert_close(attention(shuffled(x)), shuffled(attention(x)))
+
+
+def test_new_attention_is_the_identity() -> None:
+    x = normal(2, 8, 4, 4)
+    assert torch.equal(SelfAttention(8, 2, groups=4)(x), x)
+
+
+def test_downsampling_is_a_convolution_at_every_second_pixel() -> None:
+    down, x = Downsample(3), normal(2, 3, 4, 6)
+    copying(down.conv)
+    torch.testing.assert_close(down(x), x[:, :, ::2, ::2])
+
+
+def test_upsampling_is_a_convolution_of_doubled_pixels() -> None:
+    up, x = Upsample(3), normal(2, 3, 4, 6)
+    copying(up.conv)
+    torch.testing.assert_close(up(x), x.repeat_interleave(2, dim=2).repeat_interleave(2, dim=3))

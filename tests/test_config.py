@@ -1,0 +1,266 @@
+"""A config survives its file exactly, and a file that holds anything else is refused with its name."""
+
+import json
+import math
+import random
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from undiffuse.config import (
+    Config,
+    OptimizerConfig,
+    SamplingConfig,
+    TrainingConfig,
+    differences,
+    flat,
+    from_dict,
+    read_config,
+    to_json,
+    with_settings,
+)
+from undiffuse.diffusion.recipe import DiffusionConfig
+from undiffuse.names import PRESETS
+from undiffuse.networks.unet import UNetConfig
+
+
+@pytest.fixture
+def config(preset_config: Callable[[str], Config], small_network: UNetConfig) -> Config:
+    """A config that does not change when a preset does."""
+    return replace(
+        preset_config("small"),
+        network=small_network,
+        diffusion=DiffusionConfig(),
+        optimizer=OptimizerConfig(learning_rate=0.002),
+        training=TrainingConfig(total_images=None, total_minutes=30.0),
+    )
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_a_config_reads_back_from_its_file_as_it_was(preset: str, preset_config: Callable[[str], Config]) -> None:
+    config = preset_config(preset)
+    file = Path("config.json")
+    file.write_text(to_json(config), encoding="utf-8")
+    assert read_config(file) == config
+    assert to_json(read_config(file)) == to_json(config)
+
+
+def test_names_outside_ascii_read_back(config: Config) -> None:
+    named = replace(config, class_names=("Schlüsselblume", "菊", "a\nb", "\ud83d"))
+    Path("config.json").write_text(to_json(named), encoding="utf-8")
+    assert read_config(Path("config.json")) == named
+
+
+def changed(config: Config, path: str, value: Any) -> str:
+    """The config's JSON with one value put in, whether it fits or not."""
+    values = json.loads(to_json(config))
+    *groups, name = path.split("/")
+    owner = values
+    for group in groups:
+        owner = owner[group]
+    owner[name] = value
+    return json.dumps(values)
+
+
+def without(config: Config, name: str) -> str:
+    values = json.loads(to_json(config))
+    del values[name]
+    return json.dumps(values)
+
+
+def refusal(content: str | bytes) -> str:
+    """The one sentence with which a file of that content is refused."""
+    file = Path("config.json").absolute()
+    file.write_bytes(content.encode() if isinstance(content, str) else content)
+    with pytest.raises(ValueError, match="is not the config of a run") as refused:
+        read_config(file)
+    sentence = str(refused.value)
+    assert sentence.startswith(f"{file} is not the config of a run (")
+    assert "\n" not in sentence
+    assert len(sentence) < 400
+    return sentence
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "words"),
+    [
+        ("surprise", 1, "unknown setting surprise"),
+        ("surprise", {}, "unknown setting surprise"),
+        ("network/surprise", 1, "unknown setting network.surprise"),
+        ("network/surprise", {"channels": 1}, "unknown setting network.surprise"),
+        ("network.channels", 64, "unknown setting network.channels"),
+        ("seed", "one", "seed: "),
+        ("seed", 1.5, "seed: "),
+        ("seed", None, "seed: "),
+        ("preset", 3, "preset: "),
+        ("network", [], "network: "),
+        ("network", "unet", "network: "),
+        ("network/channels", [64], "network.channels: "),
+        ("network/channels", 64.5, "network.channels: "),
+        ("network/size", [32], "network.size"),
+        ("network/size", [32, 32, 32], "network.size"),
+        ("network/multipliers", {"0": 1}, "network.multipliers: "),
+        ("class_names", "cats", "class_names: "),
+        ("class_names", [1, 2], "class_names.0: "),
+        ("optimizer/betas", [0.9], "optimizer.betas"),
+        ("sampling/sampler", "magic", "sampling.sampler: "),
+        ("diffusion/parametrization", "e p s", "diffusion.parametrization: "),
+        ("training/total_images", 1000, "A budget is either --images or --minutes"),
+        ("training/batch", 0, "A batch of 0 is none"),
+        ("sampling/steps", -1, "-1 sampling steps are too few"),
+        ("network/groups", 0, "groups 0 is too few"),
+        ("network/heads", 10**40, "cannot be split"),
+        ("network/size", [31, 31], "size 31x31 does not fit"),
+        ("diffusion/chain_length", 10**40, "does not fit the linear schedule"),
+        ("diffusion/sigma_min", 1e308, "are no range"),
+        ("optimizer/learning_rate", math.nan, "optimizer.learning_rate: nan is no finite number"),
+        ("optimizer/betas", [0.9, math.inf], "optimizer.betas: inf is no finite number"),
+        ("training/total_minutes", math.inf, "training.total_minutes: inf is no finite number"),
+        ("training/total_minutes", math.nan, "A budget of nan is none"),
+        ("seed", math.inf, "seed: "),
+    ],
+)
+def test_a_wrong_value_is_refused_by_its_name(path: str, value: Any, words: str, config: Config) -> None:
+    assert words in refusal(changed(config, path, value))
+
+
+def test_a_missing_setting_is_refused_by_its_name(config: Config) -> None:
+    for name in ("preset", "seed", "data", "class_names", "network", "sampling"):
+        assert f"({name}: Field required)" in refusal(without(config, name))
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"null",
+        b"[]",
+        b"[[1, 2], {}]",
+        b"3",
+        b'"config"',
+        b"{}",
+        b"{",
+        b"NaN",
+        b"1" * 5000,
+        b"[" * 200_000,
+        b'{"a":' * 200_000,
+        b'{"preset": ' + b"[" * 200_000,
+        b"\xff\xfe\x00{",
+        b"\x89PNG\r\n\x1a\n",
+        b"\x00" * 100,
+        b"{'preset': 'small'}",
+        b"__import__('os').system('true')",
+        random.Random(0).randbytes(1000),
+    ],
+    ids=lambda content: repr(content[:12]),
+)
+def test_what_is_no_config_at_all_is_refused(content: bytes) -> None:
+    refusal(content)
+
+
+def test_deep_nesting_inside_an_unknown_setting_is_refused(config: Config) -> None:
+    for depth in (500, 900, 5000):
+        nested = '{"a":' * depth + "1" + "}" * depth
+        refusal(to_json(config).replace('{\n  "preset"', '{\n  "surprise": ' + nested + ',\n  "preset"', 1))
+
+
+def test_a_number_beyond_float_is_refused(config: Config) -> None:
+    content = to_json(config).replace('"learning_rate": 0.002', '"learning_rate": 1e999')
+    assert "1e999" in content
+    assert "optimizer.learning_rate: inf" in refusal(content)
+
+
+def test_integers_stand_for_whole_floats_and_lists_for_tuples(config: Config) -> None:
+    values = json.loads(changed(config, "sampling/guidance", 2))
+    assert from_dict(values).sampling.guidance == 2.0
+    assert from_dict(values).network.multipliers == config.network.multipliers
+
+
+def test_a_missing_file_stays_a_missing_file() -> None:
+    with pytest.raises(FileNotFoundError):
+        read_config(Path("none.json"))
+
+
+@pytest.mark.parametrize(
+    ("setting", "name", "value"),
+    [
+        ("network.dropout=0.2", "network.dropout", 0.2),
+        ("network.multipliers=[1,1]", "network.multipliers", [1, 1]),
+        ("network.scale_shift_norm=true", "network.scale_shift_norm", True),
+        ("sampling.sampler=euler", "sampling.sampler", "euler"),
+        ('sampling.sampler="ancestral"', "sampling.sampler", "ancestral"),
+        ("sampling.guidance=3", "sampling.guidance", 3.0),
+        ("optimizer.learning_rate=1e-4", "optimizer.learning_rate", 1e-4),
+        ("data.split=val", "data.split", "val"),
+    ],
+)
+def test_a_setting_changes_what_it_names_and_nothing_else(setting: str, name: str, value: Any, config: Config) -> None:
+    assert flat(with_settings(config, (setting,))) == flat(config) | {name: value}
+
+
+def test_settings_are_applied_together(config: Config) -> None:
+    # Neither budget alone: only both changes make sense.
+    changed = with_settings(config, ("training.total_minutes=null", "training.total_images=5000"))
+    assert (changed.training.total_images, changed.training.total_minutes) == (5000, None)
+
+
+@pytest.mark.parametrize(
+    ("setting", "words"),
+    [
+        ("dropout=0.2", "--set dropout=0.2: write GROUP.NAME=VALUE"),
+        ("network.dropout", "--set network.dropout: write GROUP.NAME=VALUE"),
+        ("network=1", "--set network=1: write GROUP.NAME=VALUE"),
+        ("seed=1", "--set seed=1: write GROUP.NAME=VALUE"),
+        ("network.surprise=1", "write GROUP.NAME=VALUE"),
+        ("nothing.dropout=1", "write GROUP.NAME=VALUE"),
+        ("network.size.0=1", "write GROUP.NAME=VALUE"),
+        (".=1", "write GROUP.NAME=VALUE"),
+        ("", "write GROUP.NAME=VALUE"),
+        ("network.dropout=much", "network.dropout: "),
+        ("network.dropout=NaN", "network.dropout: nan is no finite number"),
+        ("network.dropout=", "network.dropout: "),
+        ("network.size=[31,31]", "size 31x31 does not fit"),
+        ("sampling.sampler=magic", "sampling.sampler: "),
+        ("training.total_images=5", "either --images or --minutes"),
+        ("data.channels=2", "2 channels are not to be had"),
+    ],
+)
+def test_a_setting_that_does_not_exist_or_fit_is_refused(setting: str, words: str, config: Config) -> None:
+    with pytest.raises(ValueError) as refused:
+        with_settings(config, (setting,))
+    assert words in str(refused.value)
+
+
+def test_differences_name_each_changed_setting_with_both_values(config: Config) -> None:
+    assert differences(config, config) == []
+    other = with_settings(replace(config, seed=8), ("network.channels=32", "network.multipliers=[1,1]"))
+    assert differences(config, other) == [
+        "seed 7 -> 8",
+        "network.channels 16 -> 32",
+        "network.multipliers [1, 2] -> [1, 1]",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"total_images": None, "total_minutes": None}, "either --images or --minutes"),
+        ({"total_images": 5, "total_minutes": 5.0}, "either --images or --minutes"),
+        ({"total_images": 0, "total_minutes": None}, "A budget of 0 is none"),
+        ({"total_minutes": -1.0}, r"A budget of -1\.0 is none"),
+        ({"batch": -3}, "A batch of -3 is none"),
+        ({"microbatch": 0}, "A microbatch of 0 is none"),
+    ],
+)
+def test_a_training_budget_or_batch_of_nothing_is_refused(settings: dict, words: str) -> None:
+    with pytest.raises(ValueError, match=words):
+        TrainingConfig(**settings)
+
+
+def test_sampling_takes_at_least_one_step() -> None:
+    assert SamplingConfig(steps=1).steps == 1
+    with pytest.raises(ValueError, match=r"^0 sampling steps are too few: take at least 1\.$"):
+        SamplingConfig(steps=0)

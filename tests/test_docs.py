@@ -1,0 +1,80 @@
+"""The commands that README and docs show are run, word by word, but with small budgets and pictures of ours."""
+
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+TOP = Path(__file__).parents[1]
+PAGES = [TOP / "README.md", *sorted((TOP / "docs").glob("*.md"))]
+
+SMALLER = {"--images": "256", "--minutes": "0.02", "--count": "4", "--steps": "3"}
+"""What is run in place of a shown budget; every other word is run as it stands."""
+
+TINY = ["--set", "network.channels=16", "network.groups=4"]
+"""Added to commands that train, so that the presets' networks do not take minutes."""
+
+OUTSIDE = (
+    "git ",
+    "cd ",
+    "make ",
+    "pip ",
+    "python3 -m venv",
+    ". ",
+    "source ",
+    "tensorboard ",
+    "UNDIFFUSE_DATA=",
+    ".venv/",
+)
+"""Commands for the reader's own shell, which are not ours to run inside a test."""
+
+
+def shown_commands(page: Path) -> list[str]:
+    blocks = re.findall(r"```bash\n(.*?)```", page.read_text(encoding="utf-8"), flags=re.DOTALL)
+    lines = [line.split(" #")[0].strip() for block in blocks for line in block.replace("\\\n", " ").splitlines()]
+    return [line for line in lines if line and not line.startswith(("#", *OUTSIDE))]
+
+
+def smaller(command: str) -> list[str]:
+    words = shlex.split(command)
+    for i, word in enumerate(words[:-1]):
+        words[i + 1] = SMALLER.get(word, words[i + 1])
+    programs = {
+        "undiffuse": [sys.executable, "-m", "undiffuse"],
+        "torchrun": [sys.executable, "-m", "torch.distributed.run"],
+        "python": [sys.executable],
+    }
+    assert words[0] in programs, f"{command}: teach this test how to run {words[0]}"
+    trains = "train" in words or "main.py" in words
+    return [*programs[words[0]], *words[1:], *(TINY if trains and "--set" not in words else [])]
+
+
+@pytest.fixture
+def readers_folder(tmp_path: Path) -> Path:
+    """What the reader is taken to have: a folder photos/ with two classes, and the project's scripts."""
+    for name, colour in (("roses", "red"), ("irises", "blue")):
+        folder = tmp_path / "photos" / name
+        folder.mkdir(parents=True)
+        for i in range(4):
+            Image.new("RGB", (40 + i, 36), colour).save(folder / f"{i}.jpg")
+    for script in ("main.py", "test.py"):
+        (tmp_path / script).write_bytes((TOP / script).read_bytes())
+    return tmp_path
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if shown_commands(page)], ids=lambda page: page.name)
+def test_the_commands_of_a_page_run_in_order(page: Path, readers_folder: Path) -> None:
+    for command in shown_commands(page):
+        done = subprocess.run(smaller(command), capture_output=True, text=True, timeout=300, cwd=readers_folder)
+        assert done.returncode == 0, f"{command}\n{done.stdout}\n{done.stderr}"
+
+
+@pytest.mark.parametrize("page", [*PAGES, TOP / "CONTRIBUTING.md"], ids=lambda page: page.name)
+def test_the_files_that_a_page_points_to_exist(page: Path) -> None:
+    targets = re.findall(r"\]\(([^)#:]+)\)", page.read_text(encoding="utf-8"))
+    missing = [target for target in targets if not (page.parent / target).exists()]
+    assert missing == []

@@ -1,0 +1,83 @@
+"""The average of the weights against its closed form."""
+
+import pytest
+import torch
+from torch import nn
+
+from undiffuse.training.ema import averaged_copy, update_average
+
+
+def weights(value: float) -> nn.Module:
+    """A network of one number."""
+    network = nn.Linear(1, 1, bias=False).double().requires_grad_(False)
+    nn.init.constant_(network.weight, value)
+    return network
+
+
+def distance_after(images: int, batch: int, halflife_images: float, already_seen: int = 0) -> float:
+    """How far the average still is from the weights, of the 1 that it began with, while the weights stay."""
+    network, average = weights(1.0), weights(0.0)
+    for seen in range(already_seen + batch, already_seen + images + batch, batch):
+        update_average(average, network, batch, seen, halflife_images)
+    return 1 - float(average.get_parameter("weight"))
+
+
+def test_after_one_half_life_the_distance_to_constant_weights_has_halved() -> None:
+    long_before = 10**9  # Past the warm-up.
+    assert distance_after(1000, 10, 1000, long_before) == pytest.approx(0.5, rel=1e-9)
+    assert distance_after(3000, 10, 1000, long_before) == pytest.approx(0.125, rel=1e-9)
+
+
+@pytest.mark.parametrize("batch", [1, 50, 1000])
+def test_the_half_life_is_the_same_for_every_batch_size(batch: int) -> None:
+    assert distance_after(1000, batch, 2000, already_seen=10**9) == pytest.approx(0.5**0.5, rel=1e-9)
+
+
+def test_the_average_of_moving_weights_is_the_exponentially_weighted_sum() -> None:
+    values, batch, halflife, seen = [3.0, -1.0, 0.5, 8.0], 30, 100.0, 10**6
+    average = weights(2.0)
+    for i, value in enumerate(values, 1):
+        update_average(average, weights(value), batch, seen + i * batch, halflife)
+    kept = 0.5 ** (batch / halflife)
+    expected = kept**4 * 2.0 + sum((1 - kept) * kept ** (3 - i) * value for i, value in enumerate(values))
+    assert float(average.get_parameter("weight")) == pytest.approx(expected, rel=1e-12)
+
+
+def test_while_young_the_half_life_is_a_twentieth_of_the_images_seen() -> None:
+    for seen in (100, 2000, 19_999):
+        assert distance_after(100, 100, 1000, already_seen=seen - 100) == pytest.approx(0.5 ** (100 / (0.05 * seen)))
+    # From 20 half-lives on it is what was asked for.
+    assert distance_after(100, 100, 1000, already_seen=19_900) == pytest.approx(0.5 ** (100 / 1000))
+
+
+def test_a_young_average_has_forgotten_the_initial_weights_whatever_the_batch_size() -> None:
+    # After n batches of a young average the initial weights' share is 0.5^(20 (1 + 1/2 + ... + 1/n)): at most 0.5^20.
+    for batch in (1, 64, 5000):
+        assert 0 <= distance_after(5000, batch, 500_000) < 1e-6
+
+
+def test_a_half_life_of_nothing_is_the_weights_themselves() -> None:
+    assert distance_after(1, 1, 0.0) == 0
+
+
+def test_the_averages_copy_is_apart_from_the_network_and_never_trained() -> None:
+    network = nn.Sequential(nn.Linear(2, 2), nn.Dropout(0.5))
+    average = averaged_copy(network)
+    assert not average.training
+    assert network.training
+    assert not any(parameter.requires_grad for parameter in average.parameters())
+    before = {name: tensor.clone() for name, tensor in average.state_dict().items()}
+    nn.init.zeros_(network.get_parameter("0.weight"))
+    assert all(torch.equal(tensor, before[name]) for name, tensor in average.state_dict().items())
+
+
+def test_updating_the_average_leaves_the_network_and_its_gradients_alone() -> None:
+    network = nn.Linear(3, 3)
+    average = averaged_copy(network)
+    network(torch.ones(1, 3)).sum().backward()
+    before = {name: (p.detach().clone(), p.grad) for name, p in network.named_parameters()}
+    update_average(average, network, 10, 10**6, 100.0)
+    for name, p in network.named_parameters():
+        assert torch.equal(p.detach(), before[name][0])
+        assert p.grad is before[name][1]
+        assert p.requires_grad

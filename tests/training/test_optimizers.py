@@ -1,0 +1,223 @@
+"""Muon against the singular value decomposition and its own steps by hand, and memory that survives a restart."""
+
+from collections.abc import Callable
+
+import pytest
+import safetensors.torch
+import torch
+from tensors import normal
+from torch import Tensor, nn
+from torch.optim import AdamW, Optimizer
+
+from undiffuse.config import OptimizerConfig
+from undiffuse.networks.unet import UNet, UNetConfig
+from undiffuse.training.optimizers import (
+    Muon,
+    build_optimizers,
+    learning_rate_factor,
+    load_optimizer_tensors,
+    optimizer_tensors,
+    orthogonalized,
+    set_learning_rate,
+)
+
+
+def by_singular_values(matrix: Tensor) -> Tensor:
+    """What five of Jordan et al.'s quintic steps do to a matrix: its singular vectors stay."""
+    U, S, Vh = torch.linalg.svd(matrix, full_matrices=False)
+    s = S / S.square().sum().sqrt()
+    for _ in range(5):
+        s = 3.4445 * s - 4.7750 * s**3 + 2.0315 * s**5
+    return U @ torch.diag(s) @ Vh
+
+
+@pytest.mark.parametrize("shape", [(12, 12), (12, 40), (40, 12), (1, 9)])
+def test_orthogonalizing_keeps_the_singular_vectors_and_levels_the_values(shape: tuple[int, int]) -> None:
+    matrices = torch.stack([normal(*shape, seed=seed) for seed in range(4)])
+    result = orthogonalized(matrices)
+    torch.testing.assert_close(result, torch.stack([by_singular_values(m) for m in matrices]), rtol=1e-6, atol=1e-6)
+
+
+def test_singular_values_above_two_thousandths_of_the_norm_end_within_0_68_and_1_21() -> None:
+    U, V = torch.linalg.qr(normal(64, 64)).Q, torch.linalg.qr(normal(64, 64, seed=1)).Q
+    S = torch.logspace(0, -2.5, 64, dtype=torch.float64)
+    S = S[S / S.norm() > 0.002]
+    U, V = U[:, : len(S)], V[:, : len(S)]
+    result = orthogonalized((U @ torch.diag(S) @ V.mT)[None])[0]
+    # The singular spaces are kept: in their bases the result is diagonal.
+    leveled = U.mT @ result @ V
+    torch.testing.assert_close(leveled, torch.diag(leveled.diag()), rtol=0, atol=1e-9)
+    assert leveled.diag().min() > 0.68
+    assert leveled.diag().max() < 1.21
+
+
+@pytest.mark.parametrize("scale", [1e-4, 1e6])
+def test_orthogonalizing_does_not_depend_on_the_gradients_size(scale: float) -> None:
+    matrix = normal(1, 8, 20)
+    torch.testing.assert_close(orthogonalized(scale * matrix), orthogonalized(matrix), rtol=1e-2, atol=0)
+
+
+def test_a_zero_gradient_gives_a_zero_update() -> None:
+    assert torch.equal(orthogonalized(torch.zeros(2, 3, 4)), torch.zeros(2, 3, 4))
+
+
+def test_matrices_in_a_batch_do_not_hear_each_other() -> None:
+    matrices = torch.stack([10.0**seed * normal(6, 15, seed=seed) for seed in range(3)])
+    alone = torch.cat([orthogonalized(matrix[None]) for matrix in matrices])
+    torch.testing.assert_close(orthogonalized(matrices), alone, rtol=1e-9, atol=1e-12)
+
+
+def test_muons_steps_are_momentum_looked_ahead_orthogonalized_and_scaled() -> None:
+    weight = nn.Parameter(normal(6, 15))
+    muon = Muon([weight], lr=0.02, momentum=0.95, weight_decay=0.1, dtype=torch.float64)
+    by_hand, momentum = weight.detach().clone(), torch.zeros(6, 15, dtype=torch.float64)
+    for seed in range(1, 4):
+        gradient = normal(6, 15, seed=seed)
+        weight.grad = gradient.clone()
+        muon.step()
+        momentum = 0.95 * momentum + 0.05 * gradient
+        update = by_singular_values(0.95 * momentum + 0.05 * gradient)
+        # Liu et al. 2025, Eq. 4: 0.2 sqrt(max(rows, columns)) gives the update the size of AdamW's.
+        by_hand = (1 - 0.02 * 0.1) * by_hand - 0.02 * 0.2 * 15**0.5 * update
+        torch.testing.assert_close(weight.detach(), by_hand, rtol=1e-6, atol=1e-6)
+        assert torch.equal(weight.grad, gradient), "the gradient is left as it was"
+
+
+@pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
+@pytest.mark.parametrize("shape", [(6, 5, 3, 3), (32, 3, 3, 3), (6, 5, 1, 1)])
+def test_a_convolution_moves_as_its_flattened_matrix(
+    shape: tuple[int, ...], memory_format: torch.memory_format
+) -> None:
+    start, gradients = normal(*shape), [normal(*shape, seed=seed) for seed in (1, 2)]
+    conv = nn.Parameter(start.clone(memory_format=memory_format))
+    matrix = nn.Parameter(start.flatten(1).clone())
+    for parameter in (conv, matrix):
+        muon = Muon([parameter], lr=0.02, dtype=torch.float64)
+        for gradient in gradients:
+            parameter.grad = gradient.reshape(parameter.shape).clone()
+            muon.step()
+    torch.testing.assert_close(conv.detach().flatten(1), matrix.detach(), rtol=1e-12, atol=1e-12)
+
+
+def test_parameters_of_one_muon_move_as_they_would_alone() -> None:
+    shapes = [(4, 9), (4, 9), (4, 1, 3, 3), (9, 4), (5, 5)]
+
+    def moved(group: list[int]) -> dict[int, Tensor]:
+        parameters = {i: nn.Parameter(normal(*shapes[i], seed=i)) for i in group}
+        muon = Muon(parameters.values(), lr=0.1, dtype=torch.float64)
+        for i, parameter in parameters.items():
+            parameter.grad = None if i == 4 else normal(*shapes[i], seed=10 + i)
+        muon.step()
+        return {i: parameter.detach() for i, parameter in parameters.items()}
+
+    together = moved([0, 1, 2, 3, 4])
+    assert torch.equal(together[4], normal(5, 5, seed=4)), "without a gradient a parameter stays"
+    for i, parameter in together.items():
+        torch.testing.assert_close(parameter, moved([i])[i], rtol=1e-12, atol=1e-12)
+
+
+@pytest.fixture
+def network(small_network: UNetConfig, random_unet: Callable[[UNetConfig], UNet]) -> UNet:
+    return random_unet(small_network).to(memory_format=torch.channels_last)
+
+
+@pytest.mark.parametrize("muon", [True, False])
+def test_every_parameter_is_in_exactly_one_optimizer(muon: bool, network: nn.Module) -> None:
+    network.get_parameter("embed.0.bias").requires_grad_(False)
+    optimizers = build_optimizers(network, OptimizerConfig(muon=muon), torch.float32)
+    held = [id(p) for optimizer in optimizers for group in optimizer.param_groups for p in group["params"]]
+    assert sorted(held) == sorted(id(p) for p in network.parameters() if p.requires_grad)
+    assert [type(optimizer) for optimizer in optimizers] == ([AdamW, Muon] if muon else [AdamW])
+
+
+def test_muon_has_the_hidden_matrices_and_adamw_vectors_pixels_and_labels(network: nn.Module) -> None:
+    adamw, muon = build_optimizers(network, OptimizerConfig(), torch.float32)
+    of_muon = {id(p) for p in muon.param_groups[0]["params"]}
+    for name, p in network.named_parameters():
+        edge = name.split(".")[0] in ("input", "output", "embed_label")
+        assert (id(p) in of_muon) == (p.ndim >= 2 and not edge), name
+    assert adamw.param_groups[0]["betas"] == OptimizerConfig().betas
+
+
+def steps(network: nn.Module, optimizers: list[Optimizer], numbers: range) -> None:
+    for number in numbers:
+        x = normal(4, 1, 8, 8, seed=number).float()
+        network.zero_grad()
+        network(x, torch.arange(4.0), torch.tensor([0, 1, 2, -1])).square().mean().backward()
+        for optimizer in optimizers:
+            optimizer.step()
+
+
+@pytest.mark.parametrize(
+    "config", [OptimizerConfig(weight_decay=0.01), OptimizerConfig(muon=False)], ids=["muon", "adamw"]
+)
+def test_optimizers_that_were_saved_and_loaded_go_on_to_the_last_bit(
+    config: OptimizerConfig, network: nn.Module, small_network: UNetConfig
+) -> None:
+    optimizers = build_optimizers(network, config, torch.float32)
+    steps(network, optimizers, range(3))
+    saved = [
+        safetensors.torch.save({name: tensor.detach().contiguous() for name, tensor in tensors.items()})
+        for tensors in (network.state_dict(), optimizer_tensors(optimizers))
+    ]
+    steps(network, optimizers, range(3, 6))
+
+    again = UNet(small_network).to(memory_format=torch.channels_last)
+    weights, memory = (safetensors.torch.load(content) for content in saved)
+    again.load_state_dict(weights)
+    optimizers_again = build_optimizers(again, config, torch.float32)
+    load_optimizer_tensors(optimizers_again, memory)
+    before, after = optimizer_tensors(optimizers), optimizer_tensors(optimizers_again)
+    assert {name: tensor.stride() for name, tensor in after.items()} == {n: t.stride() for n, t in before.items()}
+    steps(again, optimizers_again, range(3, 6))
+
+    for ours, expected in (
+        (again.state_dict(), network.state_dict()),
+        (optimizer_tensors(optimizers_again), optimizer_tensors(optimizers)),
+    ):
+        assert ours.keys() == expected.keys()
+        assert all(torch.equal(tensor, expected[name]) for name, tensor in ours.items())
+
+
+def test_both_optimizers_make_the_loss_fall(network: nn.Module) -> None:
+    optimizers = build_optimizers(network, OptimizerConfig(learning_rate=1e-3), torch.float32)
+    x, c_noise = normal(8, 1, 8, 8).float(), torch.arange(8.0)
+    losses = []
+    for _ in range(30):
+        network.zero_grad()
+        loss = (network(x, c_noise) - x).square().mean()
+        loss.backward()
+        losses.append(loss.item())
+        for optimizer in optimizers:
+            optimizer.step()
+    assert losses[-1] < 0.5 * losses[0]
+
+
+def test_the_learning_rate_rises_over_the_warmup_and_falls_over_the_last_share() -> None:
+    config = OptimizerConfig(warmup_images=1000, decay_share=0.25)
+    # (images seen, share of the budget spent) and the factor there.
+    expected = {
+        (0, 0.0): 0.001,
+        (249, 0.01): 0.25,
+        (999, 0.1): 1.0,
+        (1000, 0.1): 1.0,
+        (5000, 0.75): 1.0,
+        (8000, 0.875): 0.5,
+        (9000, 1.0): 0.0,
+        (9100, 1.01): 0.0,
+        (499, 0.875): 0.25,  # A budget shorter than the warm-up: both at once.
+    }
+    for (images, progress), factor in expected.items():
+        assert learning_rate_factor(images, progress, config) == pytest.approx(factor), (images, progress)
+
+
+def test_without_warmup_and_decay_the_learning_rate_stays() -> None:
+    config = OptimizerConfig(warmup_images=0, decay_share=0.0)
+    assert [learning_rate_factor(n, p, config) for n, p in ((0, 0.0), (10**9, 1.0), (10**9, 1.1))] == [1.0] * 3
+
+
+def test_the_learning_rate_is_set_in_every_group_of_every_optimizer() -> None:
+    first, second = AdamW([nn.Parameter(normal(2))]), Muon([nn.Parameter(normal(2, 2))])
+    first.add_param_group({"params": [nn.Parameter(normal(3))]})
+    set_learning_rate([first, second], 0.125)
+    assert [group["lr"] for o in (first, second) for group in o.param_groups] == [0.125] * 3
