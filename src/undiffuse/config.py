@@ -14,6 +14,9 @@ from undiffuse.diffusion.recipe import DiffusionConfig
 from undiffuse.names import Precision, SamplerName
 from undiffuse.networks.unet import UNetConfig
 
+VERSION = 1
+"""Of config.json: raised when older programs would misread it."""
+
 
 @dataclass(frozen=True)
 class OptimizerConfig:
@@ -113,7 +116,11 @@ class Config:
     optimizer: OptimizerConfig
     training: TrainingConfig
     sampling: SamplingConfig
-    version: int = 1
+    version: int = VERSION
+
+    def __post_init__(self):
+        if self.version != VERSION:
+            raise ValueError(f"config version {self.version} is not {VERSION}, the one that this undiffuse reads")
 
 
 _adapter = TypeAdapter(Config)

@@ -128,3 +128,17 @@ def test_other_and_hidden_files_are_no_pictures(name: str) -> None:
 def test_printable_shows_that_something_is_there() -> None:
     assert printable(os.fsdecode(b"a\xff\nb\x1b")) == "a��b�"
     assert printable("grüße 日本 [x].png") == "grüße 日本 [x].png"
+
+
+def test_a_split_alone_is_a_split() -> None:
+    paths = ["set/train/a/1.png", "set/train/b/1.png"]
+    assert classes(paths, "train") == classes(paths) == {paths[0]: "a", paths[1]: "b"}
+    assert read_names(paths, "auto", "here").split == "train"
+    with pytest.raises(ValueError, match="no split test: choose train or all"):
+        read_names(paths, "test", "here")
+
+
+def test_pictures_beside_splits_belong_to_none_and_it_is_said() -> None:
+    paths = ["cover.png", "train/a/1.png", "test/b/1.png"]
+    assert classes(paths, "all") == {paths[1]: "a", paths[2]: "b"}
+    assert "1 pictures in here lie beside" in read_names(paths, "all", "here").said[0]

@@ -1,6 +1,6 @@
 """What the paths of pictures mean: splits, class names, and which files are pictures at all."""
 
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 
@@ -54,42 +54,59 @@ def read_names(paths: Sequence[str], split: Split, where: str) -> Named:
     """Reads splits and classes from relative paths with forward slashes.
 
     Folders that everything lies in say nothing. If all folders of the next level are named like splits (train, val,
-    test), they are; otherwise the next level's folders are the classes. `auto` takes train where there are splits.
+    test), they are, and pictures beside them are left out; otherwise the next level's folders are the classes. `auto`
+    takes train where there is one.
 
     Raises:
         ValueError: the split that was asked for is not there.
     """
-    folders = _without_common([PurePosixPath(path).parts[:-1] for path in paths])
-    tops = {parts[0] if parts else "" for parts in folders}
-    has_splits = len(tops) > 1 and all(top.lower() in SPLIT_NAMES for top in tops)
-    said = []
-    if has_splits:
-        split_of = [SPLIT_NAMES[parts[0].lower()] for parts in folders]
-        present = sorted(set(split_of))
-        taken = split if split != "auto" else "train" if "train" in present else "all"
-        if split == "auto":
-            said.append(f"{where} is split in {', '.join(present)}: taking {taken} (--split all takes everything).")
-        chosen = [i for i, name in enumerate(split_of) if taken in (name, "all")]
-        folders = _without_common([parts[1:] for parts in folders])
-        if not chosen:
-            raise ValueError(f"{where} has no split {taken}: choose {', '.join(present)} or all.")
+    folders = _without_common([PurePosixPath(path).parts[:-1] for path in paths], stop_at=SPLIT_NAMES)
+    split_of = [SPLIT_NAMES.get(parts[0].lower()) if parts else "" for parts in folders]
+    present = sorted({name for name in split_of if name})
+    said: list[str] = []
+    if present and None not in split_of:
+        taken, chosen = _choose_split(split_of, present, split, where, said)
+        inside = [i for i, name in enumerate(split_of) if name]
+        below = _without_common([folders[i][1:] for i in inside])
+        class_of = {i: parts[0] if parts else UNSORTED for i, parts in zip(inside, below, strict=True)}
     else:
         if split not in ("auto", "all"):
             raise ValueError(f"{where} has no folders named train, val or test, so --split {split} is not to be had.")
         taken, chosen = "all", list(range(len(paths)))
-    names = [folders[i][0] if folders[i] else UNSORTED for i in chosen]
+        below = _without_common(folders)
+        class_of = {i: parts[0] if parts else UNSORTED for i, parts in enumerate(below)}
     # All folders of the source count, so that train and test agree on what label 3 means.
-    class_names = sorted({parts[0] if parts else UNSORTED for parts in folders})
+    class_names = sorted(set(class_of.values()))
     if len(class_names) < 2:
         return Named(taken, tuple(chosen), (NO_CLASS,) * len(chosen), (), tuple(said))
     index = {name: i for i, name in enumerate(class_names)}
-    labels = tuple(index[name] for name in names)
+    labels = tuple(index[class_of[i]] for i in chosen)
     return Named(taken, tuple(chosen), labels, tuple(map(printable, class_names)), tuple(said))
 
 
-def _without_common(folders: list[tuple[str, ...]]) -> list[tuple[str, ...]]:
+def _choose_split(
+    split_of: Sequence[str | None], present: Sequence[str], split: Split, where: str, said: list[str]
+) -> tuple[str, list[int]]:
+    """The split that is taken and the positions of its pictures."""
+    taken = split if split != "auto" else "train" if "train" in present else "all"
+    if taken not in (*present, "all"):
+        raise ValueError(f"{where} has no split {taken}: choose {', '.join(present)} or all.")
+    if split == "auto" and len(present) > 1:
+        said.append(f"{where} is split in {', '.join(present)}: taking {taken} (--split all takes everything).")
+    strays = sum(name == "" for name in split_of)
+    if strays:
+        said.append(f"{strays:,} pictures in {where} lie beside the folders of its splits and are left out.")
+    return taken, [i for i, name in enumerate(split_of) if name and taken in (name, "all")]
+
+
+def _without_common(folders: list[tuple[str, ...]], stop_at: Container[str] = ()) -> list[tuple[str, ...]]:
+    """The folders without the first ones, as far as all share them and none of those is in `stop_at`."""
     common = 0
-    while folders and all(len(parts) > common and parts[common] == folders[0][common] for parts in folders):
+    while (
+        folders
+        and all(len(parts) > common and parts[common] == folders[0][common] for parts in folders)
+        and folders[0][common].lower() not in stop_at
+    ):
         common += 1
     return [parts[common:] for parts in folders]
 
