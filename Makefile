@@ -2,6 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 INSTALLED := .venv/installed
+DEVELOPS := .venv/installed-dev
 
 .PHONY: help quickstart test lint docs-check clean
 
@@ -17,13 +18,13 @@ quickstart: $(INSTALLED)
 test: lint
 	$(BIN)/python -m pytest
 
-lint: $(INSTALLED)
+lint: $(DEVELOPS)
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/ty check src tests
 	$(BIN)/lint-imports
 
-docs-check: $(INSTALLED)
+docs-check: $(DEVELOPS)
 	$(BIN)/python -m pytest tests/test_docs.py
 
 clean:
@@ -32,5 +33,10 @@ clean:
 $(INSTALLED): pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "undiffuse needs Python 3.11 or newer: make PYTHON=python3.11")'
 	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --progress-bar off --editable ".[dev]"
+	@echo "Installing into .venv; on Linux torch brings several GB of GPU libraries, so this takes minutes."
+	$(BIN)/python -m pip install --quiet --editable .
+	@touch $@
+
+$(DEVELOPS): $(INSTALLED)
+	$(BIN)/python -m pip install --quiet --editable ".[dev]"
 	@touch $@

@@ -3,6 +3,7 @@
 python benchmarks/optimizers.py --data digits --images 20k
 """
 
+import time
 from dataclasses import replace
 
 import torch
@@ -39,8 +40,9 @@ def main(data: str = "digits", images: str = "20k", learning_rates: tuple[float,
         for rate in learning_rates:
             optimizer = replace(config.optimizer, muon=name == "Muon", learning_rate=rate)
             training = replace(config.training, total_images=total, total_minutes=None)
+            began = time.monotonic()
             loss = final_loss(replace(config, optimizer=optimizer, training=training), store, total)
-            print(f"{name:6} learning rate {rate:g}: loss {loss:.4f}", flush=True)
+            print(f"{name:6} learning rate {rate:g}: loss {loss:.4f} in {time.monotonic() - began:.0f} s", flush=True)
             best[name] = min(loss, best.get(name, loss))
     print(f"Muon's best loss is {1 - best['Muon'] / best['AdamW']:.1%} under AdamW's best after {total:,} images")
 

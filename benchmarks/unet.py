@@ -14,7 +14,7 @@ import tyro
 from diffusers import UNet2DModel
 from torch import Tensor, nn
 
-from undiffuse.device import autocast, choose_device, compute_dtype
+from undiffuse.device import autocast, choose_device, compute_dtype, synchronize
 from undiffuse.networks.unet import UNet, UNetConfig
 
 
@@ -32,19 +32,24 @@ def peer(dropout: float) -> UNet2DModel:
     )
 
 
-def main(batch: int = 8, repeats: int = 5, dropout: float = 0.1) -> None:
+def main(batch: int = 8, repeats: int = 5, dropout: float = 0.1, channels_last: bool = True) -> None:
     """Forward and backward of both, in the precision that training would choose here.
 
     Args:
         batch: Images a step.
         repeats: Turns; the median is shown.
         dropout: Ho et al.'s, or 0.
+        channels_last: Give the peer the faster memory format too.
     """
     device = choose_device()
     dtype = compute_dtype(device)
     ours = UNet(UNetConfig(dropout=dropout)).to(device).to(memory_format=torch.channels_last)
     theirs = peer(dropout).to(device)
+    if channels_last:
+        theirs = theirs.to(memory_format=torch.channels_last)
     x = torch.randn(batch, 3, 32, 32, device=device)
+    if channels_last:
+        x = x.to(memory_format=torch.channels_last)
     t = torch.rand(batch, device=device) * 1000
 
     def stepper(network: nn.Module, forward: Callable[[], Tensor]) -> Callable[[], float]:
@@ -53,8 +58,7 @@ def main(batch: int = 8, repeats: int = 5, dropout: float = 0.1) -> None:
             with autocast(device, dtype):
                 loss = forward().square().mean()
             loss.backward()
-            if device.type == "cuda":
-                torch.cuda.synchronize(device)
+            synchronize(device)
             network.zero_grad()
             return time.perf_counter() - began
 

@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from undiffuse import pictures
 from undiffuse.data.store import Store, open_store
 from undiffuse.device import choose_device
-from undiffuse.gallery import open_gallery
+from undiffuse.gallery import maker, open_gallery
 from undiffuse.randomness import ImageRandomness
 from undiffuse.runs import Run, open_run
 from undiffuse.sampling import Model, load_model, sample
@@ -25,9 +25,9 @@ INK, SOFT, BLUE = "#1c1e21", "#5f6670", "#2f6fde"
 
 def main() -> None:
     run = open_run(Path("runs/quickstart"))
-    model, images = load_model(run, choose_device(), "average", print)
-    made_by = {"run": run.name, "images": images}
-    gallery = open_gallery(run.folder / "samples" / f"quickstart-{images}", model, run.config.sampling, None, made_by)
+    model, checkpoint = load_model(run, choose_device(), "average", print)
+    folder = run.folder / "samples" / f"quickstart-{checkpoint.images}"
+    gallery = open_gallery(folder, model, run.config.sampling, None, maker(run, checkpoint, "average"))
     pictures.save_png(pictures.grid(gallery.pixels(range(64)), columns=8), HERE / "digits.png")
     how_it_works(run, model, open_store(run.config.data)).savefig(HERE / "how-it-works.png", dpi=110, facecolor="white")
 

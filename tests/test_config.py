@@ -109,17 +109,17 @@ def refusal(content: str | bytes) -> str:
         ("sampling/sampler", "magic", "sampling.sampler: "),
         ("diffusion/parametrization", "e p s", "diffusion.parametrization: "),
         ("training/total_images", 1000, "A budget is either --images or --minutes"),
-        ("training/batch", 0, "A batch of 0 is none"),
-        ("sampling/steps", -1, "-1 sampling steps are too few"),
+        ("training/batch", 0, "batch 0 is out of range"),
+        ("sampling/steps", -1, "steps -1 is out of range"),
         ("network/groups", 0, "groups 0 is too few"),
         ("network/heads", 10**40, "cannot be split"),
         ("network/size", [31, 31], "size 31x31 does not fit"),
         ("diffusion/chain_length", 10**40, "does not fit the linear schedule"),
         ("diffusion/sigma_min", 1e308, "are no range"),
-        ("optimizer/learning_rate", math.nan, "optimizer.learning_rate: nan is no finite number"),
-        ("optimizer/betas", [0.9, math.inf], "optimizer.betas: inf is no finite number"),
+        ("optimizer/learning_rate", math.nan, "learning_rate nan is out of range"),
+        ("optimizer/betas", [0.9, math.inf], "betas"),
         ("training/total_minutes", math.inf, "training.total_minutes: inf is no finite number"),
-        ("training/total_minutes", math.nan, "A budget of nan is none"),
+        ("training/total_minutes", math.nan, "budget nan is out of range"),
         ("seed", math.inf, "seed: "),
     ],
 )
@@ -194,7 +194,6 @@ def test_a_missing_file_stays_a_missing_file() -> None:
         ('sampling.sampler="ancestral"', "sampling.sampler", "ancestral"),
         ("sampling.guidance=3", "sampling.guidance", 3.0),
         ("optimizer.learning_rate=1e-4", "optimizer.learning_rate", 1e-4),
-        ("data.split=val", "data.split", "val"),
     ],
 )
 def test_a_setting_changes_what_it_names_and_nothing_else(setting: str, name: str, value: Any, config: Config) -> None:
@@ -220,12 +219,12 @@ def test_settings_are_applied_together(config: Config) -> None:
         (".=1", "write GROUP.NAME=VALUE"),
         ("", "write GROUP.NAME=VALUE"),
         ("network.dropout=much", "network.dropout: "),
-        ("network.dropout=NaN", "network.dropout: nan is no finite number"),
+        ("network.dropout=NaN", "dropout nan is out of range"),
         ("network.dropout=", "network.dropout: "),
-        ("network.size=[31,31]", "size 31x31 does not fit"),
+        ("network.size=[31,31]", "use --size instead"),
         ("sampling.sampler=magic", "sampling.sampler: "),
         ("training.total_images=5", "either --images or --minutes"),
-        ("data.channels=2", "2 channels are not to be had"),
+        ("data.channels=2", "use the options for data instead"),
     ],
 )
 def test_a_setting_that_does_not_exist_or_fit_is_refused(setting: str, words: str, config: Config) -> None:
@@ -235,13 +234,13 @@ def test_a_setting_that_does_not_exist_or_fit_is_refused(setting: str, words: st
 
 
 def test_differences_name_each_changed_setting_with_both_values(config: Config) -> None:
-    assert differences(config, config) == []
+    assert differences(config, config) == {}
     other = with_settings(replace(config, seed=8), ("network.channels=32", "network.multipliers=[1,1]"))
-    assert differences(config, other) == [
-        "seed 7 -> 8",
-        "network.channels 16 -> 32",
-        "network.multipliers [1, 2] -> [1, 1]",
-    ]
+    assert differences(config, other) == {
+        "seed": (7, 8),
+        "network.channels": (16, 32),
+        "network.multipliers": ([1, 2], [1, 1]),
+    }
 
 
 @pytest.mark.parametrize(
@@ -249,10 +248,10 @@ def test_differences_name_each_changed_setting_with_both_values(config: Config) 
     [
         ({"total_images": None, "total_minutes": None}, "either --images or --minutes"),
         ({"total_images": 5, "total_minutes": 5.0}, "either --images or --minutes"),
-        ({"total_images": 0, "total_minutes": None}, "A budget of 0 is none"),
-        ({"total_minutes": -1.0}, r"A budget of -1\.0 is none"),
-        ({"batch": -3}, "A batch of -3 is none"),
-        ({"microbatch": 0}, "A microbatch of 0 is none"),
+        ({"total_images": 0, "total_minutes": None}, "budget 0 is out of range"),
+        ({"total_minutes": -1.0}, r"budget -1\.0 is out of range"),
+        ({"batch": -3}, "batch -3 is out of range"),
+        ({"microbatch": 0}, "microbatch 0 is out of range"),
     ],
 )
 def test_a_training_budget_or_batch_of_nothing_is_refused(settings: dict, words: str) -> None:
@@ -262,5 +261,5 @@ def test_a_training_budget_or_batch_of_nothing_is_refused(settings: dict, words:
 
 def test_sampling_takes_at_least_one_step() -> None:
     assert SamplingConfig(steps=1).steps == 1
-    with pytest.raises(ValueError, match=r"^0 sampling steps are too few: take at least 1\.$"):
+    with pytest.raises(ValueError, match=r"^steps 0 is out of range: give at least 1\.$"):
         SamplingConfig(steps=0)

@@ -73,6 +73,11 @@ def test_the_commands_of_a_page_run_in_order(page: Path, readers_folder: Path) -
         assert done.returncode == 0, f"{command}\n{done.stdout}\n{done.stderr}"
 
 
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_no_figure_is_left_to_be_filled_in(page: Path) -> None:
+    assert re.findall(r"\b(?:QUICKSTART|CIFAR|TBD|\?\?\?)\b(?!-)", page.read_text(encoding="utf-8")) == []
+
+
 @pytest.mark.parametrize("page", [*PAGES, TOP / "CONTRIBUTING.md"], ids=lambda page: page.name)
 def test_the_files_that_a_page_points_to_exist(page: Path) -> None:
     targets = re.findall(r"\]\(([^)#:]+)\)", page.read_text(encoding="utf-8"))

@@ -6,6 +6,8 @@ import os
 import sys
 from collections.abc import Sequence
 
+from rich.console import Console
+
 from undiffuse import __version__
 from undiffuse.errors import Interrupted, WorkFailed
 from undiffuse.terminal import console, errors
@@ -41,16 +43,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
     try:
         _call(name, rest)
     except Interrupted as stopped:
-        if os.environ.get("RANK", "0") == "0":  # Under torchrun one of the processes speaks.
-            console.print(str(stopped))
+        _say(console, str(stopped))
     except KeyboardInterrupt:
-        errors.print("Stopped.")
+        _say(errors, "Stopped.")
         sys.exit(130)
     except WorkFailed as error:
-        errors.print(f"undiffuse {name}: {error}")
+        _say(errors, f"undiffuse {name}: {error}")
         sys.exit(1)
     except (ValueError, OSError) as error:
-        errors.print(f"undiffuse {name}: {_sentence(error)}")
+        _say(errors, f"undiffuse {name}: {_sentence(error)}")
         sys.exit(2)
 
 
@@ -70,6 +71,11 @@ def _overview() -> None:
     for name, (_, what) in COMMANDS.items():
         console.print(f"  undiffuse {name:<{width}}  {what}")
     console.print("\nEvery command explains itself: undiffuse train --help. --debug shows where an error came from.")
+
+
+def _say(where: Console, text: str) -> None:
+    if os.environ.get("RANK", "0") == "0":  # Under torchrun one of the processes speaks.
+        where.print(text)
 
 
 def _sentence(error: ValueError | OSError) -> str:

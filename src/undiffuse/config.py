@@ -11,11 +11,24 @@ from pydantic import TypeAdapter, ValidationError
 from undiffuse.data.augmentation import AugmentationConfig
 from undiffuse.data.store import DataConfig
 from undiffuse.diffusion.recipe import DiffusionConfig
-from undiffuse.names import Precision, SamplerName
+from undiffuse.names import Precision, SamplerName, VarianceName
 from undiffuse.networks.unet import UNetConfig
 
 VERSION = 1
 """Of config.json: raised when older programs would misread it."""
+
+
+FROM_PICTURES = {
+    "network.size": "--size",
+    "network.image_channels": "--channels",
+    "network.classes": "--unconditional",
+}
+"""Settings that follow from the pictures, and the options that choose them."""
+
+
+def _check(name: str, value: object, good: bool, range: str) -> None:
+    if not good:
+        raise ValueError(f"{name} {value} is out of range: give {range}.")
 
 
 @dataclass(frozen=True)
@@ -35,6 +48,14 @@ class OptimizerConfig:
     """It falls linearly to 0 over this last share of the budget; 0 keeps it."""
     max_gradient_norm: float = 1.0
     """Longer gradients are cut to this length."""
+
+    def __post_init__(self):
+        _check("learning_rate", self.learning_rate, self.learning_rate > 0, "more than 0")
+        _check("betas", self.betas, all(0 <= beta < 1 for beta in self.betas), "from 0 to below 1")
+        _check("weight_decay", self.weight_decay, self.weight_decay >= 0, "at least 0")
+        _check("warmup_images", self.warmup_images, self.warmup_images >= 0, "at least 0")
+        _check("decay_share", self.decay_share, 0 <= self.decay_share <= 1, "from 0 to 1")
+        _check("max_gradient_norm", self.max_gradient_norm, self.max_gradient_norm > 0, "more than 0")
 
 
 @dataclass(frozen=True)
@@ -62,9 +83,10 @@ class TrainingConfig:
         if (self.total_images is None) == (self.total_minutes is None):
             raise ValueError("A budget is either --images or --minutes: give one of them.")
         budget = self.total_images if self.total_minutes is None else self.total_minutes
-        for name, value in (("budget", budget), ("batch", self.batch), ("microbatch", self.microbatch)):
-            if value is None or not value > 0:
-                raise ValueError(f"A {name} of {value} is none: give more than 0.")
+        _check("budget", budget, budget is not None and budget > 0, "more than 0")
+        for name in ("batch", "microbatch", "ema_halflife_images", "log_batches"):
+            _check(name, getattr(self, name), getattr(self, name) > 0, "more than 0")
+        _check("label_dropout", self.label_dropout, 0 <= self.label_dropout <= 1, "from 0 to 1")
 
 
 @dataclass(frozen=True)
@@ -75,12 +97,13 @@ class SamplingConfig:
     steps: int = 18
     guidance: float = 1.0
     """1 follows the label as trained; more exaggerates it, at the cost of variety."""
+    variance: VarianceName = "small"
+    """Of an ancestral step: Ho et al.'s beta tilde (small) or beta (large)."""
     clip: bool = False
     """Hold each estimate of the clean picture in [-1, 1], as DDPM does."""
 
     def __post_init__(self):
-        if self.steps < 1:
-            raise ValueError(f"{self.steps} sampling steps are too few: take at least 1.")
+        _check("steps", self.steps, self.steps >= 1, "at least 1")
 
 
 @dataclass(frozen=True)
@@ -180,6 +203,8 @@ def with_settings(config: Config, settings: tuple[str, ...]) -> Config:
             owner = owner.get(group) if isinstance(owner, dict) else None
         if not equals or not groups or not isinstance(owner, dict) or name not in owner:
             raise ValueError(f"--set {setting}: write GROUP.NAME=VALUE with a name that --dry-run lists.")
+        if groups == ["data"] or path in FROM_PICTURES:
+            raise ValueError(f"--set {setting}: use {FROM_PICTURES.get(path, 'the options for data')} instead.")
         try:
             owner[name] = json.loads(text)
         except ValueError:
@@ -187,10 +212,10 @@ def with_settings(config: Config, settings: tuple[str, ...]) -> Config:
     return from_dict(values)
 
 
-def differences(old: Config, new: Config) -> list[str]:
-    """The settings that differ, each as "network.channels 64 -> 128"."""
+def differences(old: Config, new: Config) -> dict[str, tuple[Any, Any]]:
+    """The settings that differ by their dotted names, each with its value in the old and in the new config."""
     before, after = flat(old), flat(new)
-    return [f"{name} {before[name]} -> {after[name]}" for name in before if before[name] != after[name]]
+    return {name: (before[name], after[name]) for name in before if before[name] != after[name]}
 
 
 def flat(config: Config) -> dict[str, Any]:

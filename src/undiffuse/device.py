@@ -12,6 +12,7 @@ from undiffuse.names import Precision
 def choose_device(local_rank: int = 0) -> torch.device:
     """CUDA where there is one (the process's own), then Apple's MPS, then the CPU."""
     if torch.cuda.is_available():
+        torch.backends.cudnn.allow_tf32 = False  # fp32 means fp32; what may be coarser asks for bf16.
         return torch.device("cuda", local_rank % torch.cuda.device_count())
     if torch.backends.mps.is_available():
         return torch.device("mps")
@@ -26,7 +27,7 @@ def has_fast_bf16(device: torch.device) -> bool:
         if not hasattr(torch.cpu, "get_capabilities"):  # Before torch 2.10.
             return torch.cpu._is_avx512_bf16_supported()
         capabilities = torch.cpu.get_capabilities()
-        return any(capabilities.get(name, False) for name in ("avx512_bf16", "amx_bf16", "arm_bf16"))
+        return any(capabilities.get(name, False) for name in ("avx512_bf16", "amx_bf16", "bf16"))  # The last is ARM's.
     return False  # MPS: fp32 is safe everywhere.
 
 
@@ -48,6 +49,15 @@ def state_dtype(device: torch.device) -> torch.dtype:
     return torch.float32 if device.type == "mps" else torch.float64
 
 
+def synchronize(device: torch.device) -> None:
+    """Waits until the device has done all it was given."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    elif device.type == "mps":
+        torch.mps.synchronize()
+
+
 def loader_workers(device: torch.device) -> int:
-    """Processes that prepare batches: none where the CPU computes too, else what is there, up to eight."""
-    return min(8, (os.cpu_count() or 1) - 1) if device.type == "cuda" else 0
+    """Processes that prepare batches: none where the CPU computes too, else this process's part, up to eight."""
+    sharing = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    return min(8, (os.cpu_count() or 1) // sharing - 1) if device.type == "cuda" else 0

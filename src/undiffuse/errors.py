@@ -8,5 +8,8 @@ class WorkFailed(RuntimeError):
     """
 
 
-class Interrupted(Exception):
-    """The user asked to stop and nothing is lost; the command line exits with 0."""
+class Interrupted(BaseException):
+    """The user asked to stop and nothing is lost; the command line exits with 0.
+
+    No Exception: what skips bad pictures must not skip this.
+    """

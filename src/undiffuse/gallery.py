@@ -16,7 +16,9 @@ from torch import Tensor
 from undiffuse import pictures
 from undiffuse.config import SamplingConfig
 from undiffuse.data.pixels import to_pixels
+from undiffuse.errors import WorkFailed
 from undiffuse.files import write_atomically
+from undiffuse.runs import Checkpoint, Run
 from undiffuse.sampling import Model, labels_for, last, network_calls, sample, watched
 from undiffuse.terminal import Meter, duration
 
@@ -49,10 +51,21 @@ class Gallery:
         )
 
 
+def maker(run: Run, checkpoint: Checkpoint, weights: str) -> dict[str, Any]:
+    """What says for samples.json which model it was: another one of the same name has another digest."""
+    return {
+        "run": run.name,
+        "preset": run.config.preset,
+        "images": checkpoint.images,
+        "weights": weights,
+        "weights_sha256": checkpoint.digest(weights),
+    }
+
+
 def open_gallery(
     folder: Path, model: Model, how: SamplingConfig, label: int | None, made_by: dict[str, Any]
 ) -> Gallery:
-    """The gallery in `folder`, whose samples.json says what made it: `made_by`, `how` and `label`.
+    """The gallery in `folder`, whose samples.json says what made it: `made_by` (see `maker`), `how` and `label`.
 
     Raises:
         ValueError: the folder holds samples that were made in another way.
@@ -90,7 +103,10 @@ def fill(gallery: Gallery, seeds: Sequence[int], batch: int, say: Callable[[str]
             def show(step: int, start: int = start, size: int = len(portion)) -> None:
                 meter.reach(start * how.steps + step * size, f"{start:,}/{len(missing):,} pictures")
 
-            done = last(watched(sample(gallery.model, portion, _labels(gallery, portion), how), show))
+            try:
+                done = last(watched(sample(gallery.model, portion, _labels(gallery, portion), how), show))
+            except torch.OutOfMemoryError as error:
+                raise WorkFailed(f"Out of memory: --batch {max(1, len(portion) // 2)} needs less.") from error
             for seed, pixels in zip(portion, to_pixels(done.x), strict=True):
                 pictures.save_png(pictures.image(pixels), gallery.path(seed))
 

@@ -12,7 +12,11 @@ from undiffuse.networks.unet import UNetConfig
 
 
 def digits() -> Recipe:
-    """Handwritten digits, 16x16, by class, in minutes on a laptop."""
+    """Handwritten digits, 16x16, by class, in minutes on a laptop.
+
+    `undiffuse quickstart` on two AVX2 cores, fp32, seed 0: 32,000 images; with 500 samples and the report 2 min 58 s; a
+    support vector machine that reads 99.1% of held-out real digits reads 99.0% of the samples as asked.
+    """
     return Recipe(
         size=(16, 16),
         network=UNetConfig(
@@ -27,24 +31,27 @@ def digits() -> Recipe:
         ),
         diffusion=DiffusionConfig(sigma_data=0.7),
         optimizer=OptimizerConfig(learning_rate=4e-3),
-        training=TrainingConfig(total_images=40_000, total_minutes=None, ema_halflife_images=50_000, log_batches=1),
+        training=TrainingConfig(total_images=32_000, total_minutes=None, ema_halflife_images=50_000, log_batches=1),
         sampling=SamplingConfig(guidance=1.5),
     )
 
 
 def small() -> Recipe:
-    """Colour pictures up to 64x64 on a machine without a GPU: a patched U-Net, EDM's preconditioning, Muon, flips."""
+    """Your own colour pictures without a GPU: a slim U-Net, EDM's preconditioning, Muon, flips.
+
+    Chosen by the loss after 2.2 minutes on CIFAR-10 on two AVX2 cores: this shape 0.293; 48 channels, multipliers
+    (1, 2, 2) 0.439; 64 channels, two blocks and 2x2 patches 0.524. What it makes in ten minutes: docs/training.md.
+    """
     return Recipe(
         network=UNetConfig(
-            channels=64,
-            multipliers=(1, 2, 2),
-            blocks=2,
+            channels=32,
+            multipliers=(1, 2, 2, 2),
+            blocks=1,
             attention_resolutions=(8,),
             heads=2,
             groups=16,
             dropout=0.0,
             scale_shift_norm=True,
-            patch=2,
         ),
         augmentation=AugmentationConfig(flip=True),
         optimizer=OptimizerConfig(learning_rate=3e-3, warmup_images=2000),
@@ -74,7 +81,7 @@ def cifar10_ddpm() -> Recipe:
             label_dropout=0.0,
             log_batches=100,
         ),
-        sampling=SamplingConfig(sampler="ancestral", steps=1000, clip=True),
+        sampling=SamplingConfig(sampler="ancestral", steps=1000, variance="large", clip=True),
     )
 
 

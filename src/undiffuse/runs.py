@@ -42,6 +42,10 @@ class Checkpoint:
     def state(self) -> dict[str, Any]:
         return self._index["state"]
 
+    def digest(self, part: str) -> str:
+        """Of the part's file: the same for the same tensors only."""
+        return self._index["parts"][part]
+
     def tensors(self, part: str) -> dict[str, Tensor]:
         """The tensors of `part`.
 
@@ -104,7 +108,7 @@ class Run:
         return None
 
     def save(self, images: int, parts: Mapping[str, Tensors], state: dict[str, Any], keep: int) -> Checkpoint:
-        """Writes a checkpoint whole or not at all, then removes all but the newest `keep`.
+        """Writes a checkpoint whole or not at all, then removes all but the newest `keep`, at least one, up to it.
 
         Raises:
             NonFiniteError: a tensor holds an infinity or NaN; nothing is written.
@@ -126,8 +130,12 @@ class Run:
                 digests[part] = hashlib.sha256(content).hexdigest()
             index = {"images": images, "parts": digests, "state": state}
             (temporary / "checkpoint.json").write_text(json.dumps(index, indent=2), encoding="utf-8")
-        for old in self.checkpoints()[max(keep, 1) :]:
-            remove(old.folder)
+        there = self.checkpoints()
+        # What is newer was damaged when this run was resumed: it must not count for one of those that are kept.
+        abandoned = [checkpoint for checkpoint in there if checkpoint.images > images]
+        older = [checkpoint for checkpoint in there if checkpoint.images <= images][keep:]
+        for checkpoint in abandoned + older:
+            remove(checkpoint.folder)
         remove_unfinished(folder.parent)
         return Checkpoint(folder, images)
 

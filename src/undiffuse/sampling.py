@@ -16,7 +16,7 @@ from undiffuse.diffusion.recipe import DiffusionConfig
 from undiffuse.diffusion.samplers import Step
 from undiffuse.networks.unet import UNet
 from undiffuse.randomness import ImageRandomness
-from undiffuse.runs import Run
+from undiffuse.runs import Checkpoint, Run
 
 
 @dataclass(frozen=True)
@@ -43,8 +43,8 @@ def model_of(network: nn.Module, config: Config, device: torch.device) -> Model:
     )
 
 
-def load_model(run: Run, device: torch.device, weights: str, say: Callable[[str], object]) -> tuple[Model, int]:
-    """The run's model at its last good checkpoint, and how many images that had seen.
+def load_model(run: Run, device: torch.device, weights: str, say: Callable[[str], object]) -> tuple[Model, Checkpoint]:
+    """The run's model, and the last good checkpoint, which it was read from.
 
     `weights` is "average" for the moving average, "network" for the weights that are being trained.
 
@@ -57,7 +57,7 @@ def load_model(run: Run, device: torch.device, weights: str, say: Callable[[str]
     network = UNet(run.config.network)
     network.load_state_dict(checkpoint.tensors(weights))
     network = network.to(device).to(memory_format=torch.channels_last).eval().requires_grad_(False)
-    return model_of(network, run.config, device), checkpoint.images
+    return model_of(network, run.config, device), checkpoint
 
 
 def sample(model: Model, seeds: Sequence[int], labels: Sequence[int] | None, how: SamplingConfig) -> Iterator[Step]:
@@ -117,6 +117,16 @@ def find_label(class_names: tuple[str, ...], label: str) -> int:
     )
 
 
+def check_guidance(config: Config) -> None:
+    """Raises ValueError where the model never learned what is there without a label, which guidance compares with."""
+    if not config.class_names:
+        raise ValueError("--guidance has nothing to strengthen: this model was trained without classes.")
+    if config.training.label_dropout == 0:
+        raise ValueError(
+            "This model always saw the class in training (label_dropout 0): it has no guidance and no none."
+        )
+
+
 def network_calls(how: SamplingConfig, labelled: bool) -> int:
     """How often a picture goes through the network; guidance takes two calls where there is a label."""
     calls = 2 * how.steps - 1 if how.sampler == "heun" else how.steps
@@ -124,10 +134,11 @@ def network_calls(how: SamplingConfig, labelled: bool) -> int:
 
 
 def _sampler(how: SamplingConfig, noise: Callable[[], Tensor]) -> Callable[..., Iterator[Step]]:
+    variances = {"small": samplers.small_variance, "large": samplers.large_variance}
     choices = {
         "euler": samplers.euler,
         "heun": samplers.heun,
-        "ancestral": partial(samplers.ancestral, noise=noise),
+        "ancestral": partial(samplers.ancestral, noise=noise, variance=variances[how.variance]),
     }
     return choices[how.sampler]
 

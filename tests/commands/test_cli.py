@@ -45,6 +45,12 @@ def refused(capsys: pytest.CaptureFixture, *words: str) -> str:
         (["train", "--set", "network.depth=3"], "--set network.depth=3"),
         (["train", "--set", "network.channels=wide"], "network.channels"),
         (["train", "--set", "seed=3"], "--set seed=3"),
+        (["train", "--set", "network.classes=3"], "use --unconditional instead"),
+        (["train", "--set", "data.fit=pad"], "use the options for data instead"),
+        (["train", "--set", "optimizer.learning_rate=-1"], "learning_rate -1.0 is out of range"),
+        (["train", "--set", "network.dropout=1.5"], "dropout 1.5 is out of range"),
+        (["train", "--set", "training.log_batches=0"], "log_batches 0 is out of range"),
+        (["train", "--keep", "0"], "keep at least 1"),
         (["sample", "no-such-run"], "no run at"),
         (["sample"], "no run in"),
         (["sample", "x", "--count", "0"], "no run at"),
@@ -56,6 +62,16 @@ def test_a_wrong_command_is_answered_in_one_sentence(
     capsys: pytest.CaptureFixture, words: list[str], says: str
 ) -> None:
     assert says in refused(capsys, *words)
+
+
+def test_settings_that_fit_no_picture_are_refused_before_pictures_are_opened(
+    capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from undiffuse.data import store
+
+    monkeypatch.setattr(store, "open_source", lambda *asked: pytest.fail("pictures were opened"))
+    for words in (["--size", "17"], ["--batch", "0"], ["--minutes", "0"], ["--set", "network.depth=3"]):
+        refused(capsys, "train", *words)
 
 
 def test_a_folder_that_is_no_run_is_refused(capsys: pytest.CaptureFixture) -> None:

@@ -103,6 +103,29 @@ def test_what_the_model_does_not_have_is_refused(capsys: pytest.CaptureFixture, 
     assert says in capsys.readouterr().err
 
 
+def test_pictures_of_another_model_of_the_same_name_are_not_taken_for_its_own(
+    tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    for seed in ("0", "1"):
+        words = ["--size", "8", "--images", "128", "--seed", seed, "--out", str(tmp_path / seed / "twin"), *TINY[6:]]
+        main(["train", *words])
+    out = ["--count", "1", "--steps", "2", "--out", str(tmp_path / "out")]
+    main(["sample", str(tmp_path / "0" / "twin"), *out])
+    with pytest.raises(SystemExit):
+        main(["sample", str(tmp_path / "1" / "twin"), *out])
+    assert "made with weights_sha256" in capsys.readouterr().err
+
+
+def test_guidance_without_classes_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    run = str(tmp_path / "plain")
+    main(["train", "--size", "8", "--images", "128", "--unconditional", "--out", run, *TINY[6:]])
+    main(["sample", run, "--count", "1", "--steps", "2"])
+    with pytest.raises(SystemExit) as end:
+        main(["sample", run, "--guidance", "2"])
+    assert end.value.code == 2
+    assert "without classes" in capsys.readouterr().err
+
+
 def test_labels_and_guidance_change_the_picture(tmp_path: Path) -> None:
     for name, words in {
         "three": ["--label", "3"],

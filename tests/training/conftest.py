@@ -59,7 +59,7 @@ def run_training(store: Store, monkeypatch: pytest.MonkeyPatch) -> Callable[...,
     monkeypatch.setattr(session, "PREVIEWS", 0)
 
     def run(folder: Path, config: Config, habits: Habits | None = None, say: Callable = lambda _: None) -> bool:
-        begun: Run = begin_or_resume(folder, config, say)
+        begun: Run = begin_or_resume(folder, config)
         with StopRequest() as stop:
             return train_run(begun, store, habits or Habits(), ALONE, stop, say)
 

@@ -15,7 +15,7 @@ from undiffuse.config import Config, TrainingConfig
 from undiffuse.errors import WorkFailed
 from undiffuse.runs import NonFiniteError, Run, open_run
 from undiffuse.training import loop, session
-from undiffuse.training.session import Habits
+from undiffuse.training.session import Habits, begin_or_resume
 
 Train = Callable[..., bool]
 
@@ -112,6 +112,41 @@ def test_other_settings_are_refused_by_name_and_change_nothing(tiny: Config, run
     with pytest.raises(ValueError, match=r"seed 0 -> 1.*another --out"):
         run_training(Path("run"), replace(with_budget(tiny, 200), seed=1))
     assert Path("run/config.json").read_bytes() == before
+
+
+def test_a_run_without_a_checkpoint_may_begin_anew_with_other_settings(tiny: Config, run_training: Train) -> None:
+    begin_or_resume(Path("run"), tiny)
+    lower = replace(with_budget(tiny, 200), optimizer=replace(tiny.optimizer, learning_rate=1e-4))
+    assert run_training(Path("run"), lower)
+    assert open_run(Path("run")).config == lower
+
+
+def test_pictures_that_changed_are_named_and_the_run_is_left_alone(tiny: Config, run_training: Train) -> None:
+    run_training(Path("run"), with_budget(tiny, 200))
+    with pytest.raises(ValueError, match=r"pictures at digits are no longer those that .*run was trained on"):
+        begin_or_resume(Path("run"), replace(tiny, data_content="other"))
+
+
+def test_a_damaged_newer_checkpoint_never_crowds_out_a_good_one(tiny: Config, run_training: Train, monkeypatch) -> None:
+    run_training(Path("run"), with_budget(tiny, 900), Habits(checkpoint_images=300, keep=3))
+    run = open_run(Path("run"))
+    for newest in run.checkpoints()[:2]:
+        (newest.folder / "checkpoint.json").write_text("{")
+    nan_in_batches(monkeypatch, set(range(4, 100)))  # Goes on from 300 and comes to 600, but not to 900.
+    with pytest.raises(WorkFailed):
+        run_training(Path("run"), with_budget(tiny, 2000), Habits(checkpoint_images=200, keep=1))
+    (kept,) = run.checkpoints()
+    assert kept.fault() is None
+    assert kept.images == 1600
+
+
+def test_memory_that_runs_out_names_the_microbatch(tiny: Config, run_training: Train, monkeypatch) -> None:
+    def too_much(*arguments, **named):
+        raise torch.OutOfMemoryError("out of memory")
+
+    monkeypatch.setattr(loop, "denoising_loss", too_much)
+    with pytest.raises(WorkFailed, match=r"training.microbatch=64"):
+        run_training(Path("run"), tiny)
 
 
 def test_a_folder_with_other_files_is_not_taken_for_a_run(tiny: Config, run_training: Train) -> None:

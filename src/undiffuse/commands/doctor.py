@@ -16,6 +16,8 @@ EXTRAS = {"studio": ("gradio",), "hub": ("diffusers", "huggingface_hub")}
 
 def doctor() -> None:
     """Say what this machine has and what is missing: versions, device, speed of bf16, disk, extras."""
+    import torch
+
     from undiffuse.data.store import cache_folder
     from undiffuse.device import choose_device, compute_dtype, has_fast_bf16
 
@@ -24,10 +26,18 @@ def doctor() -> None:
         console.print(f"{package:<12} {importlib.metadata.version(package)}")
     device = choose_device()
     console.print(f"\ndevice      {_describe(device)}")
-    fp32, bf16 = _convolution_speed(device, "float32"), _convolution_speed(device, "bfloat16")
-    verdict = "used for training" if has_fast_bf16(device) else "not used: this hardware only emulates it"
+    if torch.version.cuda and not torch.cuda.is_available():
+        console.print(
+            "GPU         none that this CUDA build of torch can use; with one in the machine: check its driver"
+        )
+    fp32 = _convolution_speed(device, "float32")
     console.print(f"fp32        {fp32 / 1e9:,.0f} GFLOP/s in a convolution, forward and backward")
-    console.print(f"bf16        {bf16 / 1e9:,.0f} GFLOP/s, {bf16 / fp32:.1f} times fp32; {verdict}")
+    verdict = "used for training" if has_fast_bf16(device) else "not used: this hardware only emulates it"
+    try:
+        bf16 = _convolution_speed(device, "bfloat16")
+        console.print(f"bf16        {bf16 / 1e9:,.0f} GFLOP/s, {bf16 / fp32:.1f} times fp32; {verdict}")
+    except RuntimeError as error:
+        console.print(f"bf16        not to be had on this device ({str(error).splitlines()[0]})")
     console.print(f"training    in {str(compute_dtype(device)).removeprefix('torch.')}, weights in float32")
     for what, path in (("runs", Path("runs")), ("pictures", cache_folder())):
         console.print(f"disk        {_free(path) / 2**30:,.0f} GiB free for {what} in {path.absolute()}")
@@ -53,7 +63,9 @@ def _convolution_speed(device, dtype: str) -> float:
     import torch
     import torch.nn.functional as F
 
-    b, c, side = 16, 64, 16
+    from undiffuse.device import synchronize
+
+    b, c, side = (16, 64, 16) if device.type == "cpu" else (256, 256, 32)
     kind = getattr(torch, dtype)
     x = torch.randn(b, c, side, side, device=device, dtype=kind).to(memory_format=torch.channels_last).requires_grad_()
     weight = torch.randn(c, c, 3, 3, device=device, dtype=kind, requires_grad=True)
@@ -61,8 +73,7 @@ def _convolution_speed(device, dtype: str) -> float:
     for _ in range(4):
         began = time.perf_counter()
         F.conv2d(x, weight, padding=1).sum().backward()
-        if device.type == "cuda":
-            torch.cuda.synchronize(device)
+        synchronize(device)
         best = min(best, time.perf_counter() - began)
     return 3 * 2 * b * side**2 * 9 * c**2 / best
 

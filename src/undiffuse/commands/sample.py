@@ -52,19 +52,23 @@ def sample(
 
     from undiffuse import gallery as galleries
     from undiffuse.device import choose_device
+    from undiffuse.diffusion.denoiser import NO_LABEL
     from undiffuse.runs import open_run
-    from undiffuse.sampling import find_label, load_model
+    from undiffuse.sampling import check_guidance, find_label, load_model
 
     opened = open_run(folder)
     index = None if label is None else find_label(opened.config.class_names, label)
+    if guidance is not None or index == NO_LABEL:
+        check_guidance(opened.config)
     asked = {"sampler": sampler, "steps": steps, "guidance": guidance}
     how = replace(opened.config.sampling, **{name: value for name, value in asked.items() if value is not None})
     opened.config.diffusion.grid(how.steps)  # Fails for step counts that the model does not have.
-    model, images = load_model(opened, choose_device(), weights, console.print)
-    words = [how.sampler, str(how.steps), f"guidance-{how.guidance:g}", weights, str(images)]
+    model, checkpoint = load_model(opened, choose_device(), weights, console.print)
+    words = [how.sampler, str(how.steps), weights, str(checkpoint.images)]
+    words += [f"guidance-{how.guidance:g}"] if model.class_names else []
     words += [] if label is None else [f"label-{index}"]
     target = Path(out).expanduser() if out else opened.folder / "samples" / "-".join(words)
-    made_by = {"run": opened.name, "preset": opened.config.preset, "weights": weights, "images": images}
+    made_by = galleries.maker(opened, checkpoint, weights)
     gallery = galleries.open_gallery(target, model, how, index, made_by)
     console.print(f"Pictures go to {target.absolute()}")
     seeds = range(seed, seed + count)

@@ -73,6 +73,8 @@ def train(
     sides = values.size(size) if size else None
     total_images = values.count(images, "--images") if images else None
     between = values.count(checkpoint_images, "--checkpoint-images") if checkpoint_images else None
+    if keep < 1:
+        raise ValueError(f"--keep {keep} keeps nothing: keep at least 1 checkpoint.")
     name = values.preset(preset, data)
     check_data(data)
     if images and minutes is not None:
@@ -81,7 +83,6 @@ def train(
     from undiffuse.data.store import DataConfig
     from undiffuse.presets import RECIPES
     from undiffuse.training.processes import joined
-    from undiffuse.training.session import Habits
     from undiffuse.training.signals import StopRequest
 
     where = data if data in DATASETS else str(Path(data).expanduser().absolute())
@@ -96,29 +97,49 @@ def train(
     budget = {"total_images": total_images, "total_minutes": minutes} if total_images or minutes is not None else {}
     training = {**budget, "precision": precision} | ({"batch": batch} if batch is not None else {})
 
+    def configured(store: "Store") -> "Config":
+        return _configured(name, store, asked, seed, unconditional, training, settings)
+
     with StopRequest() as stop, joined() as processes:
         say = console.print if processes.is_main else _silent
+        # Settings that fit no pictures at all are found before hours of decoding.
+        planned = configured(_pictures_to_come(asked, RECIPES[name]().network.size))
+        if planned.training.batch % processes.world:
+            raise ValueError(f"A batch of {planned.training.batch} cannot be split over {processes.world} processes.")
         store = _open_store(asked, strict, processes, say)
-        config = _configured(name, store, asked, seed, unconditional, training, settings)
+        config = configured(store)
         folder = Path(out) if out else Path("runs") / _run_name(store, name)
-        if processes.world > 1 and config.training.batch % processes.world:
-            raise ValueError(f"A batch of {config.training.batch} cannot be split over {processes.world} processes.")
         _summary(folder, store, config, processes, say)
         if dry_run:
             _estimate(config, processes, say)
             return
+
+        from undiffuse.training.session import Habits
+
         _train(folder, config, store, Habits(keep, between, compile), processes, stop, say)
+
+
+def _pictures_to_come(asked: "DataConfig", size: tuple[int, int]) -> "Store":
+    """What is known of the pictures before they are opened; `size` stands for one that they will decide."""
+    from undiffuse.data.store import Store
+
+    return Store(
+        folder=Path(),
+        name="",
+        split="all",
+        content="",
+        total_pictures=0,
+        size=asked.size or size,
+        channels=asked.channels or 3,
+        class_names=(),
+        skipped=(),
+    )
 
 
 def _open_store(asked: "DataConfig", strict: bool, processes: "Processes", say: "Say") -> "Store":
     from undiffuse.data.store import open_store
 
-    if processes.is_main:
-        store = open_store(asked, strict, say)
-        processes.wait()
-        return store
-    processes.wait()  # The main process decodes; the others find it done.
-    return open_store(asked, strict, say)
+    return processes.after_main(lambda: open_store(asked, strict, say))
 
 
 def _configured(
@@ -158,11 +179,11 @@ def _estimate(config: "Config", processes: "Processes", say: "Say") -> None:
 
     for name, value in flat(config).items():
         say(f"  {name} = {value}")
-    cost = estimate(config, processes.device)
+    cost = estimate(config, processes.device, processes.world)
     say(f"network  {cost.parameters:,} parameters")
     total, growing = cost.memory_bytes / 2**20, cost.activation_bytes / 2**20
     say(f"memory   about {total:,.0f} MiB a process, of which {growing:,.0f} MiB grow with the microbatch")
-    speed = processes.world / cost.seconds_per_image
+    speed = 1 / cost.seconds_per_image
     if config.training.total_images:
         say(f"time     about {duration(config.training.total_images / speed)} at {speed:,.0f} images/s")
     else:
@@ -185,12 +206,7 @@ def _train(
     from undiffuse.runs import open_run
     from undiffuse.training.session import begin_or_resume, train_run
 
-    if processes.is_main:
-        run = begin_or_resume(folder, config, say)
-        processes.wait()
-    else:
-        processes.wait()
-        run = open_run(folder)
+    run = processes.after_main(lambda: begin_or_resume(folder, config) if processes.is_main else open_run(folder))
     if not train_run(run, store, habits, processes, stop, say):
         raise Interrupted(f"Saved; the same command goes on from here: {run.folder.absolute()}")
     say(f"Done: {run.folder.absolute()}")

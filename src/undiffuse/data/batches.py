@@ -1,5 +1,6 @@
 """Training's endless stream of images, a function of the seed alone, so that it can be taken up anywhere."""
 
+import signal
 from collections.abc import Iterator
 from functools import lru_cache
 from typing import NamedTuple
@@ -25,12 +26,6 @@ class Batch(NamedTuple):
     """Uniform in [0, 1): the quantile at which the noise level is drawn."""
     eps: Float[Tensor, "b c h w"]
     """Unit normal noise."""
-
-    def to(self, device: torch.device) -> "Batch":
-        # float64 stays where it can be had: MPS has none.
-        u = self.u.float() if device.type == "mps" else self.u
-        moved = (tensor.to(device, non_blocking=True) for tensor in (self.x0, self.label, u, self.eps))
-        return Batch(*moved)
 
 
 class ImageStream(Dataset):
@@ -76,6 +71,7 @@ def batches(
         batch_sampler=_Portions(first_image, batch, rank, world),
         collate_fn=_as_is,  # ty: ignore[invalid-argument-type]
         num_workers=workers,
+        worker_init_fn=_deaf,
         pin_memory=pin_memory,
         persistent_workers=workers > 0,
         generator=torch.Generator(),  # Else it draws from the global one.
@@ -85,6 +81,12 @@ def batches(
 
 def _as_is(batch: Batch) -> Batch:
     return batch
+
+
+def _deaf(worker: int) -> None:
+    """A signal to the whole group is for the training process: it must find its workers alive to save in peace."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
 
 
 @lru_cache(maxsize=4)

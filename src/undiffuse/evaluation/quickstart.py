@@ -28,9 +28,9 @@ def write_report(
     seeds: Sequence[int],
     grid: Path,
     strip: Path,
-    seconds: float,
+    seconds: float | None,
 ) -> Reading:
-    """Reads the samples of `seeds` and writes the page; `seconds` is how long everything took."""
+    """Reads the samples of `seeds` and writes the page; `seconds` is how long everything took, if it is known."""
     asked = labels_for(gallery.model, seeds, gallery.label)
     assert asked is not None, "the quickstart's model has classes"
     samples = gallery.pixels(seeds).permute(0, 2, 3, 1).numpy()
@@ -46,7 +46,7 @@ def write_report(
             ("held-out real digits read right", f"{reading.held_out_accuracy:.1%}"),
             ("images seen in training", f"{lines[-1]['images']:,}"),
             ("training", duration(lines[-1]["seconds"])),
-            ("everything", duration(seconds)),
+            *([("with sampling and this page", duration(seconds))] if seconds is not None else []),
         ],
         sections=[
             page.Section(

@@ -56,6 +56,8 @@ class UNetConfig:
             raise ValueError(f"multipliers {self.multipliers} are none: give each level one of at least 1.")
         if self.classes < 0:
             raise ValueError(f"classes {self.classes} is negative: 0 trains without labels.")
+        if not 0 <= self.dropout < 1:
+            raise ValueError(f"dropout {self.dropout} is out of range: give from 0 to below 1.")
         if self.channels % 2:
             raise ValueError(f"channels {self.channels} is odd: the noise embedding takes them in pairs.")
         stride = self.patch * 2 ** (len(self.multipliers) - 1)
@@ -161,4 +163,4 @@ class UNet(nn.Module):
             return embedding
         if label is None:
             label = torch.full(c_noise.shape, -1, device=c_noise.device)
-        return embedding + self.embed_label(label % (self.config.classes + 1))  # -1 is the last row.
+        return embedding + self.embed_label(torch.where(label < 0, self.config.classes, label))

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from undiffuse.config import Config
-from undiffuse.device import autocast, compute_dtype
+from undiffuse.device import autocast, compute_dtype, state_dtype, synchronize
 from undiffuse.diffusion.denoiser import denoising_loss
 from undiffuse.training.ema import update_average
 from undiffuse.training.optimizers import optimizer_tensors
@@ -26,14 +26,17 @@ class Estimate:
     seconds_per_image: float
 
 
-def estimate(config: Config, device: torch.device) -> Estimate:
-    """Two training steps on noise: the first to warm up, the second to measure."""
+def estimate(config: Config, device: torch.device, world: int = 1) -> Estimate:
+    """Two training steps on noise: the first to warm up, the second to measure. `world` processes share each batch."""
     state = new_state(config, device)
-    images = min(MEASURED_IMAGES, config.training.microbatch, config.training.batch)
+    images = min(config.training.microbatch, config.training.batch)
+    if device.type == "cpu":  # Elsewhere a small batch would measure how fast kernels are launched.
+        images = min(MEASURED_IMAGES, images)
     shape = images, config.network.image_channels, *config.network.size
     x0, eps = torch.rand(shape, device=device) * 2 - 1, torch.randn(shape, device=device)
     label = torch.zeros(images, dtype=torch.long, device=device)
-    sigma = config.diffusion.sigma_draw()(torch.linspace(0.1, 0.9, images, device=device))
+    sigma = config.diffusion.sigma_draw()(torch.linspace(0.1, 0.9, images, dtype=torch.float64))
+    sigma = sigma.to(device, state_dtype(device))
     remembered: dict[int, int] = {}
 
     def remember(tensor: Tensor) -> Tensor:
@@ -64,11 +67,10 @@ def estimate(config: Config, device: torch.device) -> Estimate:
         parameters=sum(p.numel() for p in state.network.parameters()),
         memory_bytes=3 * weights + optimizer_bytes + activation_bytes,  # The weights, their average, their gradients.
         activation_bytes=activation_bytes,
-        seconds_per_image=seconds_step / images + seconds_update / config.training.batch,
+        seconds_per_image=(seconds_step / images + seconds_update * world / config.training.batch) / world,
     )
 
 
 def _now(device: torch.device) -> float:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
+    synchronize(device)
     return time.monotonic()

@@ -27,7 +27,7 @@ class Journal:
         kept = [json.dumps(line) + "\n" for line in run.log_lines() if line["images"] <= images]
         write_atomically(run.log, "".join(kept))
         self.file = open(run.log, "a", encoding="utf-8")  # noqa: SIM115
-        self.curves = SummaryWriter(str(run.folder / "tensorboard"), purge_step=images)
+        self.curves = SummaryWriter(str(run.folder / "tensorboard"), purge_step=images + 1)
 
     def add(self, report: StepReport, state: TrainingState) -> None:
         pending = self.pending

@@ -15,7 +15,7 @@ from torch.optim import Optimizer
 
 from undiffuse.config import Config
 from undiffuse.data.batches import Batch
-from undiffuse.device import autocast
+from undiffuse.device import autocast, state_dtype
 from undiffuse.diffusion.denoiser import denoising_loss
 from undiffuse.randomness import derived_seed
 from undiffuse.training.ema import update_average
@@ -63,9 +63,9 @@ def train(
     parametrization, draw = config.diffusion.coefficients(), config.diffusion.sigma_draw()
     weights = list(state.network.parameters())
 
-    def loss_of(part: Batch) -> Tensor:
+    def loss_of(x0: Tensor, eps: Tensor, sigma: Tensor, label: Tensor) -> Tensor:
         with autocast(processes.device, dtype):
-            return denoising_loss(network, parametrization, part.x0, part.eps, draw(part.u), part.label).mean()
+            return denoising_loss(network, parametrization, x0, eps, sigma, label).mean()
 
     for batch in batches:
         # Dropout must not depend on what was drawn before a restart.
@@ -75,12 +75,13 @@ def train(
         )
         set_learning_rate(state.optimizers, learning_rate)
 
+        sigma = draw(batch.u)
         loss = 0.0
-        parts = _parts(batch.to(processes.device), config.training.microbatch)
+        parts = _parts((batch.x0, batch.eps, sigma, batch.label), config.training.microbatch, processes.device)
         for i, part in enumerate(parts):
-            share = len(part.x0) / len(batch.x0)
+            share = len(part[0]) / len(batch.x0)
             with processes.averaging(network, on=i == len(parts) - 1):
-                part_loss = loss_of(part) * share
+                part_loss = loss_of(*part) * share
                 part_loss.backward()
             loss += part_loss.item()
         loss = processes.mean(loss)
@@ -100,5 +101,11 @@ def train(
         yield StepReport(loss, gradient_norm, learning_rate, not finite)
 
 
-def _parts(batch: Batch, size: int) -> list[Batch]:
-    return [Batch(*parts) for parts in zip(*(tensor.split(size) for tensor in batch), strict=True)]
+def _parts(batch: tuple[Tensor, ...], size: int, device: torch.device) -> list[tuple[Tensor, ...]]:
+    """The batch on the device, in parts of at most `size` images."""
+
+    def moved(tensor: Tensor) -> Tensor:
+        dtype = state_dtype(device) if tensor.dtype == torch.float64 else tensor.dtype
+        return tensor.to(device, dtype, non_blocking=True)
+
+    return list(zip(*(moved(tensor).split(size) for tensor in batch), strict=True))

@@ -46,8 +46,9 @@ class Muon(Optimizer):
         beta = group["momentum"]
         updates = []
         for p in params:
-            momentum = self.state[p].setdefault("momentum", torch.zeros_like(p))
-            gradient = p.grad
+            if "momentum" not in self.state[p]:
+                self.state[p]["momentum"] = torch.zeros_like(p)
+            momentum, gradient = self.state[p]["momentum"], p.grad
             assert gradient is not None
             momentum.lerp_(gradient, 1 - beta)
             updates.append(gradient.lerp(momentum, beta).reshape(shape))  # Nesterov's look ahead.

@@ -1,9 +1,11 @@
 """One process or many under torchrun: who am I, and what do we agree on."""
 
 import os
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
+from datetime import timedelta
+from typing import TypeVar
 
 import torch
 import torch.distributed as dist
@@ -11,6 +13,8 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from undiffuse.device import choose_device
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -53,6 +57,20 @@ class Processes:
         """Rank 0's value, on which all then agree."""
         return self.sum(value if self.is_main else 0.0)[0]
 
+    def after_main(self, work: Callable[[], T]) -> T:
+        """What `work` returns, done by the main process first. Where it fails there, the others end without a word."""
+        if not self.is_main:
+            if self.sum(0.0)[0]:
+                raise SystemExit(1)
+            return work()
+        try:
+            result = work()
+        except BaseException:
+            self.sum(1.0)
+            raise
+        self.sum(0.0)
+        return result
+
     def wait(self) -> None:
         """Returns when all processes have come here."""
         if self.world > 1:
@@ -69,7 +87,8 @@ def joined() -> Generator[Processes, None, None]:
         return
     if device.type == "cuda":
         torch.cuda.set_device(device)
-    dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
+    # The others wait while one process downloads and decodes: that may take hours.
+    dist.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=timedelta(days=1))
     try:
         yield Processes(rank, world, device)
     finally:

@@ -3,13 +3,13 @@
 import time
 from collections.abc import Callable, Generator, Iterator
 from contextlib import closing, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 
 import torch
 from filelock import FileLock, Timeout
 
-from undiffuse.config import Config, TrainingConfig, differences, to_json
+from undiffuse.config import Config, SamplingConfig, TrainingConfig, differences, to_json
 from undiffuse.data.batches import Batch, ImageStream, batches
 from undiffuse.data.store import Store
 from undiffuse.device import compute_dtype, loader_workers
@@ -29,18 +29,22 @@ from undiffuse.training.processes import Processes
 from undiffuse.training.signals import StopRequest
 
 MOST_SKIPPED_IN_A_ROW = 10
+NOT_FINITE = (
+    f"the loss or its gradient was not finite {MOST_SKIPPED_IN_A_ROW} batches in a row; begin anew with a lower "
+    "--set optimizer.learning_rate, or --precision fp32"
+)
 CHECKPOINT_SECONDS = 300
 PREVIEWS = 5
 """Previews over the whole budget, evenly spread."""
 
-MAY_CHANGE = (
-    "data.data ",
-    "data.data_root ",
-    "training.total_images ",
-    "training.total_minutes ",
-    "training.microbatch ",
-    "sampling.",
-)
+MAY_CHANGE = {
+    "data.data",
+    "data.data_root",
+    "training.total_images",
+    "training.total_minutes",
+    "training.microbatch",
+    *(f"sampling.{field.name}" for field in fields(SamplingConfig)),
+}
 """Settings that may differ when a run is resumed: the budget may grow, and the same pictures may have moved."""
 
 Say = Callable[[str], object]
@@ -58,8 +62,8 @@ class Habits:
     """torch.compile the network for training."""
 
 
-def begin_or_resume(folder: Path, config: Config, say: Say) -> Run:
-    """The run in `folder`, made if there is none.
+def begin_or_resume(folder: Path, config: Config) -> Run:
+    """The run in `folder`, made if there is none, or none that has come to a checkpoint.
 
     Raises:
         ValueError: the run there has other settings, or something else is there.
@@ -67,12 +71,18 @@ def begin_or_resume(folder: Path, config: Config, say: Say) -> Run:
     if not is_run(folder):
         return create_run(folder, config)
     run = open_run(folder)
-    changed = [d for d in differences(run.config, config) if not d.startswith(MAY_CHANGE)]
-    if changed:
+    changed = {name: values for name, values in differences(run.config, config).items() if name not in MAY_CHANGE}
+    if run.checkpoints() and "data_content" in changed:
+        raise ValueError(
+            f"The pictures at {config.data.data} are no longer those that {folder.absolute()} was trained on: bring "
+            "them back to resume it, or give another --out to begin anew."
+        )
+    if run.checkpoints() and changed:
+        name, (before, after) = next(iter(changed.items()))
         more = f" and {len(changed) - 1} more" if len(changed) > 1 else ""
         raise ValueError(
-            f"{folder.absolute()} holds a run with other settings ({changed[0]}{more}): give the same to resume it, or "
-            "another --out to begin anew."
+            f"{folder.absolute()} holds a run with other settings ({name} {before} -> {after}{more}): give the same to "
+            "resume it, or another --out to begin anew."
         )
     if config != run.config:
         write_atomically(folder / "config.json", to_json(config))
@@ -115,6 +125,10 @@ def train_run(run: Run, store: Store, habits: Habits, processes: Processes, stop
             return _lead(steps, run, state, journal, budget, already, habits, processes, stop)
     except (NonFiniteError, OSError) as error:
         raise _failure(run, state, str(error)) from error
+    except torch.OutOfMemoryError as error:
+        half = max(1, config.training.microbatch // 2)
+        reason = f"out of memory; --set training.microbatch={half} needs less and trains the same"
+        raise _failure(run, state, reason) from error
 
 
 @contextmanager
@@ -122,7 +136,8 @@ def _alone_in(run: Run) -> Generator[None, None, None]:
     """Keeps a second command out of the run folder, and clears up what a killed one left half-written."""
     try:
         with FileLock(run.folder / ".training.lock", timeout=0):
-            remove_unfinished(run.folder)
+            for folder in (run.folder, run.folder / "checkpoints", run.folder / "previews"):
+                remove_unfinished(folder)
             yield
     except Timeout as error:
         raise ValueError(f"{run.folder.absolute()} is being trained by another process: wait, or stop it.") from error
@@ -174,7 +189,8 @@ def _follow(
 ) -> bool:
     """What the processes beside the main one do: the same steps, and the same agreements in the same order."""
     for _ in steps:
-        _check(state, None)
+        if state.skipped_in_a_row >= MOST_SKIPPED_IN_A_ROW:
+            raise SystemExit(1)  # The main process says why.
         spent, asked = budget.spent() >= 1, processes.sum(stop.requested)[0] > 0
         if spent or asked:
             processes.wait()
@@ -199,7 +215,8 @@ def _lead(
     with Meter("training", 1.0) as meter:
         for report in steps:
             journal.add(report, state)
-            _check(state, run)
+            if state.skipped_in_a_row >= MOST_SKIPPED_IN_A_ROW:
+                raise _failure(run, state, NOT_FINITE)
             progress, asked = budget.spent(), processes.sum(stop.requested)[0] > 0
             now = time.monotonic()
             speed = (state.images - began_images) / (now - began)
@@ -241,13 +258,7 @@ def _save(run: Run, state: TrainingState, journal: Journal, keep: int) -> None:
     )
 
 
-def _check(state: TrainingState, run: Run | None) -> None:
-    if state.skipped_in_a_row >= MOST_SKIPPED_IN_A_ROW:
-        reason = f"the loss or its gradient was not finite {MOST_SKIPPED_IN_A_ROW} batches in a row"
-        raise _failure(run, state, reason)
-
-
-def _failure(run: Run | None, state: TrainingState, reason: str) -> WorkFailed:
-    good = run.last_good(lambda _: None) if run is not None else None
+def _failure(run: Run, state: TrainingState, reason: str) -> WorkFailed:
+    good = run.last_good(lambda _: None)
     kept = f"the last good checkpoint is {good.folder.absolute()}" if good else "there is no checkpoint yet"
     return WorkFailed(f"Training stopped after {state.images:,} images: {reason}; {kept}.")

@@ -1,5 +1,6 @@
 """SIGINT (Ctrl-C) and SIGTERM as a wish to stop after the current step, with everything saved."""
 
+import os
 import signal
 from types import FrameType
 
@@ -32,7 +33,8 @@ class StopRequest:
         name = signal.Signals(number).name
         if not self.saves_itself:
             raise Interrupted(f"{name}: stopped before the first step; there is nothing to save.")
-        errors.print(f"{name}: stopping after this step. (Once more to stop at once, back to the last checkpoint.)")
+        if os.environ.get("RANK", "0") == "0":  # Under torchrun one of the processes speaks.
+            errors.print(f"{name}: stopping after this step. (Once more to stop at once, back to the last checkpoint.)")
 
     def _restore(self) -> None:
         for number, usual in self._usual.items():

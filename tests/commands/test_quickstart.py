@@ -1,0 +1,52 @@
+"""undiffuse quickstart, and the reader whose figure stands in its report."""
+
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from undiffuse.cli import main
+from undiffuse.data.store import DataConfig, open_store
+from undiffuse.evaluation.reader import read_samples
+
+
+def figures(report: str) -> dict[str, str]:
+    return dict(re.findall(r"<dt>(.*?)</dt><dd>(.*?)</dd>", report))
+
+
+def test_a_short_quickstart_writes_a_page_that_needs_no_other_file(capsys: pytest.CaptureFixture) -> None:
+    main(["quickstart", "--images", "256"])
+    report = Path("runs/quickstart/report.html").read_text()
+    said = capsys.readouterr().out
+    assert str(Path("runs/quickstart/report.html").absolute()) in said
+    shown = figures(report)
+    assert f"{shown['samples read as the digit asked for']} of 500 samples" in said
+    assert shown["images seen in training"] == "256"
+    # A model that has seen next to nothing must not pass for a good one.
+    assert float(shown["samples read as the digit asked for"].rstrip("%")) < 60
+    assert float(shown["held-out real digits read right"].rstrip("%")) >= 98
+    addresses = re.findall(r'(?:src|href)="(.*?)"', report)
+    assert len(addresses) == 5  # The icon, samples, real digits, film, curves.
+    assert all(address.startswith("data:") for address in addresses)
+    assert len(list(Path("runs/quickstart/samples").rglob("000*.png"))) == 500
+
+
+@pytest.mark.slow
+def test_the_quickstart_makes_digits_that_can_be_read() -> None:
+    main(["quickstart"])
+    shown = figures(Path("runs/quickstart/report.html").read_text())
+    assert float(shown["samples read as the digit asked for"].rstrip("%")) >= 95
+
+
+def test_the_reader_reads_real_digits_and_cannot_be_fooled() -> None:
+    store = open_store(DataConfig(size=(16, 16)), say=lambda _: None)
+    real, labels = store.read(range(len(store))), store.labels
+    reading = read_samples(real, labels, real, labels)
+    assert reading.held_out_accuracy >= 0.98
+    assert reading.read_as_asked >= 0.98
+    assert reading.confusion.sum() == reading.samples == len(store)
+    wrong = read_samples(real, labels, real, np.random.default_rng(0).permutation(labels))
+    # Of 1,797 digits asked for at random a tenth is right, to four standard deviations of sqrt(0.1 * 0.9 / 1797).
+    assert wrong.read_as_asked == pytest.approx(0.1, abs=4 * 0.0071)
+    assert wrong.confusion.sum(axis=1).tolist() == np.bincount(labels).tolist()
