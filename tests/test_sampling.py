@@ -210,7 +210,7 @@ def test_a_loaded_model_makes_the_pictures_of_the_weights_that_were_asked_for(
     run.save(500, {"network": network.state_dict(), "average": other.state_dict(), "optimizer": {}}, {}, keep=1)
     how = SamplingConfig(steps=3)
     for weights, expected in (("network", network), ("average", other)):
-        model, images = load_model(run, CPU, weights, print)
-        assert images == 500
+        model, checkpoint = load_model(run, CPU, weights, print)
+        assert checkpoint.images == 500
         assert model.class_names == NAMES
         assert (made(model, [0, 1], how) - made(model_of(expected, config, CPU), [0, 1], how)).abs().max() <= 1

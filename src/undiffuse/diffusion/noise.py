@@ -42,7 +42,7 @@ def sigmas_of_betas(betas: Float[Tensor, " T"]) -> Float[Tensor, " T"]:
 
 def discrete_uniform(sigmas: Float[Tensor, " T"]) -> Draw:
     """Every level of the chain equally often (Ho et al. 2020, Algorithm 1)."""
-    return lambda u: sigmas[(u * len(sigmas)).long()]
+    return lambda u: sigmas.to(u)[(u * len(sigmas)).long()]
 
 
 def log_normal(mean: float, std: float) -> Draw:
