@@ -20,7 +20,7 @@ def choose_device(local_rank: int = 0) -> torch.device:
 
 
 def has_fast_bf16(device: torch.device) -> bool:
-    """Whether bf16 arithmetic is in the hardware; emulated, it is a hundred times slower than fp32."""
+    """Whether bf16 arithmetic is in the hardware; emulated, it is many times slower (`undiffuse doctor`)."""
     if device.type == "cuda":
         return torch.cuda.get_device_capability(device) >= (8, 0)
     if device.type == "cpu":

@@ -17,8 +17,9 @@ class Muon(Optimizer):
     A convolution's weight is taken as the matrix (channels out, channels in x kernel). The update's scale is that of
     Liu et al. 2025, Eq. 4 ("Muon is scalable"), so one learning rate serves Muon and AdamW.
 
-    torch.optim.Muon takes two-dimensional parameters only, one at a time, and always computes in bf16, which is a
-    hundred times slower than fp32 on a CPU without bf16. Here equal shapes share one batched product, in `dtype`.
+    torch.optim.Muon takes two-dimensional parameters only, one at a time, and always computes in bf16, which a CPU
+    without bf16 emulates slowly (`undiffuse doctor` measures it). Here equal shapes share one
+    batched product, in `dtype`.
     """
 
     def __init__(
