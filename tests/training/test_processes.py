@@ -17,6 +17,8 @@ TINY = (
     *("--set", "network.channels=8", "network.groups=4", "network.patch=1", "optimizer.decay_share=0"),
 )
 
+TORCHRUN = (sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
+
 
 def train_command(*options: str) -> list[str]:
     return [sys.executable, "-m", "undiffuse", "train", *options, *TINY]
@@ -86,9 +88,30 @@ def test_a_signal_saves_and_exits_with_zero(number: signal.Signals) -> None:
     assert int(saved.name) == logged(Path("run"))[-1]["images"]
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="threads are listed in Linux's /proc")
+def test_no_thread_of_the_group_outlives_it(tmp_path: Path) -> None:
+    script = tmp_path / "script.py"
+    script.write_text(
+        "from pathlib import Path\n"
+        "import torch\n"
+        "from undiffuse.training.processes import joined\n"
+        "def work(processes):\n"
+        "    network = processes.synchronized(torch.nn.Linear(4, 4))\n"
+        "    network(torch.ones(2, 4)).sum().backward()\n"
+        "    assert processes.sum(1.0) == [2.0]\n"
+        "    assert threads(), 'the test looks for the wrong names'\n"
+        "def threads():\n"
+        "    names = [file.read_text() for file in Path('/proc/self/task').glob('*/comm')]\n"
+        "    return [name for name in names if 'gloo' in name]\n"
+        "with joined() as processes:\n"
+        "    work(processes)\n"
+        "assert not threads(), threads()\n"
+    )
+    run([*TORCHRUN, str(script)])
+
+
 def test_two_processes_train_as_one_and_one_goes_on_where_two_stopped() -> None:
-    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    together = [*launcher, "-m", "undiffuse", "train", *TINY]
+    together = [*TORCHRUN, "-m", "undiffuse", "train", *TINY]
     run(train_command("--images", "2560", "--out", "one"))
     run([*together, "--images", "1280", "--out", "two"])
     assert "Resuming at 1,280 images" in run(train_command("--images", "2560", "--out", "two"))

@@ -1,5 +1,6 @@
 """One process or many under torchrun: who am I, and what do we agree on."""
 
+import gc
 import os
 from collections.abc import Callable, Generator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -9,6 +10,9 @@ from typing import TypeVar
 
 import torch
 import torch.distributed as dist
+
+# Before any group exists: DistributedDataParallel imports it, and what it finds then stays in its functions' defaults.
+import torch.distributed.nn.functional
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
@@ -92,4 +96,6 @@ def joined() -> Generator[Processes, None, None]:
     try:
         yield Processes(rank, world, device)
     finally:
+        # The group's threads must end here: one that lets go of a tensor while Python shuts down aborts the process.
+        gc.collect()  # DistributedDataParallel lies in a cycle, and holds the group.
         dist.destroy_process_group()
