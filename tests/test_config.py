@@ -6,9 +6,10 @@ import random
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytest
+import torch
 
 from undiffuse.config import (
     Config,
@@ -46,6 +47,20 @@ def test_a_config_reads_back_from_its_file_as_it_was(preset: str, preset_config:
     file.write_text(to_json(config), encoding="utf-8")
     assert read_config(file) == config
     assert to_json(read_config(file)) == to_json(config)
+
+
+@pytest.mark.parametrize(("objective", "channels"), [("simple", 1), ("hybrid", 2), ("vlb", 2)])
+def test_a_config_builds_a_network_with_channels_for_the_variance_where_it_is_learned(
+    objective: Literal["simple", "hybrid", "vlb"], channels: int, config: Config
+) -> None:
+    diffusion = replace(config.diffusion, objective=objective, draw="discrete_uniform")
+    network = replace(config, diffusion=diffusion).build_network()
+    assert network(torch.zeros(2, 1, 8, 8), torch.zeros(2)).shape == (2, channels, 8, 8)
+
+
+def test_a_learned_variance_is_a_setting_of_models_that_learn_it(config: Config) -> None:
+    learns = ("diffusion.objective=hybrid", "diffusion.draw=discrete_uniform", "sampling.variance=learned")
+    assert with_settings(config, learns).sampling.variance == "learned"
 
 
 def test_names_outside_ascii_read_back(config: Config) -> None:
@@ -111,6 +126,15 @@ def refusal(content: str | bytes) -> str:
         ("training/total_images", 1000, "A budget is either --images or --minutes"),
         ("training/batch", 0, "batch 0 is out of range"),
         ("sampling/steps", -1, "steps -1 is out of range"),
+        ("sampling/eta", 1.5, "eta 1.5 is out of range: give from 0 to 1"),
+        ("sampling/order", 5, "order 5 is out of range: give from 1 to 4"),
+        ("sampling/churn", -1, "churn -1.0 is out of range"),
+        ("sampling/churn_noise", -0.5, "churn_noise -0.5 is out of range"),
+        ("sampling/churn_max", math.nan, "sampling.churn_max: nan is no finite number"),
+        ("sampling/grid", "even", "sampling.grid: "),
+        ("sampling/variance", "learned", "variance learned needs diffusion.objective hybrid or vlb"),
+        ("diffusion/objective", "hybrid", "choose draw discrete_uniform or loss_aware"),
+        ("diffusion/weight", "heavy", "diffusion.weight: "),
         ("network/groups", 0, "groups 0 is too few"),
         ("network/heads", 10**40, "cannot be split"),
         ("network/size", [31, 31], "size 31x31 does not fit"),

@@ -13,6 +13,7 @@ from undiffuse.names import PRESETS
 from undiffuse.networks.layers import SelfAttention
 from undiffuse.networks.unet import UNet, UNetConfig
 from undiffuse.presets import RECIPES, configure
+from undiffuse.sampling import grid
 
 TEN = tuple("0123456789")
 
@@ -38,19 +39,26 @@ def built(config: UNetConfig) -> UNet:
         ("small", (32, 32), 3),
         ("small", (64, 64), 4),
         ("small", (24, 40), 1),
+        ("flowers64", (64, 64), 3),
         ("cifar10-ddpm", (32, 32), 3),
+        ("cifar10-iddpm", (32, 32), 3),
+        ("cifar10-iddpm-vlb", (32, 32), 3),
+        ("cifar10-edm", (32, 32), 3),
+        ("cifar10-flow", (32, 32), 3),
     ],
 )
 def test_a_preset_makes_a_network_for_its_pictures(preset: str, size: tuple[int, int], channels: int) -> None:
     config = fitted(preset, size, channels)
-    network = built(config.network)
+    with torch.device("meta"):
+        network = config.build_network()
     x = torch.empty(2, channels, *size, device="meta")
     c_noise, label = torch.empty(2, device="meta"), torch.zeros(2, dtype=torch.int64, device="meta")
-    assert network(x, c_noise, label).shape == x.shape
+    learned = config.diffusion.learned_variance
+    assert network(x, c_noise, label).shape == (2, channels * (1 + learned), *size)
     # The resolutions named for attention are ones that the network has, not only the middle's.
     if size != (24, 40):
         assert sum(isinstance(module, SelfAttention) for module in network.modules()) > 1
-    assert len(config.diffusion.grid(config.sampling.steps)) == config.sampling.steps + 1
+    assert len(grid(config.diffusion, config.sampling)) == config.sampling.steps + 1
     assert (config.seed, config.preset, config.data_content) == (3, preset, "0123")
 
 
@@ -94,4 +102,61 @@ def test_cifar10_ddpm_is_ho_et_als_setting() -> None:
     assert 0.5 ** (training.batch / training.ema_halflife_images) == pytest.approx(0.9999, abs=1e-9)
     # Sampled by Algorithm 2 through all of the chain, x0 clipped.
     assert (config.sampling.sampler, config.sampling.steps, config.sampling.clip) == ("ancestral", 1000, True)
-    assert torch.equal(config.diffusion.grid(1000)[:-1], chain.flip(0))
+    assert torch.equal(grid(config.diffusion, config.sampling)[:-1], chain.flip(0))
+
+
+@pytest.mark.parametrize(
+    ("preset", "parameters"),
+    [
+        ("cifar10-ddpm", 35_746_307),  # Ho et al. 2020: 35.7 M.
+        ("cifar10-iddpm", 52_546_438),  # The released network, see tests/networks/test_published.py.
+        ("cifar10-iddpm-vlb", 52_546_438),
+        ("cifar10-edm", 55_733_891 - 9 * 128 + 11 * 512),  # Karras et al. 2022, without augmentation and with labels.
+        ("cifar10-flow", 55_676_419),
+    ],
+)
+def test_a_papers_preset_has_its_parameters(preset: str, parameters: int) -> None:
+    with torch.device("meta"):
+        network = fitted(preset, (32, 32), 3).build_network()
+    assert sum(p.numel() for p in network.parameters()) == parameters
+
+
+def decay_per_iteration(config: Config) -> float:
+    return 0.5 ** (config.training.batch / config.training.ema_halflife_images)
+
+
+def test_cifar10_iddpm_is_nichol_and_dhariwals_setting() -> None:
+    config = fitted("cifar10-iddpm", (32, 32), 3)
+    diffusion, training, optimizer = config.diffusion, config.training, config.optimizer
+    assert (diffusion.schedule, diffusion.chain_length, diffusion.parametrization) == ("cosine", 4000, "eps")
+    assert (diffusion.objective, diffusion.draw, diffusion.learned_variance) == ("hybrid", "discrete_uniform", True)
+    assert (training.batch, training.total_images) == (128, 128 * 500_000)
+    assert (optimizer.muon, optimizer.learning_rate, optimizer.betas) == (False, 1e-4, (0.9, 0.999))
+    assert decay_per_iteration(config) == pytest.approx(0.9999, abs=1e-9)
+    assert config.network.dropout == 0.3
+    assert config.augmentation == AugmentationConfig()
+    assert config.class_names == ()
+    vlb = fitted("cifar10-iddpm-vlb", (32, 32), 3)
+    assert (vlb.diffusion.objective, vlb.diffusion.draw) == ("vlb", "loss_aware")
+    assert (vlb.network, vlb.training, vlb.optimizer) == (config.network, training, optimizer)
+
+
+def test_cifar10_edm_is_karras_et_als_setting() -> None:
+    config = fitted("cifar10-edm", (32, 32), 3)
+    diffusion, training, optimizer = config.diffusion, config.training, config.optimizer
+    assert (diffusion.parametrization, diffusion.draw) == ("edm", "log_normal")
+    assert (diffusion.draw_mean, diffusion.draw_std, diffusion.sigma_data) == (-1.2, 1.2, 0.5)
+    assert (diffusion.sigma_min, diffusion.sigma_max) == (0.002, 80.0)
+    assert (training.batch, training.total_images, training.ema_halflife_images) == (512, 200_000_000, 500_000)
+    assert (optimizer.learning_rate, optimizer.warmup_images, optimizer.betas) == (1e-3, 10_000_000, (0.9, 0.999))
+    assert (config.network.dropout, config.sampling.sampler, config.sampling.steps) == (0.13, "heun", 18)
+    assert config.class_names == TEN
+
+
+def test_cifar10_flow_draws_edms_noise_levels_in_flow_matchings_time() -> None:
+    config = fitted("cifar10-flow", (32, 32), 3)
+    edm = fitted("cifar10-edm", (32, 32), 3)
+    u = torch.linspace(0.01, 0.99, 99, dtype=torch.float64)
+    torch.testing.assert_close(config.diffusion.draws().draw(u).sigma, edm.diffusion.draws().draw(u).sigma)
+    assert (config.diffusion.parametrization, config.training.batch) == ("flow", 512)
+    assert decay_per_iteration(config) == pytest.approx(0.999, abs=1e-8)

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 
@@ -11,11 +12,26 @@ from torch import Tensor, nn
 
 from undiffuse.config import Config, SamplingConfig
 from undiffuse.data.pixels import to_pixels
-from undiffuse.diffusion.denoiser import NO_LABEL
+from undiffuse.diffusion import noise, reverse, samplers
+from undiffuse.diffusion.denoiser import NO_LABEL, clipped, denoiser, estimator, guided, without_variance
 from undiffuse.diffusion.recipe import DiffusionConfig
+from undiffuse.names import SamplerName
 from undiffuse.networks.unet import UNet, UNetConfig
+from undiffuse.randomness import ImageRandomness
 from undiffuse.runs import create_run
-from undiffuse.sampling import Model, find_label, labels_for, last, load_model, model_of, network_calls, sample, watched
+from undiffuse.sampling import (
+    Model,
+    at_few_steps,
+    find_label,
+    grid,
+    labels_for,
+    last,
+    load_model,
+    model_of,
+    network_calls,
+    sample,
+    watched,
+)
 
 CPU = torch.device("cpu")
 NAMES = ("cats", "dogs", "snow")
@@ -27,6 +43,12 @@ WAYS = [
     pytest.param(OFF_THE_CHAIN, SamplingConfig(sampler="heun", steps=6, guidance=1.5), id="heun"),
     pytest.param(ON_THE_CHAIN, SamplingConfig(sampler="ancestral", steps=12), id="ancestral"),
     pytest.param(ON_THE_CHAIN, SamplingConfig(sampler="ancestral", steps=12, clip=True), id="ancestral clipped"),
+    pytest.param(ON_THE_CHAIN, SamplingConfig(sampler="ddim", steps=12, eta=0.5), id="ddim"),
+    pytest.param(ON_THE_CHAIN, SamplingConfig(sampler="dpmpp_2m", steps=6), id="dpmpp_2m"),
+    pytest.param(OFF_THE_CHAIN, SamplingConfig(sampler="euler_ancestral", steps=6), id="euler_ancestral"),
+    pytest.param(OFF_THE_CHAIN, SamplingConfig(sampler="heun", steps=6, churn=5.0), id="churned heun"),
+    pytest.param(OFF_THE_CHAIN, SamplingConfig(sampler="lms", steps=6, grid="log_snr"), id="lms"),
+    pytest.param(OFF_THE_CHAIN, SamplingConfig(sampler="ipndm", steps=6, order=2, guidance=2.0), id="ipndm"),
 ]
 
 
@@ -71,7 +93,8 @@ def test_a_seed_is_the_same_noise_to_the_last_bit_in_any_batch(
         seen.append(x)
         return torch.zeros_like(x)
 
-    model = replace(model_of(nn.Identity(), replace(config, diffusion=diffusion), CPU), denoise=nothing, class_names=())
+    model = model_of(nn.Identity(), replace(config, diffusion=diffusion, class_names=()), CPU)
+    model = replace(model, estimate=without_variance(nothing))
 
     def walk(seeds: list[int]) -> Tensor:
         seen.clear()
@@ -83,7 +106,7 @@ def test_a_seed_is_the_same_noise_to_the_last_bit_in_any_batch(
     assert torch.equal(walk([5]), eight[:, 5:6])
     assert torch.equal(walk([7, 2]), eight[:, [7, 2]])
     # Unit normal in DDPM's scale, 512 numbers: five standard errors of mean and variance.
-    start = eight[0] / torch.sqrt(1 + diffusion.grid(how.steps)[0] ** 2)
+    start = eight[0] / torch.sqrt(1 + grid(diffusion, how)[0] ** 2)
     assert start.mean().abs() < 5 / 512**0.5
     assert abs(start.var() - 1) < 5 * (2 / 512) ** 0.5
 
@@ -145,8 +168,114 @@ def test_step_counts_that_the_chain_does_not_have_are_refused_before_the_first_s
     network: nn.Module, config: Config
 ) -> None:
     model = model_of(network, replace(config, diffusion=ON_THE_CHAIN), CPU)
-    with pytest.raises(ValueError, match="1001 steps do not fit this model's chain"):
-        sample(model, [0], [0], SamplingConfig(steps=1001))
+    for how in (SamplingConfig(sampler="ancestral", steps=1001), SamplingConfig(grid="chain", steps=1001)):
+        with pytest.raises(ValueError, match="1001 steps do not fit this model's chain"):
+            sample(model, [0], [0], how)
+
+
+def test_a_model_without_a_chain_refuses_its_grid(network: nn.Module, config: Config) -> None:
+    with pytest.raises(ValueError, match="choose grid karras or log_snr"):
+        sample(model_of(network, config, CPU), [0], [0], SamplingConfig(grid="chain", steps=6))
+
+
+@pytest.mark.parametrize("sampler", ["ancestral", "ddim"])
+def test_ddpms_samplers_walk_the_chain_where_there_is_one(sampler: SamplerName) -> None:
+    how = SamplingConfig(sampler=sampler, steps=25)
+    assert torch.equal(grid(ON_THE_CHAIN, how), ON_THE_CHAIN.chain_grid(25))
+    assert torch.equal(grid(OFF_THE_CHAIN, how), noise.karras_grid(25, 0.002, 80.0))
+
+
+@pytest.mark.parametrize("sampler", ["euler", "euler_ancestral", "heun", "dpmpp_2m", "lms", "ipndm"])
+def test_the_other_samplers_walk_karras_et_als_levels(sampler: SamplerName) -> None:
+    how = SamplingConfig(sampler=sampler, steps=25)
+    for diffusion in (ON_THE_CHAIN, OFF_THE_CHAIN):
+        assert torch.equal(grid(diffusion, how), noise.karras_grid(25, *diffusion.sigma_range()))
+
+
+def test_a_grid_that_is_named_is_walked_by_any_sampler() -> None:
+    for sampler in ("ancestral", "ddim", "heun"):
+        how = SamplingConfig(sampler=sampler, steps=25)
+        assert torch.equal(grid(ON_THE_CHAIN, replace(how, grid="karras")), ON_THE_CHAIN.karras_grid(25))
+        assert torch.equal(grid(ON_THE_CHAIN, replace(how, grid="log_snr")), ON_THE_CHAIN.log_snr_grid(25))
+        assert torch.equal(grid(ON_THE_CHAIN, replace(how, grid="chain")), ON_THE_CHAIN.chain_grid(25))
+
+
+def test_few_steps_bring_the_sampler_that_is_best_at_few() -> None:
+    for sampler in ("ancestral", "ddim"):
+        how = SamplingConfig(sampler=sampler, steps=99, guidance=2.0, clip=True)
+        assert at_few_steps(how) == replace(how, sampler="ipndm")
+        assert at_few_steps(replace(how, steps=100)) == replace(how, steps=100)
+    assert at_few_steps(SamplingConfig(sampler="heun", steps=5)) == SamplingConfig(sampler="heun", steps=5)
+
+
+def churned(how: SamplingConfig) -> Callable:
+    options = {"churn_min": how.churn_min, "churn_max": how.churn_max, "churn_noise": how.churn_noise}
+    return partial(samplers.churned_heun, churn=how.churn, **options)
+
+
+CHURNED = SamplingConfig(sampler="heun", churn=4.0, churn_min=0.1, churn_max=9.0, churn_noise=1.1)
+
+
+@pytest.mark.parametrize(
+    ("how", "walk"),
+    [
+        (SamplingConfig(sampler="euler"), samplers.euler),
+        (SamplingConfig(sampler="heun"), samplers.heun),
+        (CHURNED, churned(CHURNED)),
+        (SamplingConfig(sampler="dpmpp_2m"), samplers.dpmpp_2m),
+        (SamplingConfig(sampler="lms"), samplers.lms),
+        (SamplingConfig(sampler="lms", order=2), partial(samplers.lms, order=2)),
+        (SamplingConfig(sampler="ipndm"), samplers.ipndm),
+        (SamplingConfig(sampler="ipndm", order=3), partial(samplers.ipndm, order=3)),
+        (SamplingConfig(sampler="ddim"), samplers.euler),
+        (SamplingConfig(sampler="ddim", eta=0.4), partial(samplers.ddim, eta=0.4)),
+        (SamplingConfig(sampler="euler_ancestral"), partial(samplers.ddim, eta=1.0)),
+        (SamplingConfig(sampler="ancestral"), partial(samplers.ancestral, variance=reverse.learned)),
+        (
+            SamplingConfig(sampler="ancestral", variance="learned"),
+            partial(samplers.ancestral, variance=reverse.learned),
+        ),
+        (SamplingConfig(sampler="ancestral", variance="small"), partial(samplers.ancestral, variance=reverse.small)),
+        (SamplingConfig(sampler="ancestral", variance="large"), partial(samplers.ancestral, variance=reverse.large)),
+    ],
+    ids=lambda value: "" if callable(value) else f"{value.sampler} {value.order} {value.churn} {value.variance}",
+)
+def test_each_sampler_is_the_function_of_its_name_with_its_settings(
+    how: SamplingConfig, walk: Callable, network: UNet, config: Config
+) -> None:
+    # A model that has learned its variance, so that each sampler has all that it could take.
+    diffusion = replace(ON_THE_CHAIN, parametrization="eps", objective="hybrid")
+    how = replace(how, steps=5, guidance=1.5, clip=True)
+
+    def learning(x: Tensor, c_noise: Tensor, label: Tensor | None) -> Tensor:
+        return torch.cat([network(x, c_noise, label), torch.sin(3 * x)], dim=1)
+
+    estimate = estimator(learning, diffusion.coefficients())
+    model = replace(model_of(network, replace(config, diffusion=diffusion), CPU), estimate=estimate)
+    ours = last(sample(model, [3, 4], [0, 1], how)).x
+
+    normal = partial(ImageRandomness("sampling", 0, [3, 4]).normal, 1, 8, 8)
+    sigmas = grid(diffusion, how)
+    start = samplers.starting_noise(normal(), sigmas[0])
+    asked: Callable = clipped(guided(estimate, 1.5))
+    asked = asked if how.sampler == "ancestral" else denoiser(asked)
+    draws_noise = how.sampler in ("ancestral", "euler_ancestral") or how.churn or how.eta
+    options = {"noise": normal} if draws_noise else {}
+    with torch.no_grad():
+        expected = last(walk(asked, start, sigmas, torch.tensor([0, 1]), **options)).x
+    torch.testing.assert_close(ours, expected, rtol=1e-9, atol=1e-9)
+
+
+def test_a_fixed_variance_is_small_unless_another_is_named(network: nn.Module, config: Config) -> None:
+    model = model_of(network, replace(config, diffusion=ON_THE_CHAIN), CPU)
+    how = SamplingConfig(sampler="ancestral", steps=5)
+    auto, small, large = (
+        last(sample(model, [0], [0], replace(how, variance=variance))).x for variance in ("auto", "small", "large")
+    )
+    assert torch.equal(auto, small)
+    assert not torch.equal(auto, large)
+    with pytest.raises(ValueError, match="has not learned its variance"):
+        last(sample(model, [0], [0], replace(how, variance="learned")))
 
 
 def test_who_watches_is_told_each_step_as_it_is_made(network: nn.Module, config: Config) -> None:
@@ -206,7 +335,7 @@ def test_a_loaded_model_makes_the_pictures_of_the_weights_that_were_asked_for(
     with pytest.raises(FileNotFoundError, match="run has no whole checkpoint"):
         load_model(run, CPU, "average", print)
     torch.manual_seed(1)
-    other = UNet(config.network).eval()
+    other = config.build_network().eval()
     run.save(500, {"network": network.state_dict(), "average": other.state_dict(), "optimizer": {}}, {}, keep=1)
     how = SamplingConfig(steps=3)
     for weights, expected in (("network", network), ("average", other)):

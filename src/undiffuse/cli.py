@@ -15,6 +15,8 @@ from undiffuse.terminal import console, errors
 COMMANDS = {
     "train": ("undiffuse.commands.train:train", "train a diffusion model on pictures, or resume"),
     "sample": ("undiffuse.commands.sample:sample", "make pictures with a trained model"),
+    "import": ("undiffuse.commands.import_run:import_run", "make a run of a model that was trained elsewhere"),
+    "export": ("undiffuse.commands.export:export", "write a trained model for diffusers to open"),
     "quickstart": ("undiffuse.commands.quickstart:quickstart", "train on digits, sample and report, in five minutes"),
     "doctor": ("undiffuse.commands.doctor:doctor", "what this machine has, and what is missing"),
 }

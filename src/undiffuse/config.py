@@ -2,6 +2,7 @@
 
 import json
 import math
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -11,8 +12,8 @@ from pydantic import TypeAdapter, ValidationError
 from undiffuse.data.augmentation import AugmentationConfig
 from undiffuse.data.store import DataConfig
 from undiffuse.diffusion.recipe import DiffusionConfig
-from undiffuse.names import Precision, SamplerName, VarianceName
-from undiffuse.networks.unet import UNetConfig
+from undiffuse.names import GridName, Precision, SamplerName, VarianceName
+from undiffuse.networks.unet import UNet, UNetConfig
 
 VERSION = 1
 """Of config.json: raised when older programs would misread it."""
@@ -47,7 +48,7 @@ class OptimizerConfig:
     decay_share: float = 0.5
     """It falls linearly to 0 over this last share of the budget; 0 keeps it."""
     max_gradient_norm: float = 1.0
-    """Longer gradients are cut to this length."""
+    """Longer gradients are cut to this length; 0 never cuts."""
 
     def __post_init__(self):
         _check("learning_rate", self.learning_rate, self.learning_rate > 0, "more than 0")
@@ -55,7 +56,7 @@ class OptimizerConfig:
         _check("weight_decay", self.weight_decay, self.weight_decay >= 0, "at least 0")
         _check("warmup_images", self.warmup_images, self.warmup_images >= 0, "at least 0")
         _check("decay_share", self.decay_share, 0 <= self.decay_share <= 1, "from 0 to 1")
-        _check("max_gradient_norm", self.max_gradient_norm, self.max_gradient_norm > 0, "more than 0")
+        _check("max_gradient_norm", self.max_gradient_norm, self.max_gradient_norm >= 0, "at least 0")
 
 
 @dataclass(frozen=True)
@@ -93,17 +94,39 @@ class TrainingConfig:
 class SamplingConfig:
     """How pictures are made unless one says otherwise."""
 
-    sampler: SamplerName = "heun"
+    sampler: SamplerName = "ipndm"
+    """Each step costs one network call but heun's, which cost two."""
     steps: int = 18
+    """From noise to picture."""
     guidance: float = 1.0
     """1 follows the label as trained; more exaggerates it, at the cost of variety."""
-    variance: VarianceName = "small"
-    """Of an ancestral step: Ho et al.'s beta tilde (small) or beta (large)."""
     clip: bool = False
     """Hold each estimate of the clean picture in [-1, 1], as DDPM does."""
+    grid: GridName = "auto"
+    """Noise levels of the steps: the chain's, Karras et al.'s, or even in log SNR. auto: the chain's for ancestral and
+    ddim where the model has one, else Karras et al.'s."""
+    variance: VarianceName = "auto"
+    """Of an ancestral step: Ho et al.'s beta tilde (small), beta (large), or learned. auto: learned, if it is."""
+    eta: float = 0.0
+    """Of ddim: 0 adds no noise, 1 as much as ancestral."""
+    order: int = 4
+    """Of ipndm and lms: from how many slopes they go on, 1 to 4."""
+    churn: float = 0.0
+    """Of heun: S_churn, the noise put in over all steps (Karras et al. 2022, Algorithm 2)."""
+    churn_min: float = 0.05
+    """The noise level from which churn puts noise in."""
+    churn_max: float = 50.0
+    """The noise level up to which it does."""
+    churn_noise: float = 1.003
+    """Standard deviation of that noise."""
 
     def __post_init__(self):
         _check("steps", self.steps, self.steps >= 1, "at least 1")
+        _check("eta", self.eta, 0 <= self.eta <= 1, "from 0 to 1")
+        _check("order", self.order, 1 <= self.order <= 4, "from 1 to 4")
+        _check("churn", self.churn, self.churn >= 0, "at least 0")
+        _check("churn_max", self.churn_max, not self.churn_max < self.churn_min, "at least churn_min")
+        _check("churn_noise", self.churn_noise, self.churn_noise >= 0, "at least 0")
 
 
 @dataclass(frozen=True)
@@ -144,6 +167,12 @@ class Config:
     def __post_init__(self):
         if self.version != VERSION:
             raise ValueError(f"config version {self.version} is not {VERSION}, the one that this undiffuse reads")
+        if self.sampling.variance == "learned" and not self.diffusion.learned_variance:
+            raise ValueError("sampling.variance learned needs diffusion.objective hybrid or vlb, which learn it.")
+
+    def build_network(self) -> UNet:
+        """The network, untrained, with channels for the variance where it is learned."""
+        return UNet(self.network, learned_variance=self.diffusion.learned_variance)
 
 
 _adapter = TypeAdapter(Config)
@@ -188,7 +217,7 @@ def from_dict(values: Any) -> Config:
     return config
 
 
-def with_settings(config: Config, settings: tuple[str, ...]) -> Config:
+def with_settings(config: Config, settings: Sequence[str]) -> Config:
     """The config with `--set` applied: each "network.dropout=0.2", the value in JSON or a bare word.
 
     Raises:

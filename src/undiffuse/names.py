@@ -3,11 +3,15 @@
 from typing import Literal
 
 DATASETS = ("digits", "cifar10", "flowers102")
-PRESETS = ("digits", "small", "cifar10-ddpm")
+PRESETS = (
+    *("digits", "small", "flowers64"),
+    *("cifar10-ddpm", "cifar10-iddpm", "cifar10-iddpm-vlb", "cifar10-edm", "cifar10-flow"),
+)
 
 Split = Literal["auto", "train", "val", "test", "all"]
 Fit = Literal["crop", "pad", "stretch"]
 Channels = Literal["auto", "1", "3", "4"]
 Precision = Literal["auto", "fp32", "bf16"]
-SamplerName = Literal["euler", "heun", "ancestral"]
-VarianceName = Literal["small", "large"]
+SamplerName = Literal["ancestral", "ddim", "euler", "euler_ancestral", "heun", "dpmpp_2m", "lms", "ipndm"]
+VarianceName = Literal["auto", "small", "large", "learned"]
+GridName = Literal["auto", "chain", "karras", "log_snr"]

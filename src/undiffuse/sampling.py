@@ -2,7 +2,7 @@
 
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 import torch
@@ -10,20 +10,26 @@ from torch import Tensor, nn
 
 from undiffuse.config import Config, SamplingConfig
 from undiffuse.device import state_dtype
-from undiffuse.diffusion import samplers
-from undiffuse.diffusion.denoiser import NO_LABEL, Denoise, clipped, denoiser, guided
+from undiffuse.diffusion import reverse, samplers
+from undiffuse.diffusion.denoiser import NO_LABEL, Estimator, clipped, denoiser, estimator, guided
 from undiffuse.diffusion.recipe import DiffusionConfig
 from undiffuse.diffusion.samplers import Step
-from undiffuse.networks.unet import UNet
 from undiffuse.randomness import ImageRandomness
 from undiffuse.runs import Checkpoint, Run
+
+SLOW = ("ancestral", "ddim")
+FEW_STEPS = 100
+"""Below as many, these fall behind the multistep samplers."""
+
+
+Walk = Callable[[Estimator, Tensor, Tensor, Tensor | None], Iterator[Step]]
 
 
 @dataclass(frozen=True)
 class Model:
     """What sampling needs of a trained model."""
 
-    denoise: Denoise
+    estimate: Estimator
     diffusion: DiffusionConfig
     shape: tuple[int, int, int]
     """(channels, height, width) of a picture."""
@@ -35,7 +41,7 @@ def model_of(network: nn.Module, config: Config, device: torch.device) -> Model:
     """The model around a network that is on `device` already."""
     shape = config.network.image_channels, *config.network.size
     return Model(
-        denoise=denoiser(network, config.diffusion.coefficients()),
+        estimate=estimator(network, config.diffusion.coefficients()),
         diffusion=config.diffusion,
         shape=shape,
         class_names=config.class_names,
@@ -54,7 +60,7 @@ def load_model(run: Run, device: torch.device, weights: str, say: Callable[[str]
     checkpoint = run.last_good(say)
     if checkpoint is None:
         raise FileNotFoundError(f"{run.folder.absolute()} has no whole checkpoint: train it first, or for longer.")
-    network = UNet(run.config.network)
+    network = run.config.build_network()
     network.load_state_dict(checkpoint.tensors(weights))
     network = network.to(device).to(memory_format=torch.channels_last).eval().requires_grad_(False)
     return model_of(network, run.config, device), checkpoint
@@ -70,12 +76,30 @@ def sample(model: Model, seeds: Sequence[int], labels: Sequence[int] | None, how
     randomness = ImageRandomness("sampling", 0, seeds)
     normal = partial(randomness.normal, *model.shape)
     dtype = state_dtype(model.device)
-    sigmas = model.diffusion.grid(how.steps).to(model.device, dtype)
+    sigmas = grid(model.diffusion, how).to(model.device, dtype)
     start = samplers.starting_noise(normal().to(model.device), sigmas[0])
     label = None if labels is None else torch.tensor(labels, device=model.device)
-    denoise = guided(model.denoise, how.guidance)
-    walk = _sampler(how, normal)
-    return _without_gradients(walk(clipped(denoise) if how.clip else denoise, start, sigmas, label))
+    estimate = guided(model.estimate, how.guidance)
+    walk = _sampler(model.diffusion, how, normal)
+    return _without_gradients(walk(clipped(estimate) if how.clip else estimate, start, sigmas, label))
+
+
+def grid(diffusion: DiffusionConfig, how: SamplingConfig) -> Tensor:
+    """The falling noise levels that sampling walks, float64.
+
+    Raises:
+        ValueError: the number of steps does not fit the model's chain, or the model has none.
+    """
+    choices = {"chain": diffusion.chain_grid, "karras": diffusion.karras_grid, "log_snr": diffusion.log_snr_grid}
+    walks_chain = diffusion.on_chain and how.sampler in SLOW
+    return choices[how.grid if how.grid != "auto" else "chain" if walks_chain else "karras"](how.steps)
+
+
+def at_few_steps(how: SamplingConfig) -> SamplingConfig:
+    """The same, but where the steps are few for its sampler, with the one that is best at few."""
+    if how.sampler in SLOW and how.steps < FEW_STEPS:
+        return replace(how, sampler="ipndm", grid="auto")
+    return how
 
 
 def watched(steps: Iterator[Step], show: Callable[[int], object]) -> Iterator[Step]:
@@ -133,14 +157,24 @@ def network_calls(how: SamplingConfig, labelled: bool) -> int:
     return calls * (2 if labelled and how.guidance != 1 else 1)
 
 
-def _sampler(how: SamplingConfig, noise: Callable[[], Tensor]) -> Callable[..., Iterator[Step]]:
-    variances = {"small": samplers.small_variance, "large": samplers.large_variance}
+def _sampler(diffusion: DiffusionConfig, how: SamplingConfig, noise: samplers.Noise) -> Walk:
+    """The sampler as a function of estimator, start, grid and label."""
+    if how.sampler == "ancestral":
+        variances = {"small": reverse.small, "large": reverse.large, "learned": reverse.learned}
+        variances["auto"] = reverse.learned if diffusion.learned_variance else reverse.small
+        return partial(samplers.ancestral, noise=noise, variance=variances[how.variance])
+    churn = {"churn": how.churn, "churn_min": how.churn_min, "churn_max": how.churn_max, "churn_noise": how.churn_noise}
     choices = {
+        "ddim": partial(samplers.ddim, noise=noise, eta=how.eta),
         "euler": samplers.euler,
-        "heun": samplers.heun,
-        "ancestral": partial(samplers.ancestral, noise=noise, variance=variances[how.variance]),
+        "euler_ancestral": partial(samplers.ddim, noise=noise, eta=1.0),
+        "heun": partial(samplers.churned_heun, noise=noise, **churn) if how.churn else samplers.heun,
+        "dpmpp_2m": samplers.dpmpp_2m,
+        "lms": partial(samplers.lms, order=how.order),
+        "ipndm": partial(samplers.ipndm, order=how.order),
     }
-    return choices[how.sampler]
+    walk = choices[how.sampler]
+    return lambda estimate, x, sigmas, label: walk(denoiser(estimate), x, sigmas, label)
 
 
 def _without_gradients(steps: Iterator[Step]) -> Iterator[Step]:

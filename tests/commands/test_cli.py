@@ -29,7 +29,7 @@ def refused(capsys: pytest.CaptureFixture, *words: str) -> str:
     [
         (["train", "--data", "nowhere"], "no data at"),
         (["train", "--data", "nowhere.zip"], "no data at"),
-        (["train", "--preset", "huge"], "choose digits, small, cifar10-ddpm"),
+        (["train", "--preset", "huge"], "choose digits, small, flowers64, cifar10-ddpm"),
         (["train", "--size", "big"], "--size big is no size"),
         (["train", "--size", "0"], "--size 0 is no size"),
         (["train", "--size", "8x8x8"], "--size 8x8x8 is no size"),

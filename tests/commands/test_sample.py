@@ -2,26 +2,39 @@
 
 import json
 import os
+from dataclasses import replace
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from undiffuse.cli import main
+from undiffuse.commands import asked
+from undiffuse.names import SamplerName
+from undiffuse.runs import open_run
 
 TINY = ["--size", "8", "--images", "2k", "--out", "runs/tiny"]
 TINY += ["--set", "network.channels=16", "network.groups=4", "network.patch=1"]
 
 
+CHAIN = ["--size", "8", "--images", "64", "--batch", "32", "--out", "runs/chain"]
+CHAIN += ["--set", "network.channels=8", "network.groups=4", "network.multipliers=[1]", "network.patch=1"]
+CHAIN += ["network.attention_resolutions=[]", "diffusion.parametrization=v", "diffusion.objective=hybrid"]
+CHAIN += ["diffusion.draw=discrete_uniform", "diffusion.schedule=cosine"]
+CHAIN += ["sampling.sampler=ancestral", "sampling.guidance=1"]
+
+
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with runs/tiny in it, trained once for all tests here."""
+    """A folder with runs/tiny in it, trained once for all tests here, and runs/chain, of a chain of 1,000 levels."""
     folder = tmp_path_factory.mktemp("trained")
     before = Path.cwd()
     os.environ["UNDIFFUSE_CACHE"] = str(folder / "cache")
     os.chdir(folder)
     main(["train", *TINY])
+    main(["train", *CHAIN])
     os.chdir(before)
     return folder
 
@@ -35,7 +48,7 @@ def pixels(folder: str, seed: int) -> np.ndarray:
     return np.asarray(Image.open(Path(folder) / f"{seed:06d}.png")).astype(int)
 
 
-@pytest.mark.parametrize("sampler", ["euler", "heun", "ancestral"])
+@pytest.mark.parametrize("sampler", ["ipndm", "heun", "ancestral"])
 def test_a_seed_is_a_picture_whatever_the_batch(sampler: str, tmp_path: Path) -> None:
     how = ["sample", "tiny", "--sampler", sampler, "--steps", "6"]
     main([*how, "--count", "8", "--batch", "8", "--out", str(tmp_path / "eight")])
@@ -46,6 +59,75 @@ def test_a_seed_is_a_picture_whatever_the_batch(sampler: str, tmp_path: Path) ->
     assert np.abs(pixels(str(tmp_path / "eight"), 5) - pixels(str(tmp_path / "alone"), 5)).max() <= 1
     # And seeds differ from each other.
     assert np.abs(pixels(str(tmp_path / "eight"), 0) - pixels(str(tmp_path / "eight"), 1)).max() > 1
+
+
+def made_with(folder: Path) -> dict:
+    return json.loads((folder / "samples.json").read_text())
+
+
+@pytest.mark.parametrize("steps", [1, 7, 999, 1000])
+def test_a_chain_of_a_thousand_levels_is_walked_in_any_number_of_steps(steps: int, tmp_path: Path) -> None:
+    words = ["sample", "chain", "--sampler", "ancestral", "--steps", str(steps), "--count", "1"]
+    main([*words, "--out", str(tmp_path / "out")])
+    assert pixels(str(tmp_path / "out"), 0).shape == (8, 8)
+    said = made_with(tmp_path / "out")
+    assert (said["sampler"], said["steps"]) == ("ancestral", steps)
+
+
+def test_more_steps_than_the_chain_has_are_refused(capsys: pytest.CaptureFixture) -> None:
+    with pytest.raises(SystemExit) as end:
+        main(["sample", "chain", "--steps", "1001", "--count", "1"])
+    assert end.value.code == 2
+    assert "1001 steps do not fit this model's chain: choose between 1 and 1000" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("sampler", get_args(SamplerName))
+def test_each_sampler_makes_pictures_of_models_with_and_without_a_chain(sampler: str, tmp_path: Path) -> None:
+    for run in ("tiny", "chain"):
+        out = tmp_path / run
+        main(["sample", run, "--sampler", sampler, "--steps", "7", "--count", "2", "--out", str(out)])
+        assert np.abs(pixels(str(out), 0) - pixels(str(out), 1)).max() > 1
+        assert made_with(out)["sampler"] == sampler
+
+
+def test_below_a_hundred_steps_a_runs_ancestral_sampler_gives_way_to_ipndm(tmp_path: Path) -> None:
+    main(["sample", "chain", "--steps", "7", "--count", "1", "--out", str(tmp_path / "few")])
+    assert made_with(tmp_path / "few")["sampler"] == "ipndm"
+    main(["sample", "chain", "--steps", "100", "--count", "1", "--out", str(tmp_path / "many")])
+    assert made_with(tmp_path / "many")["sampler"] == "ancestral"
+
+
+@pytest.mark.parametrize(
+    ("setting", "sampler", "grid"), [("sampler=ddim", "ddim", "auto"), ("grid=chain", "ancestral", "chain")]
+)
+def test_what_is_named_with_set_stays_at_few_steps(setting: str, sampler: str, grid: str, tmp_path: Path) -> None:
+    main(["sample", "chain", "--steps", "7", "--count", "1", "--out", str(tmp_path / "few"), "--set", setting])
+    made = made_with(tmp_path / "few")
+    assert (made["sampler"], made["grid"], made["steps"]) == (sampler, grid, 7)
+
+
+@pytest.mark.parametrize(
+    ("sampler", "setting"),
+    [
+        ("ddim", "eta=1"),
+        ("ancestral", "variance=large"),
+        ("ancestral", "variance=small"),
+        ("ipndm", "order=1"),
+        ("lms", "order=1"),
+        ("heun", "churn=10"),
+        ("euler", "grid=chain"),
+        ("euler", "grid=log_snr"),
+    ],
+)
+def test_a_setting_of_a_sampler_changes_its_picture_and_stands_in_the_folder(
+    sampler: str, setting: str, tmp_path: Path
+) -> None:
+    words = ["sample", "chain", "--sampler", sampler, "--steps", "7", "--count", "1", "--out"]
+    main([*words, str(tmp_path / "usual")])
+    main([*words, str(tmp_path / "set"), "--set", setting])
+    assert np.abs(pixels(str(tmp_path / "usual"), 0) - pixels(str(tmp_path / "set"), 0)).max() > 0
+    name, _, value = setting.partition("=")
+    assert str(made_with(tmp_path / "set")[name]).lower() in (value, f"{value}.0")
 
 
 def test_only_missing_pictures_are_made(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
@@ -78,7 +160,7 @@ def test_samples_made_otherwise_are_not_mixed(tmp_path: Path, capsys: pytest.Cap
 def test_the_folder_says_what_made_the_pictures(tmp_path: Path) -> None:
     main(["sample", "tiny", "--steps", "3", "--count", "4", "--film", "--label", "3", "--out", str(tmp_path / "out")])
     said = json.loads((tmp_path / "out" / "samples.json").read_text())
-    expected = {"sampler": "heun", "steps": 3, "label": 3, "weights": "average", "run": "tiny"}
+    expected = {"sampler": "ipndm", "steps": 3, "label": 3, "weights": "average", "run": "tiny"}
     assert {name: said[name] for name in expected} == expected
     with Image.open(tmp_path / "out" / "film.gif") as film:
         assert film.n_frames == 3  # ty: ignore[missing-attribute]
@@ -94,6 +176,11 @@ def test_the_folder_says_what_made_the_pictures(tmp_path: Path) -> None:
         (["--count", "0"], "--count 0"),
         (["--seed", "-1"], "--seed -1"),
         (["--steps", "0"], "at least 1"),
+        (["--set", "grid=chain"], "was not trained on a chain of noise levels"),
+        (["--set", "variance=learned"], "variance learned needs diffusion.objective hybrid or vlb"),
+        (["--set", "eta=2"], "eta 2.0 is out of range: give from 0 to 1"),
+        (["--set", "steps"], "--set sampling.steps: write GROUP.NAME=VALUE"),
+        (["--set", "wings=2"], "--set wings is no setting"),
     ],
 )
 def test_what_the_model_does_not_have_is_refused(capsys: pytest.CaptureFixture, words: list[str], says: str) -> None:
@@ -120,10 +207,38 @@ def test_guidance_without_classes_is_refused(tmp_path: Path, capsys: pytest.Capt
     run = str(tmp_path / "plain")
     main(["train", "--size", "8", "--images", "128", "--unconditional", "--out", run, *TINY[6:]])
     main(["sample", run, "--count", "1", "--steps", "2"])
+    for words in (["--guidance", "2"], ["--set", "guidance=2"]):
+        with pytest.raises(SystemExit) as end:
+            main(["sample", run, *words])
+        assert end.value.code == 2
+        assert "without classes" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("settings", "says"),
+    [
+        (["--sampler", "heun", "--set", "eta=1"], "--set eta does nothing for heun: it is for ddim"),
+        (["--sampler", "euler", "--set", "order=2"], "it is for lms and ipndm"),
+        (["--set", "churn=3"], "it is for heun"),
+        (["--sampler", "heun", "--set", "churn=3", "churn_min=9", "churn_max=1"], "at least churn_min"),
+        (["--set", "etaa=0.5"], "--set etaa is no setting of sampling: choose sampler, steps"),
+    ],
+)
+def test_a_setting_that_would_do_nothing_is_refused(
+    settings: list[str], says: str, capsys: pytest.CaptureFixture
+) -> None:
     with pytest.raises(SystemExit) as end:
-        main(["sample", run, "--guidance", "2"])
+        main(["sample", "chain", "--count", "1", *settings])
     assert end.value.code == 2
-    assert "without classes" in capsys.readouterr().err
+    assert says in capsys.readouterr().err
+
+
+def test_a_sampler_for_few_steps_does_not_take_over_a_thousand_of_another() -> None:
+    config = open_run(Path("runs/chain")).config
+    config = replace(config, sampling=replace(config.sampling, steps=1000))
+    assert asked.sampling(config, "heun", None, None).steps == 18
+    assert asked.sampling(config, "ddim", None, None).steps == 1000
+    assert asked.sampling(config, None, None, None) == config.sampling
 
 
 def test_labels_and_guidance_change_the_picture(tmp_path: Path) -> None:

@@ -1,6 +1,8 @@
 """The schedules against the papers' formulas written out, the draws by their quantiles, the grids level by level."""
 
 import math
+from collections.abc import Callable
+from itertools import pairwise
 from statistics import NormalDist
 
 import pytest
@@ -91,37 +93,75 @@ def test_karras_grid_is_equation_5_and_then_zero(steps: int, rho: float) -> None
     same(grid[[0, -2, -1]], [high, low, 0.0])
 
 
-def test_one_karras_step_goes_from_the_highest_level_to_zero() -> None:
-    same(noise.karras_grid(1, 0.002, 80.0), [80.0, 0.0])
+@pytest.mark.parametrize("steps", [2, 18, 200])
+def test_the_log_snr_grid_is_even_in_the_logarithm_of_the_signal_to_noise_ratio(steps: int) -> None:
+    grid = noise.log_snr_grid(steps, 0.002, 80.0)
+    log_snr = [-2 * math.log(80.0) + i / (steps - 1) * (2 * math.log(80.0) - 2 * math.log(0.002)) for i in range(steps)]
+    same(grid, [math.exp(-value / 2) for value in log_snr] + [0.0])
 
 
-@pytest.mark.parametrize("T", [2, 50, 1000])
-def test_strided_grid_has_first_and_last_level_and_even_strides_for_every_number_of_steps(T: int) -> None:
-    levels = torch.arange(1, T + 1, dtype=torch.float64)  # Each level is its index plus 1.
-    for steps in range(1, T + 1):
-        grid = noise.strided_grid(steps, levels)
-        assert len(grid) == steps + 1
-        assert grid[0] == levels[-1]
-        assert grid[-1] == 0
-        if steps > 1:
-            assert grid[-2] == levels[0]
-            strides = grid[:-2] - grid[1:-1]
-            assert strides.min() >= 1
-            assert strides.max() - strides.min() <= 1
-
-
-def test_as_many_steps_as_levels_walk_the_whole_chain() -> None:
-    levels = noise.sigmas_of_betas(noise.cosine_betas(1000))
-    assert torch.equal(noise.strided_grid(1000, levels), torch.cat([levels.flip(0), levels.new_zeros(1)]))
-
-
-@pytest.mark.parametrize("steps", [-1, 0, 51])
-def test_a_chain_refuses_step_counts_that_it_does_not_have(steps: int) -> None:
-    with pytest.raises(ValueError, match=f"^{steps} steps do not fit .* between 1 and 50"):
-        noise.strided_grid(steps, noise.sigmas_of_betas(noise.linear_betas(50)))
+@pytest.mark.parametrize("make", [noise.karras_grid, noise.log_snr_grid])
+def test_one_step_goes_from_the_highest_level_to_zero(make: Callable[..., torch.Tensor]) -> None:
+    same(make(1, 0.002, 80.0), [80.0, 0.0])
 
 
 @pytest.mark.parametrize("steps", [-1, 0])
-def test_the_karras_grid_refuses_fewer_than_one_step(steps: int) -> None:
+@pytest.mark.parametrize("make", [noise.karras_grid, noise.log_snr_grid])
+def test_a_grid_refuses_fewer_than_one_step(make: Callable[..., torch.Tensor], steps: int) -> None:
     with pytest.raises(ValueError, match=f"^{steps} sampling steps are too few"):
-        noise.karras_grid(steps, 0.002, 80.0)
+        make(steps, 0.002, 80.0)
+
+
+def test_a_chains_grid_has_its_levels_from_the_noisiest_down_and_then_zero() -> None:
+    levels = f64([0.1, 0.5, 2.0, 9.0])
+    assert noise.chain_grid([0, 2, 3], levels).tolist() == [9.0, 2.0, 0.1, 0.0]
+
+
+@pytest.mark.parametrize("T", [2, 50, 1000])
+def test_a_number_keeps_first_and_last_index_and_as_many_as_asked_for_evenly_spaced(T: int) -> None:
+    for steps in range(1, T + 1):
+        kept = noise.strided(T, str(steps))
+        assert len(kept) == steps
+        assert kept[0] == 0
+        if steps > 1:
+            assert kept[-1] == T - 1
+            spacings = [after - before for before, after in pairwise(kept)]
+            assert min(spacings) >= 1
+            assert max(spacings) - min(spacings) <= 1
+
+
+@pytest.mark.parametrize(
+    ("T", "counts"), [(1000, (10, 15, 20)), (1000, (1, 1, 1, 1)), (10, (3, 3, 2)), (7, (3, 1, 2)), (4000, (250, 4))]
+)
+def test_counts_in_a_row_stride_equal_parts_of_the_chain(T: int, counts: tuple[int, ...]) -> None:
+    kept = noise.strided(T, ",".join(map(str, counts)))
+    lengths = [T // len(counts) + (part < T % len(counts)) for part in range(len(counts))]
+    start = 0
+    for length, count in zip(lengths, counts, strict=True):
+        inside = [index for index in kept if start <= index < start + length]
+        assert inside == [start + index for index in noise.strided(length, str(count))]
+        start += length
+    assert kept == sorted(set(kept))
+    assert len(kept) == sum(counts)
+
+
+@pytest.mark.parametrize(("T", "count", "spacing"), [(1000, 50, 20), (1000, 1, 1000), (1000, 1000, 1), (10, 4, 3)])
+def test_ddims_stride_keeps_every_kth_index_from_the_first(T: int, count: int, spacing: int) -> None:
+    assert noise.strided(T, f"ddim{count}") == [i * spacing for i in range(count)]
+
+
+@pytest.mark.parametrize(
+    ("stride", "words"),
+    [
+        ("1001", "1001 steps do not fit 1000 levels of the chain: choose between 1 and 1000"),
+        ("10,501", "501 steps do not fit 500 levels of the chain: choose between 1 and 500"),
+        ("ddim999", "ddim999 is no stride of a chain of 1000: no whole spacing keeps 999 levels"),
+        ("ddim1001", "ddim1001 is no stride of a chain of 1000"),
+        *((stride, "write for example 50, ddim50 or 10,15,20") for stride in ("", "0", "-5", "ten", "1.5", "²", "٣")),
+        *((stride, "write for example 50, ddim50 or 10,15,20") for stride in ("10,", ",10", "10,0", "ddim", "ddim0")),
+    ],
+)
+def test_a_stride_that_the_chain_does_not_have_is_refused(stride: str, words: str) -> None:
+    with pytest.raises(ValueError, match=words) as refused:
+        noise.strided(1000, stride)
+    assert "\n" not in str(refused.value)

@@ -1,13 +1,15 @@
 """Five ways to ask for one denoiser: what each network is asked for and told, and that none changes a picture."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import pytest
 import torch
+from gaussians import drawing
+from tensors import normal
 from torch import Tensor
 
 from undiffuse.diffusion import noise, parametrization, samplers
-from undiffuse.diffusion.denoiser import denoiser
+from undiffuse.diffusion.denoiser import Denoise, denoiser, estimator, without_variance
 from undiffuse.diffusion.parametrization import Coefficients
 
 CHAIN = noise.sigmas_of_betas(noise.linear_betas(1000))
@@ -33,7 +35,19 @@ def perfect(x: Tensor, sigma: Tensor, label: Tensor | None = None) -> Tensor:
     return torch.tanh(x / sigma.view(-1, 1, 1, 1) ** 2)
 
 
-@pytest.mark.parametrize("sampler", [samplers.euler, samplers.heun])
+def ancestral(denoise: Denoise, x: Tensor, sigmas: Tensor) -> Iterator[samplers.Step]:
+    return samplers.ancestral(without_variance(denoise), x, sigmas, noise=drawing(4, 1, 8, 8))
+
+
+def ddim(denoise: Denoise, x: Tensor, sigmas: Tensor) -> Iterator[samplers.Step]:
+    return samplers.ddim(denoise, x, sigmas, noise=drawing(4, 1, 8, 8), eta=0.7)
+
+
+@pytest.mark.parametrize(
+    "sampler",
+    [samplers.euler, samplers.heun, samplers.dpmpp_2m, samplers.lms, samplers.ipndm, ancestral, ddim],
+    ids=["euler", "heun", "dpmpp_2m", "lms", "ipndm", "ancestral", "ddim"],
+)
 @pytest.mark.parametrize(("coefficients", "sigma_of"), FIVE.values(), ids=FIVE)
 def test_a_perfect_denoiser_samples_the_same_however_its_network_is_asked(
     coefficients: Callable[[Tensor], Coefficients], sigma_of: Callable[[Tensor], Tensor], sampler: Callable
@@ -44,10 +58,9 @@ def test_a_perfect_denoiser_samples_the_same_however_its_network_is_asked(
         x = scaled_x / c_in
         return (perfect(x, sigma) - c_skip * x) / c_out
 
-    grid = noise.strided_grid(20, CHAIN)
-    normal = torch.randn(4, 1, 8, 8, generator=torch.Generator().manual_seed(0))
-    start = samplers.starting_noise(normal, grid[0])
-    ours = sampler(denoiser(network, coefficients, torch.float64), start, grid)
+    grid = noise.chain_grid(noise.strided(1000, "20"), CHAIN)
+    start = samplers.starting_noise(normal(4, 1, 8, 8), grid[0])
+    ours = sampler(denoiser(estimator(network, coefficients, torch.float64)), start, grid)
     for step, expected in zip(ours, sampler(perfect, start, grid), strict=True):
         torch.testing.assert_close(step.x, expected.x, rtol=1e-6, atol=1e-6)
         torch.testing.assert_close(step.x0, expected.x0, rtol=1e-6, atol=1e-6)

@@ -1,28 +1,32 @@
-"""Samplers against closed forms: the ODE of Gaussian data, DDIM and DDPM as their papers write them, and moments."""
+"""Samplers against closed forms: the flow of Gaussian data, the algorithms as their papers write them, and moments."""
 
 import math
 from collections.abc import Callable, Iterator
-from itertools import pairwise
+from functools import partial
 
 import numpy as np
 import pytest
 import torch
+from gaussians import Impulses, drawing, gaussian, on_the_path
 from tensors import normal
 from torch import Tensor
 
-from undiffuse.diffusion import noise, samplers
-from undiffuse.diffusion.denoiser import Denoise
+from undiffuse.diffusion import noise, reverse, samplers
+from undiffuse.diffusion.denoiser import Denoise, Estimate, without_variance
+from undiffuse.diffusion.recipe import DiffusionConfig
 from undiffuse.diffusion.samplers import Step
 
 MEAN, STD = 0.3, 0.5
+GAUSSIAN = gaussian(MEAN, STD)
 BETAS = noise.linear_betas(1000)
 CHAIN = noise.sigmas_of_betas(BETAS)
+ALPHA_BAR = torch.cumprod(1 - BETAS, 0)
+
+Sampler = Callable[..., Iterator[Step]]
 
 
-def gaussian(x: Tensor, sigma: Tensor, label: Tensor | None = None) -> Tensor:
-    """The exact denoiser of pixels that are N(MEAN, STD^2)."""
-    variance = sigma.view(-1, 1, 1, 1) ** 2
-    return (STD**2 * x + variance * MEAN) / (STD**2 + variance)
+def chain_grid(steps: int) -> Tensor:
+    return noise.chain_grid(noise.strided(1000, str(steps)), CHAIN)
 
 
 def curved(x: Tensor, sigma: Tensor, label: Tensor | None = None) -> Tensor:
@@ -32,153 +36,336 @@ def curved(x: Tensor, sigma: Tensor, label: Tensor | None = None) -> Tensor:
     return torch.tanh(x / (1 + level**2) + 0.2 * x.roll(1, dims=-1) / (1 + level)) + shift
 
 
-def on_the_path(x: Tensor, start: Tensor, sigma: Tensor) -> Tensor:
-    """Where the ODE through x at level `start` is at `sigma`: x - MEAN shrinks with the marginal's deviation."""
-    return MEAN + (x - MEAN) * torch.sqrt((STD**2 + sigma**2) / (STD**2 + start**2))
+def ancestral(denoise: Denoise, *arguments: Tensor, **options: Callable) -> Iterator[Step]:
+    return samplers.ancestral(without_variance(denoise), *arguments, **options)
+
+
+FOLLOW_THE_FLOW: dict[str, Sampler] = {
+    "euler": samplers.euler,
+    "heun": samplers.heun,
+    "dpmpp_2m": samplers.dpmpp_2m,
+    "lms": samplers.lms,
+    "ipndm": samplers.ipndm,
+}
+PUT_NOISE_IN: dict[str, Sampler] = {
+    "churned_heun": partial(samplers.churned_heun, churn=10.0),
+    "ancestral": ancestral,
+    "ddim": partial(samplers.ddim, eta=0.5),
+    "euler_ancestral": partial(samplers.ddim, eta=1.0),
+}
+
+
+def all_samplers() -> list:
+    """Each with its name; those that put noise in draw it for two pictures of 4x4."""
+    noisy = {name: partial(sampler, noise=drawing(2, 1, 4, 4)) for name, sampler in PUT_NOISE_IN.items()}
+    return [pytest.param(sampler, id=name) for name, sampler in (FOLLOW_THE_FLOW | noisy).items()]
+
+
+# Orders of convergence. Errors are taken over all levels but 0, to which every method goes by a rule of its own.
 
 
 def even_grid(steps: int) -> Tensor:
-    return torch.linspace(2, 0, steps + 1, dtype=torch.float64)
+    """From far out down to the data's own deviation in equal steps, then 0."""
+    return torch.cat([torch.linspace(10, 0.5, steps, dtype=torch.float64), torch.zeros(1, dtype=torch.float64)])
 
 
 def karras_grid(steps: int) -> Tensor:
     return noise.karras_grid(steps, sigma_min=1e-4, sigma_max=80)
 
 
-@pytest.mark.parametrize("grid", [even_grid, karras_grid])
-@pytest.mark.parametrize(("sampler", "order"), [(samplers.euler, 1), (samplers.heun, 2)])
-def test_the_error_falls_with_the_samplers_order(sampler: Callable, order: int, grid: Callable[[int], Tensor]) -> None:
-    step_counts, errors = [64, 96, 128, 192, 256], []
+def log_snr_grid(steps: int) -> Tensor:
+    return noise.log_snr_grid(steps, sigma_min=1e-4, sigma_max=80)
+
+
+def fitted_order(sampler: Sampler, grid: Callable[[int], Tensor]) -> float:
+    """Minus the slope of the logarithm of the greatest error on the way over that of the number of steps."""
+    step_counts, errors = [150, 200, 300], []
     for steps in step_counts:
         sigmas = grid(steps)
         start = sigmas[0] * normal(1, 1, 4, 4)
-        walk = list(sampler(gaussian, start, sigmas))
-        errors.append(max(float((s.x - on_the_path(start, sigmas[0], s.sigma)).abs().max()) for s in walk))
-    slope = np.polyfit(np.log(step_counts), np.log(errors), 1)[0]
-    assert slope == pytest.approx(-order, abs=0.1)
+        walk = list(sampler(GAUSSIAN, start, sigmas))[:-1]
+        path = [on_the_path(start, sigmas[0], step.sigma, MEAN, STD) for step in walk]
+        errors.append(max(float((step.x - x).abs().max()) for step, x in zip(walk, path, strict=True)))
+    return -float(np.polyfit(np.log(step_counts), np.log(errors), 1)[0])
 
 
-@pytest.mark.parametrize("sampler", [samplers.euler, samplers.heun])
-def test_data_at_one_point_is_reached_exactly_in_any_number_of_steps(sampler: Callable) -> None:
+@pytest.mark.parametrize("grid", [even_grid, karras_grid, log_snr_grid])
+@pytest.mark.parametrize(("sampler", "order"), [(samplers.euler, 1), (samplers.heun, 2), (samplers.dpmpp_2m, 2)])
+def test_the_error_falls_with_the_samplers_order(sampler: Sampler, order: int, grid: Callable[[int], Tensor]) -> None:
+    assert fitted_order(sampler, grid) == pytest.approx(order, abs=0.1)
+
+
+# Multistep methods begin with lower orders: Euler's first step leaves an error of h^2 / 2 times the path's curvature,
+# on any path with curvature order 2 in all. This one, a multiple of sqrt(STD^2 + sigma^2), has a curvature of
+# STD^2 / sigma^3, next to nothing far out: from there on the full order is seen.
+
+
+@pytest.mark.parametrize("order", [1, 2, 3, 4])
+@pytest.mark.parametrize("sampler", [samplers.lms, samplers.ipndm])
+def test_on_an_even_grid_multistep_methods_have_the_order_that_was_asked_for(sampler: Sampler, order: int) -> None:
+    assert fitted_order(partial(sampler, order=order), even_grid) == pytest.approx(order, abs=0.2)
+
+
+@pytest.mark.parametrize(
+    ("sampler", "order", "has"), [("lms", 3, 3), ("ipndm", 2, 2), ("ipndm", 3, 2), ("ipndm", 4, 2)]
+)
+def test_on_an_uneven_grid_lms_keeps_its_order_and_ipndms_even_weights_are_worth_two(
+    sampler: str, order: int, has: int
+) -> None:
+    assert fitted_order(partial(FOLLOW_THE_FLOW[sampler], order=order), karras_grid) == pytest.approx(has, abs=0.15)
+
+
+def rough_grid(steps: int) -> Tensor:
+    """Every other step in ln sigma is twice as long as the one before, then 0."""
+    ends = torch.cat([torch.zeros(1), torch.tensor([1.0, 2.0]).repeat(steps // 2)]).double().cumsum(0)
+    return torch.cat([80 * torch.exp(math.log(1e-4 / 80) * ends / ends[-1]), torch.zeros(1)])
+
+
+@pytest.mark.parametrize(("sampler", "order", "has"), [("lms", 2, 2), ("lms", 3, 3), ("ipndm", 2, 1)])
+def test_steps_that_jump_cost_lms_nothing_and_ipndm_an_order(sampler: str, order: int, has: int) -> None:
+    assert fitted_order(partial(FOLLOW_THE_FLOW[sampler], order=order), rough_grid) == pytest.approx(has, abs=0.15)
+
+
+# Exactness.
+
+
+@pytest.mark.parametrize("steps", [1, 2, 7])
+@pytest.mark.parametrize("sampler", all_samplers())
+def test_data_at_one_point_is_reached_exactly_in_any_number_of_steps(sampler: Sampler, steps: int) -> None:
     start = 80 * normal(2, 1, 4, 4)
-    for steps in (1, 2, 7):
-        *_, end = sampler(lambda x, sigma, label: torch.full_like(x, 0.4), start, noise.karras_grid(steps, 0.002, 80))
-        torch.testing.assert_close(end.x, torch.full_like(start, 0.4), rtol=0, atol=1e-12)
+    *_, end = sampler(lambda x, sigma, label: torch.full_like(x, 0.4), start, noise.karras_grid(steps, 0.002, 80))
+    torch.testing.assert_close(end.x, torch.full_like(start, 0.4), rtol=0, atol=1e-9)
 
 
-@pytest.mark.parametrize("steps", [1, 10, 1000])
-def test_euler_on_the_chain_is_ddim_with_eta_0(steps: int) -> None:
-    sigmas = noise.strided_grid(steps, CHAIN)
-    alpha_bar = torch.cumprod(1 - BETAS, 0)
+@pytest.mark.parametrize("sampler", FOLLOW_THE_FLOW.values(), ids=FOLLOW_THE_FLOW)
+def test_the_straight_path_to_one_point_is_followed_exactly(sampler: Sampler) -> None:
+    start, sigmas = 80 * normal(2, 1, 4, 4), noise.karras_grid(7, 0.002, 80)
+    for step in sampler(lambda x, sigma, label: torch.full_like(x, 0.4), start, sigmas):
+        expected = 0.4 + step.sigma / sigmas[0] * (start - 0.4)
+        torch.testing.assert_close(step.x, expected, rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize("steps", [1, 2, 7])
+@pytest.mark.parametrize("sampler", all_samplers())
+def test_a_sampler_yields_every_level_and_what_it_was_told_of_the_picture(sampler: Sampler, steps: int) -> None:
+    told = []
+
+    def telling(x: Tensor, sigma: Tensor, label: Tensor | None) -> Tensor:
+        told.append(curved(x, sigma, label))
+        return told[-1]
+
+    sigmas = noise.karras_grid(steps, 0.002, 80)
+    walk = list(sampler(telling, samplers.starting_noise(normal(2, 1, 4, 4), sigmas[0]), sigmas, torch.tensor([0, 3])))
+    assert [float(step.sigma) for step in walk] == sigmas[1:].tolist()
+    assert all(any(torch.equal(step.x0, x0) for x0 in told) for step in walk)
+    # Only lms goes down to 0 along the last slopes, as its polynomial has it.
+    if steps == 1 or sampler is not samplers.lms:
+        torch.testing.assert_close(walk[-1].x, walk[-1].x0, rtol=0, atol=1e-12)
+
+
+# The algorithms as their papers write them, on DDPM's x_t = x / sqrt(1 + sigma^2).
+
+
+@pytest.mark.parametrize("eta", [0.0, 0.3, 1.0])
+@pytest.mark.parametrize("steps", [1, 2, 10, 100])
+def test_ddim_is_song_et_als(steps: int, eta: float) -> None:
+    sigmas = chain_grid(steps) if steps > 1 else torch.cat([CHAIN[-1:], torch.zeros(1)])
     t = torch.searchsorted(CHAIN, sigmas[:-1])
     x_T, label = normal(3, 1, 4, 4), torch.tensor([0, 1, 2])
+    theirs = drawing(3, 1, 4, 4)
 
     x_t = x_T
-    walk = samplers.euler(curved, samplers.starting_noise(x_T, sigmas[0]), sigmas, label)
+    start = samplers.starting_noise(x_T, sigmas[0])
+    walk = samplers.ddim(curved, start, sigmas, label, noise=drawing(3, 1, 4, 4), eta=eta)
     for i, step in enumerate(walk):
-        a = alpha_bar[t[i]]
-        a_prev = alpha_bar[t[i + 1]] if i + 1 < steps else torch.ones(())
-        # Song et al. 2021, Eq. 12 with sigma_t = 0.
+        a = ALPHA_BAR[t[i]]
+        a_prev = ALPHA_BAR[t[i + 1]] if i + 1 < steps else torch.ones(())
+        # Song et al. 2021, Eq. 12 and 16.
         x0 = curved(x_t / a.sqrt(), sigmas[i].expand(3), label)
         eps = (x_t - a.sqrt() * x0) / (1 - a).sqrt()
-        x_t = a_prev.sqrt() * x0 + (1 - a_prev).sqrt() * eps
+        deviation = eta * ((1 - a_prev) / (1 - a)).sqrt() * (1 - a / a_prev).sqrt()
+        x_t = a_prev.sqrt() * x0 + (1 - a_prev - deviation**2).sqrt() * eps
+        if eta > 0 and i + 1 < steps:
+            x_t = x_t + deviation * theirs()
         torch.testing.assert_close(step.x0, x0, rtol=1e-9, atol=1e-9)
         torch.testing.assert_close(step.x * a_prev.sqrt(), x_t, rtol=1e-9, atol=1e-9)
 
 
-@pytest.mark.parametrize("variance", [samplers.small_variance, samplers.large_variance])
-def test_ancestral_is_ddpms_posterior_step_by_step(variance: samplers.Variance) -> None:
-    # Ho et al. 2020, Eq. 6 and 7 and Algorithm 2, on x_t with t from 999 to 0.
-    alpha, alpha_bar = 1 - BETAS, torch.cumprod(1 - BETAS, 0)
-    alpha_bar_prev = torch.cat([torch.ones(1), alpha_bar[:-1]])
-    beta_tilde = (1 - alpha_bar_prev) / (1 - alpha_bar) * BETAS
-    sigma_squared = beta_tilde if variance is samplers.small_variance else BETAS
+@pytest.mark.parametrize("variance", [reverse.small, reverse.large])
+def test_ancestral_is_ddpms_posterior_step_by_step(variance: reverse.LogVariance) -> None:
+    # Ho et al. 2020, Eq. 6 and 7 and Algorithm 2, with t from 999 to 0.
+    alpha, alpha_bar_prev = 1 - BETAS, torch.cat([torch.ones(1), ALPHA_BAR[:-1]])
+    beta_tilde = (1 - alpha_bar_prev) / (1 - ALPHA_BAR) * BETAS
+    sigma_squared = beta_tilde if variance is reverse.small else BETAS
     x_T, label = normal(3, 1, 4, 4), torch.tensor([0, 1, 2])
-    ours, theirs = torch.Generator().manual_seed(5), torch.Generator().manual_seed(5)
+    theirs = drawing(3, 1, 4, 4)
 
     x_t = x_T
-    sigmas = noise.strided_grid(1000, CHAIN)
+    sigmas = chain_grid(1000)
     start = samplers.starting_noise(x_T, sigmas[0])
-    draw = lambda: torch.randn(3, 1, 4, 4, generator=ours)  # noqa: E731
-    walk = samplers.ancestral(curved, start, sigmas, label, noise=draw, variance=variance)
+    walk = ancestral(curved, start, sigmas, label, noise=drawing(3, 1, 4, 4), variance=variance)
     for t, step in zip(reversed(range(1000)), walk, strict=True):
-        x0 = curved(x_t / alpha_bar[t].sqrt(), CHAIN[t].expand(3), label)
+        x0 = curved(x_t / ALPHA_BAR[t].sqrt(), CHAIN[t].expand(3), label)
         mean = (
-            alpha_bar_prev[t].sqrt() * BETAS[t] / (1 - alpha_bar[t]) * x0
-            + alpha[t].sqrt() * (1 - alpha_bar_prev[t]) / (1 - alpha_bar[t]) * x_t
+            alpha_bar_prev[t].sqrt() * BETAS[t] / (1 - ALPHA_BAR[t]) * x0
+            + alpha[t].sqrt() * (1 - alpha_bar_prev[t]) / (1 - ALPHA_BAR[t]) * x_t
         )
-        z = torch.randn(3, 1, 4, 4, generator=theirs).double() if t > 0 else 0.0
-        x_t = mean + sigma_squared[t].sqrt() * z
+        x_t = mean + (sigma_squared[t].sqrt() * theirs() if t > 0 else 0.0)
         torch.testing.assert_close(step.x * alpha_bar_prev[t].sqrt(), x_t, rtol=1e-9, atol=1e-9)
 
 
-def test_both_variances_of_a_longer_stride_are_those_of_the_chain_with_that_stride() -> None:
-    # A strided chain is a chain with betas of its own (Nichol & Dhariwal 2021, Eq. 19).
-    low, high = CHAIN[[0, 100, 700]], CHAIN[[200, 500, 999]]
-    a, a_prev = 1 / (1 + high**2), 1 / (1 + low**2)
-    beta = 1 - a / a_prev
-    torch.testing.assert_close(samplers.large_variance(high, low) * a_prev, beta)
-    torch.testing.assert_close(samplers.small_variance(high, low) * a_prev, (1 - a_prev) / (1 - a) * beta)
+def test_churned_heun_is_karras_et_als_algorithm_2() -> None:
+    sigmas, label = noise.karras_grid(12, 0.002, 80), torch.tensor([0, 1])
+    S_churn, S_tmin, S_tmax, S_noise, N = 4.0, 0.05, 50.0, 1.1, 12
+    theirs = drawing(2, 1, 4, 4)
+    start = 80 * normal(2, 1, 4, 4)
+    options = {"churn": S_churn, "churn_min": S_tmin, "churn_max": S_tmax, "churn_noise": S_noise}
+    walk = samplers.churned_heun(curved, start, sigmas, label, noise=drawing(2, 1, 4, 4), **options)
+    x = start
+    for i, step in enumerate(walk):
+        t, t_next = sigmas[i], sigmas[i + 1]
+        gamma = min(S_churn / N, math.sqrt(2) - 1) if S_tmin <= t <= S_tmax else 0.0
+        eps = S_noise * theirs()
+        t_hat = t + gamma * t
+        x_hat = x + (t_hat**2 - t**2).sqrt() * eps
+        d = (x_hat - curved(x_hat, t_hat.expand(2), label)) / t_hat
+        x = x_hat + (t_next - t_hat) * d
+        if t_next != 0:
+            d_next = (x - curved(x, t_next.expand(2), label)) / t_next
+            x = x_hat + (t_next - t_hat) * (d / 2 + d_next / 2)
+        torch.testing.assert_close(step.x, x, rtol=1e-9, atol=1e-9)
 
 
-@pytest.mark.parametrize("variance", [samplers.small_variance, samplers.large_variance])
-def test_a_thousand_ancestral_steps_reproduce_mean_and_variance_of_the_data(variance: samplers.Variance) -> None:
-    pixels = 10_000
-    generator = torch.Generator().manual_seed(0)
-    draw = lambda: torch.randn(1, 1, 100, 100, dtype=torch.float64, generator=generator)  # noqa: E731
-    sigmas = noise.strided_grid(1000, CHAIN)
-    start = samplers.starting_noise(draw(), sigmas[0])
-    *_, end = samplers.ancestral(gaussian, start, sigmas, noise=draw, variance=variance)
-    # The pixels are independent and Gaussian: five standard errors of the mean and of the variance. The steps' own bias
-    # (-1.6% of the variance for the small, 0.3% for the large) lies well below the latter, 7.1%.
-    assert float(end.x.mean()) == pytest.approx(MEAN, abs=5 * STD / math.sqrt(pixels))
-    assert float(end.x.var()) == pytest.approx(STD**2, rel=5 * math.sqrt(2 / pixels))
+def test_dpmpp_2m_is_lu_et_als_algorithm_2() -> None:
+    # Lu et al. 2022b, on x_t with signal alpha and noise sigma, over steps of different lengths.
+    levels = chain_grid(9)
+    x_T, label = normal(2, 1, 4, 4), torch.tensor([0, 1])
+    alpha = 1 / torch.sqrt(1 + levels**2)
+    sigma = torch.sqrt(1 - alpha**2)
+    lambda_ = torch.log(alpha / sigma)
+    h = lambda_.diff()
+
+    def x_theta(x: Tensor, i: int) -> Tensor:
+        return curved(x / alpha[i], levels[i].expand(2), label)
+
+    x, told = x_T, []
+    walk = samplers.dpmpp_2m(curved, samplers.starting_noise(x_T, levels[0]), levels, label)
+    for i, step in zip(range(1, 9), walk, strict=False):  # The ninth step goes to 0, where lambda is infinite.
+        told.append(x_theta(x, i - 1))
+        D = told[-1]
+        if i > 1:
+            r = h[i - 2] / h[i - 1]
+            D = (1 + 1 / (2 * r)) * told[-1] - 1 / (2 * r) * told[-2]
+        x = sigma[i] / sigma[i - 1] * x - alpha[i] * (torch.exp(-h[i - 1]) - 1) * D
+        torch.testing.assert_close(step.x * alpha[i], x, rtol=1e-9, atol=1e-9)
 
 
-@pytest.mark.parametrize(
-    ("variance", "data_std"), [(samplers.small_variance, 0.0), (samplers.large_variance, 1.0)], ids=["small", "large"]
-)
-def test_each_variance_is_exact_for_the_data_it_is_meant_for_in_any_number_of_steps(
-    variance: samplers.Variance, data_std: float
+def test_churn_never_raises_the_noise_by_more_than_the_root_of_two() -> None:
+    levels = []
+
+    def watching(x: Tensor, sigma: Tensor, label: Tensor | None) -> Tensor:
+        levels.append(float(sigma[0]))
+        return curved(x, sigma, label)
+
+    sigmas = torch.tensor([8.0, 0.0], dtype=torch.float64)
+    list(samplers.churned_heun(watching, normal(2, 1, 4, 4), sigmas, noise=drawing(2, 1, 4, 4), churn=1000.0))
+    assert levels == [pytest.approx(8 * math.sqrt(2), rel=1e-12)]
+
+
+# Samplers that are special cases of one another.
+
+
+def ends_of(walk: Iterator[Step]) -> Tensor:
+    return torch.stack([step.x for step in walk])
+
+
+@pytest.mark.parametrize("steps", [2, 7, 100])
+def test_ddim_without_noise_is_euler_and_with_all_of_it_ancestral_with_the_small_variance(steps: int) -> None:
+    sigmas, label = chain_grid(steps), torch.tensor([0, 1, 2])
+    start = samplers.starting_noise(normal(3, 1, 4, 4), sigmas[0])
+    without = samplers.ddim(curved, start, sigmas, label, noise=lambda: pytest.fail("noise was drawn"), eta=0.0)
+    torch.testing.assert_close(
+        ends_of(without), ends_of(samplers.euler(curved, start, sigmas, label)), rtol=1e-9, atol=1e-9
+    )
+    full = samplers.ddim(curved, start, sigmas, label, noise=drawing(3, 1, 4, 4), eta=1.0)
+    ddpm = ancestral(curved, start, sigmas, label, noise=drawing(3, 1, 4, 4), variance=reverse.small)
+    torch.testing.assert_close(ends_of(full), ends_of(ddpm), rtol=1e-9, atol=1e-9)
+
+
+def test_churned_heun_without_churn_is_heun() -> None:
+    sigmas, start = noise.karras_grid(7, 0.002, 80), 80 * normal(2, 1, 4, 4)
+    churned = samplers.churned_heun(curved, start, sigmas, noise=drawing(2, 1, 4, 4), churn=0.0)
+    assert torch.equal(ends_of(churned), ends_of(samplers.heun(curved, start, sigmas)))
+
+
+@pytest.mark.parametrize("sampler", [samplers.lms, samplers.ipndm])
+def test_multistep_methods_of_order_1_are_euler(sampler: Sampler) -> None:
+    sigmas, start = noise.karras_grid(7, 0.002, 80), 80 * normal(2, 1, 4, 4)
+    first_order = sampler(curved, start, sigmas, order=1)
+    torch.testing.assert_close(ends_of(first_order), ends_of(samplers.euler(curved, start, sigmas)))
+
+
+@pytest.mark.parametrize(("fraction", "variance"), [(0.0, reverse.small), (1.0, reverse.large)])
+def test_a_learned_variance_at_its_bounds_samples_as_the_fixed_one(
+    fraction: float, variance: reverse.LogVariance
 ) -> None:
-    # x starts with the variance of N(0, data_std^2) plus noise and must have it after each step (Ho et al., 3.2).
-    for steps in (2, 5, 100):
-        grid = noise.strided_grid(steps, CHAIN)
-        spread = data_std**2 + grid[0] ** 2
-        for sigma, s in pairwise(grid[:-1]):
-            shrink = data_std**2 / (data_std**2 + sigma**2)  # D = shrink * x.
-            factor = shrink + (s / sigma) ** 2 * (1 - shrink)
-            spread = factor**2 * spread + variance(sigma, s)
-            torch.testing.assert_close(spread, data_std**2 + s**2)
+    sigmas, start = chain_grid(20), samplers.starting_noise(normal(2, 1, 4, 4), CHAIN[-1])
+
+    def estimate(x: Tensor, sigma: Tensor, label: Tensor | None) -> Estimate:
+        return Estimate(curved(x, sigma, label), torch.full_like(x, fraction))
+
+    learned = samplers.ancestral(estimate, start, sigmas, noise=drawing(2, 1, 4, 4), variance=reverse.learned)
+    fixed = samplers.ancestral(estimate, start, sigmas, noise=drawing(2, 1, 4, 4), variance=variance)
+    torch.testing.assert_close(ends_of(learned), ends_of(fixed), rtol=1e-9, atol=1e-9)
 
 
-def all_samplers() -> list[Callable[..., Iterator[Step]]]:
-    generator = torch.Generator().manual_seed(0)
-
-    def ancestral(denoise: Denoise, x: Tensor, sigmas: Tensor) -> Iterator[Step]:
-        return samplers.ancestral(denoise, x, sigmas, noise=lambda: torch.randn(2, 1, 4, 4, generator=generator))
-
-    return [samplers.euler, samplers.heun, ancestral]
+# Moments. For Gaussian data every sampler is linear in the noise: impulses give them without any error of chance.
 
 
-@pytest.mark.parametrize("sampler", all_samplers(), ids=["euler", "heun", "ancestral"])
-def test_a_sampler_yields_every_level_and_ends_on_its_last_estimate(sampler: Callable[..., Iterator[Step]]) -> None:
-    sigmas = noise.strided_grid(7, CHAIN)
-    walk = list(sampler(curved, samplers.starting_noise(normal(2, 1, 4, 4), sigmas[0]), sigmas))
-    assert [float(step.sigma) for step in walk] == sigmas[1:].tolist()
-    torch.testing.assert_close(walk[-1].x, walk[-1].x0, rtol=0, atol=1e-14)
+def moments(sampler: Sampler, denoise: Denoise, sigmas: Tensor) -> tuple[float, float]:
+    draw = Impulses(len(sigmas))
+    *_, end = sampler(denoise, samplers.starting_noise(draw(), sigmas[0]), sigmas, noise=draw)
+    return Impulses.moments(end.x)
 
 
-def test_ancestral_draws_noise_for_every_step_but_the_last() -> None:
-    drawn = []
+def learned(fraction: float) -> Sampler:
+    def sampler(denoise: Denoise, x: Tensor, sigmas: Tensor, noise: samplers.Noise) -> Iterator[Step]:
+        def estimate(x: Tensor, sigma: Tensor, label: Tensor | None) -> Estimate:
+            return Estimate(denoise(x, sigma, label), torch.full_like(x, fraction))
 
-    def draw() -> Tensor:
-        drawn.append(normal(2, 1, 4, 4, seed=len(drawn)))
-        return drawn[-1]
+        return samplers.ancestral(estimate, x, sigmas, noise=noise, variance=reverse.learned)
 
-    sigmas = noise.strided_grid(7, CHAIN)
-    list(samplers.ancestral(curved, normal(2, 1, 4, 4), sigmas, noise=draw))
-    assert len(drawn) == 6
+    return sampler
+
+
+REPRODUCE: dict[str, Sampler] = {
+    "small": partial(ancestral, variance=reverse.small),
+    "large": partial(ancestral, variance=reverse.large),
+    "learned 0": learned(0.0),
+    "learned 0.5": learned(0.5),
+    "learned 1": learned(1.0),
+    "ddim 0.5": partial(samplers.ddim, eta=0.5),
+}
+
+
+@pytest.mark.parametrize("sampler", REPRODUCE.values(), ids=REPRODUCE)
+def test_a_thousand_steps_down_the_chain_reproduce_mean_and_variance_of_the_data(sampler: Sampler) -> None:
+    mean, variance = moments(sampler, GAUSSIAN, chain_grid(1000))
+    assert mean == pytest.approx(MEAN, rel=0.02)
+    assert variance == pytest.approx(STD**2, rel=0.02)
+
+
+@pytest.mark.parametrize("churn", [10.0, 40.0])
+def test_churn_keeps_the_variance_of_the_data(churn: float) -> None:
+    errors = []
+    for steps in (200, 400):
+        sampler = partial(samplers.churned_heun, churn=churn)
+        mean, variance = moments(sampler, GAUSSIAN, noise.karras_grid(steps, 0.002, 80))
+        assert mean == pytest.approx(MEAN, rel=0.02)
+        errors.append(abs(variance / STD**2 - 1))
+    assert max(errors) < 0.02
+    # What is left is Heun's error, of second order: a quarter for half the step.
+    assert errors[1] < errors[0] / 3
 
 
 def test_sampling_starts_from_ddpms_unit_normal_noise_in_the_grids_precision() -> None:
@@ -188,3 +375,24 @@ def test_sampling_starts_from_ddpms_unit_normal_noise_in_the_grids_precision() -
         assert start.dtype == torch.float64
         alpha_bar = 1 / (1 + sigma**2)
         torch.testing.assert_close(start * alpha_bar.sqrt(), x_T.double(), rtol=1e-12, atol=0)
+
+
+def test_ancestral_draws_noise_for_every_step_but_the_last() -> None:
+    drawn = []
+
+    def draw() -> Tensor:
+        drawn.append(normal(2, 1, 4, 4, seed=len(drawn)))
+        return drawn[-1]
+
+    list(ancestral(curved, normal(2, 1, 4, 4), chain_grid(7), noise=draw))
+    assert len(drawn) == 6
+
+
+@pytest.mark.parametrize("steps", [2, 3, 7, 20, 399])
+def test_ddim_stays_finite_in_float32_down_from_the_cosine_chains_noisiest_level(steps: int) -> None:
+    grid = DiffusionConfig(draw="discrete_uniform", schedule="cosine", chain_length=4000).chain_grid(steps).float()
+    x = torch.full((1, 1, 2, 2), float(grid[0]))
+    end = list(samplers.ddim(lambda x, sigma, label=None: 0 * x, x, grid, noise=lambda: torch.ones_like(x), eta=1.0))[
+        -1
+    ]
+    assert bool(torch.isfinite(end.x).all())

@@ -7,6 +7,7 @@ from functools import partial
 import pytest
 import tensors
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from undiffuse.networks.layers import (
@@ -14,6 +15,8 @@ from undiffuse.networks.layers import (
     ResidualBlock,
     SelfAttention,
     Upsample,
+    doubled,
+    halved,
     sinusoidal_embedding,
     zeroed,
 )
@@ -45,6 +48,14 @@ def test_the_embedding_is_a_circle_at_each_of_its_falling_frequencies() -> None:
         expected = [math.cos(a) for a in angles] + [math.sin(a) for a in angles]
         # float32 keeps an angle of 999 to 6e-5.
         torch.testing.assert_close(row, torch.tensor(expected), rtol=0, atol=1e-4)
+
+
+def test_with_shift_1_the_lowest_frequency_is_that_of_the_longest_period() -> None:
+    angle = 0.5
+    embedding = sinusoidal_embedding(torch.tensor([angle]), 8, shift=1)[0]
+    for i in range(4):
+        assert math.isclose(embedding[i], math.cos(angle / 10000 ** (i / 3)), rel_tol=1e-6)
+        assert math.isclose(embedding[4 + i], math.sin(angle / 10000 ** (i / 3)), rel_tol=1e-6)
 
 
 def test_the_embeddings_inner_products_depend_on_distance_alone() -> None:
@@ -82,6 +93,42 @@ def test_with_scale_shift_the_embedding_sets_the_second_normalizations_gain_and_
         block.norm_out.bias.mul_(1 + scale).add_(shift)
         zeroed(block.embedding)
     torch.testing.assert_close(block(x, embedding), expected)
+
+
+def test_a_resampling_block_resamples_the_branch_and_the_shortcut(randomized: Callable) -> None:
+    x, embedding = normal(1, 8, 4, 6), normal(1, 16, seed=1)
+    make = partial(ResidualBlock, 8, 8, 16, groups=4, dropout=0.0, scale_shift_norm=False)
+    for resample, pixels in (
+        (halved, F.avg_pool2d(x, 2)),
+        (doubled, x.repeat_interleave(2, 2).repeat_interleave(2, 3)),
+    ):
+        block = make(resample=resample)
+        weight, bias = block.skip.get_parameter("weight"), block.skip.get_parameter("bias")
+        shortcut = torch.einsum("oc,bchw->bohw", weight[:, :, 0, 0], pixels) + bias[:, None, None]
+        torch.testing.assert_close(block(x, embedding), shortcut)
+        randomized(block)
+        # Without its own resampling, the same block on what was resampled between normalization and convolution.
+        h = block.conv_in(resample(F.silu(block.norm_in(x)))) + block.embedding(embedding)[:, :, None, None]
+        expected = block.skip(pixels) + block.conv_out(F.silu(block.norm_out(h)))
+        torch.testing.assert_close(block(x, embedding), expected)
+
+
+def test_halving_takes_means_of_four_and_doubling_undoes_it_for_even_pictures() -> None:
+    x = normal(2, 3, 4, 6)
+    torch.testing.assert_close(halved(x)[0, 0, 1, 2], x[0, 0, 2:4, 4:6].mean())
+    assert torch.equal(halved(doubled(x)), x)
+
+
+def test_the_skip_scale_multiplies_the_sum_of_shortcut_and_branch(randomized: Callable) -> None:
+    x, embedding = normal(2, 8, 4, 4), normal(2, 16, seed=1)
+    make = partial(ResidualBlock, 8, 12, 16, groups=4, dropout=0.0, scale_shift_norm=False)
+    plain, scaled = randomized(make()), make(skip_scale=0.5)
+    scaled.load_state_dict(plain.state_dict())
+    assert torch.equal(scaled(x, embedding), plain(x, embedding) / 2)
+    attention = randomized(SelfAttention(8, 2, groups=4))
+    halving = SelfAttention(8, 2, groups=4, skip_scale=0.5)
+    halving.load_state_dict(attention.state_dict())
+    assert torch.equal(halving(x), attention(x) / 2)
 
 
 def test_dropout_acts_in_training_alone(randomized: Callable) -> None:
@@ -136,6 +183,35 @@ def test_downsampling_is_a_convolution_at_every_second_pixel() -> None:
     down, x = Downsample(3), normal(2, 3, 4, 6)
     copying(down.conv)
     torch.testing.assert_close(down(x), x[:, :, ::2, ::2])
+
+
+def test_asymmetric_downsampling_takes_the_other_pixels_and_pads_only_right_and_below() -> None:
+    down, x = Downsample(3, asymmetric=True), normal(2, 3, 4, 6)
+    copying(down.conv)
+    torch.testing.assert_close(down(x), x[:, :, 1::2, 1::2])
+    with torch.no_grad():
+        down.conv.weight.copy_(down.conv.weight.roll((1, 1), dims=(2, 3)))  # The kernel's last tap: right and below.
+    expected = torch.zeros_like(x[:, :, ::2, ::2])
+    expected[:, :, :-1, :-1] = x[:, :, 2::2, 2::2]
+    torch.testing.assert_close(down(x), expected)
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda eps: ResidualBlock(8, 8, 16, groups=4, dropout=0.0, scale_shift_norm=True, norm_eps=eps),
+        lambda eps: SelfAttention(8, 2, groups=4, norm_eps=eps),
+    ],
+)
+def test_each_normalization_adds_norm_eps_to_the_variance(make: Callable[[float], nn.Module]) -> None:
+    norms = [module for module in make(0.125).modules() if isinstance(module, nn.GroupNorm)]
+    assert norms
+    x = normal(1, 8, 4, 4)
+    groups = x.reshape(1, 4, 32)
+    centred = groups - groups.mean(dim=2, keepdim=True)
+    expected = (centred / torch.sqrt(centred.square().mean(dim=2, keepdim=True) + 0.125)).reshape(1, 8, 4, 4)
+    for norm in norms:
+        torch.testing.assert_close(norm(x), expected)
 
 
 def test_upsampling_is_a_convolution_of_doubled_pixels() -> None:

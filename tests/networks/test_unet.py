@@ -4,12 +4,15 @@ import re
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
+from typing import Literal
 
 import pytest
 import tensors
 import torch
 import torch.nn.functional as F
+from torch import nn
 
+from undiffuse.networks.layers import Downsample, ResidualBlock, SelfAttention, sinusoidal_embedding
 from undiffuse.networks.unet import UNet, UNetConfig
 
 normal = partial(tensors.normal, dtype=torch.float32)
@@ -53,6 +56,13 @@ def test_ho_et_als_cifar10_network_has_35_746_307_parameters() -> None:
     assert sum(parameter.numel() for parameter in network.parameters()) == expected == 35_746_307
 
 
+def has_own_place(layer: nn.Module) -> bool:
+    """Whether the layer leaves the size of the feature map as it is."""
+    if isinstance(layer, ResidualBlock):
+        return isinstance(layer.resample, nn.Identity)
+    return isinstance(layer, SelfAttention)
+
+
 def test_a_new_network_answers_zero(small_network: UNetConfig) -> None:
     output = UNet(small_network)(normal(3, 1, 8, 8), torch.tensor([0.0, 5.0, 999.0]), torch.tensor([0, 2, -1]))
     assert torch.equal(output, torch.zeros(3, 1, 8, 8))
@@ -69,6 +79,95 @@ def test_every_output_hears_every_channel_and_every_pixel(
     for channel in range(channels):
         (heard,) = torch.autograd.grad(output[0, channel, -1, 0], x, retain_graph=True)
         assert (heard != 0).all()
+
+
+@pytest.mark.parametrize("patch", [1, 2])
+def test_a_learned_variance_takes_channels_of_its_own_after_those_of_f(
+    patch: int, small_network: UNetConfig, random_unet: Callable
+) -> None:
+    shape = replace(small_network, size=(16, 16), image_channels=3, patch=patch)
+    plain, learned = random_unet(shape), UNet(shape, learned_variance=True).eval()
+    weights = plain.state_dict()
+    variance = {name: normal(*weights[name].shape, seed=1) for name in ("output.2.weight", "output.2.bias")}
+    learned.load_state_dict(weights | {name: torch.cat([weights[name], v]) for name, v in variance.items()})
+    x, c_noise, label = normal(2, 3, 16, 16), torch.tensor([1.0, 700.0]), torch.tensor([0, 2])
+    output = learned(x, c_noise, label)
+    torch.testing.assert_close(output[:, :3], plain(x, c_noise, label))
+    plain.load_state_dict(weights | variance)
+    torch.testing.assert_close(output[:, 3:], plain(x, c_noise, label))
+
+
+def test_head_channels_give_wider_levels_more_heads(small_network: UNetConfig, random_unet: Callable) -> None:
+    shape = replace(small_network, attention_resolutions=(8, 4), heads=1, head_channels=8)
+    heads = {(a.project.in_channels, a.heads) for a in random_unet(shape).modules() if isinstance(a, SelfAttention)}
+    assert heads == {(16, 2), (32, 4)}
+
+
+def test_the_network_hears_the_noise_level_times_the_time_scale(
+    small_network: UNetConfig, random_unet: Callable
+) -> None:
+    x, c_noise = normal(2, 1, 8, 8), torch.tensor([12.0, 900.0])
+    scaled = random_unet(replace(small_network, time_scale=0.25))
+    assert torch.equal(scaled(x, c_noise), random_unet(small_network)(x, c_noise / 4))
+
+
+@pytest.mark.parametrize("resampling", ["residual", "none"])
+def test_what_halves_the_feature_map_doubles_it_again(
+    resampling: Literal["residual", "none"], small_network: UNetConfig, random_unet: Callable
+) -> None:
+    network = random_unet(replace(small_network, size=(16, 8), resampling=resampling))
+    between = [layer for stage in (*network.down, *network.up) for layer in stage if not has_own_place(layer)]
+    kinds = [(layer.resample.__name__,) if resampling == "residual" else (type(layer).__name__,) for layer in between]
+    assert kinds == ([("halved",), ("doubled",)] if resampling == "residual" else [("AvgPool2d",), ("Upsample",)])
+    x = normal(1, 1, 16, 8).requires_grad_()
+    output = network(x, torch.tensor([1.0]), torch.tensor([0]))
+    assert output.shape == x.shape
+    (heard,) = torch.autograd.grad(output[0, 0, -1, 0], x)
+    assert (heard != 0).all()
+
+
+def test_sparse_attention_on_the_way_up_follows_a_levels_last_block_alone(small_network: UNetConfig) -> None:
+    shape = replace(small_network, blocks=2, attention_resolutions=(8, 4), sparse_up_attention=True)
+    network = UNet(shape)
+
+    def attends(stages: nn.ModuleList) -> list[bool]:
+        return [any(isinstance(layer, SelfAttention) for layer in stage.children()) for stage in stages]
+
+    assert attends(network.up) == [False, False, True, False, False, True]
+    # On the way down nothing changes: two blocks, the convolution, two blocks.
+    assert attends(network.down) == [True, True, False, True, True]
+
+
+def test_the_first_convolution_is_as_wide_as_the_input_multiplier_says(
+    small_network: UNetConfig, random_unet: Callable
+) -> None:
+    wide = replace(small_network, multipliers=(2, 2))
+    assert UNet(wide).input.out_channels == 32
+    network = random_unet(replace(wide, input_multiplier=1))
+    assert network.input.out_channels == 16
+    assert network.up[-1][0].conv_in.in_channels == 32 + 16  # Its skip comes back at the end.
+    assert network(normal(1, 1, 8, 8), torch.tensor([1.0])).any()
+
+
+def test_the_skip_scale_reaches_every_sum(small_network: UNetConfig) -> None:
+    network = UNet(replace(small_network, skip_scale=0.5, resampling="residual"))
+    summing = [module for module in network.modules() if isinstance(module, ResidualBlock | SelfAttention)]
+    assert {module.skip_scale for module in summing} == {0.5}
+
+
+def test_every_part_is_built_with_the_settings_it_is_named_for(small_network: UNetConfig) -> None:
+    shape = replace(small_network, norm_eps=1e-6, frequency_shift=1, asymmetric_downsampling=True)
+    network = UNet(shape)
+    assert {norm.eps for norm in network.modules() if isinstance(norm, nn.GroupNorm)} == {1e-6}
+    assert [down.asymmetric for down in network.modules() if isinstance(down, Downsample)] == [True]
+
+
+def test_the_frequency_shift_reaches_the_embedding(small_network: UNetConfig, random_unet: Callable) -> None:
+    heard = []
+    network = random_unet(replace(small_network, frequency_shift=1))
+    network.embed.register_forward_pre_hook(lambda module, inputs: heard.append(inputs[0]))
+    network(normal(1, 1, 8, 8), torch.tensor([3.0]))
+    torch.testing.assert_close(heard[0], sinusoidal_embedding(torch.tensor([3.0]), 16, shift=1))
 
 
 def test_a_picture_on_its_side_gives_the_output_on_its_side(small_network: UNetConfig, random_unet: Callable) -> None:
@@ -132,6 +231,15 @@ def test_a_size_that_does_not_fit_is_refused_with_the_nearest_that_does(
         ({"multipliers": ()}, r"multipliers \(\) are none"),
         ({"multipliers": (1, 0)}, r"multipliers \(1, 0\) are none"),
         ({"classes": -1}, "classes -1 is negative"),
+        ({"norm_eps": 0.0}, "norm_eps 0.0 is out of range"),
+        ({"time_scale": float("nan")}, "time_scale nan is out of range"),
+        ({"head_channels": -8}, "head_channels -8 is negative: 0 leaves it open"),
+        ({"input_multiplier": -1}, "input_multiplier -1 is negative"),
+        ({"groups": 32, "multipliers": (2, 2), "input_multiplier": 1}, "16 channels cannot be split in 32 groups"),
+        ({"skip_scale": 0.0}, "skip_scale 0.0 is out of range"),
+        ({"asymmetric_downsampling": True, "resampling": "none"}, "needs resampling convolution, which none is not"),
+        ({"head_channels": 6}, "16 channels cannot be split in 4 groups and heads of 6"),
+        ({"frequency_shift": 8}, "frequency_shift 8 is out of range: give from 0 to below 8"),
     ],
 )
 def test_settings_that_make_no_network_are_refused_by_name(

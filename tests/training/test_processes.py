@@ -11,6 +11,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+
+from undiffuse.runs import open_run
 
 TINY = (
     *("--data", "digits", "--size", "8", "--batch", "64", "--precision", "fp32"),
@@ -99,6 +102,8 @@ def test_no_thread_of_the_group_outlives_it(tmp_path: Path) -> None:
         "    network = processes.synchronized(torch.nn.Linear(4, 4))\n"
         "    network(torch.ones(2, 4)).sum().backward()\n"
         "    assert processes.sum(1.0) == [2.0]\n"
+        "    mine = torch.tensor([1.0, 2.0], dtype=torch.float64) + 10 * processes.rank\n"
+        "    assert processes.gathered(mine).tolist() == [1.0, 2.0, 11.0, 12.0]\n"
         "    assert threads(), 'the test looks for the wrong names'\n"
         "def threads():\n"
         "    names = [file.read_text() for file in Path('/proc/self/task').glob('*/comm')]\n"
@@ -111,11 +116,17 @@ def test_no_thread_of_the_group_outlives_it(tmp_path: Path) -> None:
 
 
 def test_two_processes_train_as_one_and_one_goes_on_where_two_stopped() -> None:
+    # Both learn from all losses where to look: else they would soon draw other noise levels.
+    learning = ("diffusion.draw=loss_aware", "diffusion.schedule=cosine", "diffusion.chain_length=8")
     together = [*TORCHRUN, "-m", "undiffuse", "train", *TINY]
-    run(train_command("--images", "2560", "--out", "one"))
-    run([*together, "--images", "1280", "--out", "two"])
-    assert "Resuming at 1,280 images" in run(train_command("--images", "2560", "--out", "two"))
+    run([*train_command("--images", "2560", "--out", "one"), *learning])
+    run([*together, *learning, "--images", "1280", "--out", "two"])
+    assert "Resuming at 1,280 images" in run([*train_command("--images", "2560", "--out", "two"), *learning])
     expected, got = logged(Path("one")), logged(Path("two"))
     assert [line["images"] for line in got] == [line["images"] for line in expected]
     for line, other in zip(got, expected, strict=True):
         assert line["loss"] == pytest.approx(other["loss"], abs=1e-4)
+    one, two = (open_run(Path(name)).checkpoints()[0].tensors("draws") for name in ("one", "two"))
+    assert torch.equal(one["seen"], torch.full((8,), 10))
+    assert torch.equal(two["seen"], one["seen"])
+    torch.testing.assert_close(two["losses"], one["losses"], rtol=0, atol=1e-3)

@@ -12,12 +12,19 @@ import torch
 from filelock import FileLock
 
 from undiffuse.config import Config, TrainingConfig
+from undiffuse.data.batches import ImageStream
+from undiffuse.data.store import Store
+from undiffuse.diffusion.importance import LossAware
+from undiffuse.diffusion.recipe import DiffusionConfig
 from undiffuse.errors import WorkFailed
 from undiffuse.runs import NonFiniteError, Run, open_run
 from undiffuse.training import loop, session
-from undiffuse.training.session import Habits, begin_or_resume
+from undiffuse.training.processes import Processes
+from undiffuse.training.session import Habits, begin_or_resume, new_state
 
 Train = Callable[..., bool]
+
+ALONE = Processes(0, 1, torch.device("cpu"))
 
 
 def with_budget(config: Config, images: int) -> Config:
@@ -51,7 +58,17 @@ def test_training_lowers_the_loss_and_leaves_what_the_contract_names(
     assert list((run.folder / "tensorboard").iterdir())
 
 
-def test_a_run_in_two_halves_equals_one_in_a_piece_to_the_bit(tiny: Config, run_training: Train, monkeypatch) -> None:
+LEARNING_WHERE_TO_LOOK = DiffusionConfig(
+    parametrization="eps", objective="hybrid", draw="loss_aware", schedule="cosine", chain_length=8
+)
+"""So few levels that all are known after some hundred images."""
+
+
+@pytest.mark.parametrize("diffusion", [DiffusionConfig(), LEARNING_WHERE_TO_LOOK], ids=["log_normal", "loss_aware"])
+def test_a_run_in_two_halves_equals_one_in_a_piece_to_the_bit(
+    diffusion: DiffusionConfig, tiny: Config, run_training: Train, monkeypatch
+) -> None:
+    tiny = replace(tiny, diffusion=diffusion)
     run_training(Path("whole"), tiny)
 
     steps = 0
@@ -71,10 +88,46 @@ def test_a_run_in_two_halves_equals_one_in_a_piece_to_the_bit(tiny: Config, run_
     whole, halves = open_run(Path("whole")), open_run(Path("halves"))
     assert newest_bytes(whole) == newest_bytes(halves)
     assert losses(whole) == losses(halves)
+    learned = whole.checkpoints()[0].folder / "draws.safetensors"
+    assert learned.exists() == (diffusion is LEARNING_WHERE_TO_LOOK)
 
 
-def test_accumulated_microbatches_train_like_one_batch(tiny: Config, run_training: Train) -> None:
-    tiny = replace(with_budget(tiny, 600), network=replace(tiny.network, dropout=0.0))
+def test_levels_are_drawn_where_losses_are_large_once_all_are_known(tiny: Config, run_training: Train) -> None:
+    run_training(Path("run"), replace(tiny, diffusion=LEARNING_WHERE_TO_LOOK))
+    draws = LEARNING_WHERE_TO_LOOK.draws()
+    draws.load(open_run(Path("run")).checkpoints()[0].tensors("draws"))
+    assert isinstance(draws, LossAware)
+    assert (draws.seen == 10).all()
+    assert (draws.losses > 0).all()
+    assert draws.probabilities().max() > 2 / 8
+
+
+def test_losses_are_noted_before_their_weights_and_in_order(tiny: Config, store: Store) -> None:
+    # The network answers 0 and cannot learn: each loss is the mean square of its image's noise.
+    diffusion = replace(LEARNING_WHERE_TO_LOOK, objective="simple")
+    config = replace(tiny, diffusion=diffusion, training=replace(tiny.training, microbatch=30))
+    state = new_state(config, ALONE.device)
+    for parameter in state.network.parameters():
+        torch.nn.init.zeros_(parameter)
+    batch = ImageStream(store, config.augmentation, 0.0, 0).__getitems__(list(range(100)))
+    draws, expected = LossAware(diffusion.chain()), LossAware(diffusion.chain())
+    for each in (draws, expected):
+        each.update(torch.arange(8).repeat_interleave(10), torch.arange(1, 81).double())
+    state.draws = draws
+    report = next(loop.train(state, config, iter([batch]), lambda: 0.0, ALONE, torch.float32))
+
+    sigma, weight = expected.draw(batch.u)
+    squares = batch.eps.square().mean(dim=(1, 2, 3))
+    expected.observe(sigma, squares, lambda tensor: tensor)
+    torch.testing.assert_close(draws.losses, expected.losses, rtol=1e-6, atol=0)
+    assert report.loss == pytest.approx(float((weight * squares).mean()), rel=1e-5)
+
+
+@pytest.mark.parametrize("diffusion", [DiffusionConfig(), LEARNING_WHERE_TO_LOOK], ids=["log_normal", "loss_aware"])
+def test_accumulated_microbatches_train_like_one_batch(
+    diffusion: DiffusionConfig, tiny: Config, run_training: Train
+) -> None:
+    tiny = replace(with_budget(tiny, 600), network=replace(tiny.network, dropout=0.0), diffusion=diffusion)
     run_training(Path("one"), tiny)
     run_training(Path("parts"), replace(tiny, training=replace(tiny.training, microbatch=30)))
     for (_, one), (_, parts) in zip(losses(open_run(Path("one"))), losses(open_run(Path("parts"))), strict=True):
@@ -144,7 +197,7 @@ def test_memory_that_runs_out_names_the_microbatch(tiny: Config, run_training: T
     def too_much(*arguments, **named):
         raise torch.OutOfMemoryError("out of memory")
 
-    monkeypatch.setattr(loop, "denoising_loss", too_much)
+    monkeypatch.setattr(DiffusionConfig, "loss", lambda config: too_much)
     with pytest.raises(WorkFailed, match=r"training.microbatch=64"):
         run_training(Path("run"), tiny)
 
@@ -211,8 +264,8 @@ def nan_in_batches(monkeypatch, wrong: set[int]) -> None:
         true = usual(*arguments, **named)
         return true * float("nan") if calls in wrong else true
 
-    usual = loop.denoising_loss
-    monkeypatch.setattr(loop, "denoising_loss", loss)
+    usual = DiffusionConfig().loss()
+    monkeypatch.setattr(DiffusionConfig, "loss", lambda config: loss)
 
 
 def test_a_batch_that_is_not_finite_is_skipped_and_counted(tiny: Config, run_training: Train, monkeypatch) -> None:

@@ -1,11 +1,11 @@
 """undiffuse sample"""
 
-from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Literal
 
 import tyro
 
+from undiffuse.commands import asked
 from undiffuse.commands.options import unless_given
 from undiffuse.names import SamplerName
 from undiffuse.run_names import find_run
@@ -21,6 +21,7 @@ def sample(
     batch: int = 64,
     sampler: Annotated[SamplerName | None, unless_given("the run's")] = None,
     steps: Annotated[int | None, unless_given("the run's")] = None,
+    settings: Annotated[tuple[str, ...], unless_given("the run's", name="set")] = (),
     film: bool = False,
     weights: Literal["average", "network"] = "average",
     out: Annotated[str | None, unless_given("in the run's samples/")] = None,
@@ -37,8 +38,9 @@ def sample(
         guidance: 1 follows the label as trained; more exaggerates it, at the cost of variety.
         seed: Of the first picture; the others count up from it.
         batch: Pictures at once; changes speed and memory only.
-        sampler: euler (DDIM), heun, or ancestral (DDPM).
-        steps: From noise to picture: more is slower and, up to a point, better.
+        sampler: DDPM's ancestral and ddim; euler_ancestral; and for few steps euler, heun, dpmpp_2m, lms and ipndm.
+        steps: More is slower and, up to a point, better. Below 100, ipndm replaces a run's ancestral or ddim.
+        settings: Any other setting, as in eta=0.5, order=3, churn=40, grid=chain, variance=large (docs/sampling.md).
         film: Also save the denoising of the first sixteen as a strip and an animation.
         weights: The moving average of the weights, or the weights themselves.
         out: Folder for the pictures.
@@ -58,13 +60,12 @@ def sample(
 
     opened = open_run(folder)
     index = None if label is None else find_label(opened.config.class_names, label)
-    if guidance is not None or index == NO_LABEL:
+    if index == NO_LABEL:
         check_guidance(opened.config)
-    asked = {"sampler": sampler, "steps": steps, "guidance": guidance}
-    how = replace(opened.config.sampling, **{name: value for name, value in asked.items() if value is not None})
-    opened.config.diffusion.grid(how.steps)  # Fails for step counts that the model does not have.
+    how = asked.sampling(opened.config, sampler, steps, guidance, settings)
     model, checkpoint = load_model(opened, choose_device(), weights, console.print)
     words = [how.sampler, str(how.steps), weights, str(checkpoint.images)]
+    words += [setting.replace("=", "-").replace("/", "") for setting in settings]
     words += [f"guidance-{how.guidance:g}"] if model.class_names else []
     words += [] if label is None else [f"label-{index}"]
     target = Path(out).expanduser() if out else opened.folder / "samples" / "-".join(words)

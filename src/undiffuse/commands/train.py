@@ -5,10 +5,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 from undiffuse.commands import values
+from undiffuse.commands.asked import pictures, silent
 from undiffuse.commands.options import unless_given
 from undiffuse.data.sources import check_data
 from undiffuse.errors import Interrupted
-from undiffuse.names import DATASETS, Channels, Fit, Precision, Split
+from undiffuse.names import Channels, Fit, Precision, Split
 from undiffuse.terminal import console
 
 if TYPE_CHECKING:
@@ -56,7 +57,7 @@ def train(
         channels: 1 gray, 3 RGB, 4 RGBA; auto: what the pictures have.
         strict: Fail at a picture that cannot be decoded, rather than leave it out and say so.
         unconditional: Do not tell the network the classes, though there are some.
-        preset: Recipe: digits, small, cifar10-ddpm.
+        preset: Recipe: digits, small, flowers64, or a paper's with cifar10-: ddpm, iddpm, iddpm-vlb, edm, flow.
         images: Budget in images seen, such as 50k or 2M.
         minutes: Budget in minutes, instead of images.
         batch: Images a step, over all processes.
@@ -80,20 +81,11 @@ def train(
     if images and minutes is not None:
         raise ValueError("A budget is either --images or --minutes: give one of them.")
 
-    from undiffuse.data.store import DataConfig
     from undiffuse.presets import RECIPES
     from undiffuse.training.processes import joined
     from undiffuse.training.signals import StopRequest
 
-    where = data if data in DATASETS else str(Path(data).expanduser().absolute())
-    asked = DataConfig(
-        data=where,
-        data_root=data_root and str(Path(data_root).expanduser().absolute()),
-        split=split,
-        size=sides or RECIPES[name]().size,
-        fit=fit,
-        channels=None if channels == "auto" else int(channels),
-    )
+    asked = pictures(data, data_root, split, sides or RECIPES[name]().size, fit, channels)
     budget = {"total_images": total_images, "total_minutes": minutes} if total_images or minutes is not None else {}
     training = {**budget, "precision": precision} | ({"batch": batch} if batch is not None else {})
 
@@ -101,7 +93,7 @@ def train(
         return _configured(name, store, asked, seed, unconditional, training, settings)
 
     with StopRequest() as stop, joined() as processes:
-        say = console.print if processes.is_main else _silent
+        say = console.print if processes.is_main else silent
         # Settings that fit no pictures at all are found before hours of decoding.
         planned = configured(_pictures_to_come(asked, RECIPES[name]().network.size))
         if planned.training.batch % processes.world:
@@ -213,7 +205,3 @@ def _train(
     say(f"  previews   {run.folder / 'previews'}")
     say(f"  curves     tensorboard --logdir {run.folder / 'tensorboard'}")
     say(f"  pictures   undiffuse sample {run.folder}")
-
-
-def _silent(text: str) -> None:
-    """What the processes beside the main one say."""

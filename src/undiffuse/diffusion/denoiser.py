@@ -1,15 +1,15 @@
-"""The denoiser D(x; sigma, label) -> x0, the one thing a sampler knows, and the one loss that trains it."""
+"""The denoiser D(x; sigma, label) -> x0, the one thing a sampler knows, and the estimator it is taken from."""
 
 from collections.abc import Callable
+from typing import NamedTuple
 
 import torch
-from jaxtyping import Float, Int
 from torch import Tensor
 
 from undiffuse.diffusion.parametrization import Parametrization
 
 Network = Callable[[Tensor, Tensor, Tensor | None], Tensor]
-"""F(c_in * x, c_noise, label): the trained function, of the same shape as x."""
+"""F(c_in * x, c_noise, label): the trained function, of x's shape, or with twice its channels: see `Estimate`."""
 
 Denoise = Callable[[Tensor, Tensor, Tensor | None], Tensor]
 """D(x, sigma, label) -> x0, with x `(b, c, h, w)`, sigma `(b,)` and label `(b,)` integers or None."""
@@ -18,55 +18,75 @@ NO_LABEL = -1
 """The label that says nothing: what classifier-free guidance compares with (Ho & Salimans 2022)."""
 
 
-def denoiser(network: Network, parametrization: Parametrization, dtype: torch.dtype = torch.float32) -> Denoise:
-    """The denoiser of a network (Karras et al. 2022, Eq. 7). The network computes in `dtype`, the rest in x's."""
+class Estimate(NamedTuple):
+    """All that a network says about a noisy picture."""
 
-    def denoise(x: Tensor, sigma: Tensor, label: Tensor | None = None) -> Tensor:
+    x0: Tensor
+    """The clean picture, (b, c, h, w)."""
+    fraction: Tensor | None
+    """Where a reverse step's variance lies between small (0) and large (1), in logs, for every pixel; None unless it
+    is learned (Nichol & Dhariwal 2021, section 3.1). Only the ancestral sampler and the likelihood look at it."""
+
+
+Estimator = Callable[[Tensor, Tensor, Tensor | None], Estimate]
+"""(x, sigma, label) -> Estimate, with shapes as in `Denoise`. Guidance and clipping wrap it."""
+
+
+def estimator(network: Network, parametrization: Parametrization, dtype: torch.dtype = torch.float32) -> Estimator:
+    """The estimator of a network (Karras et al. 2022, Eq. 7). The network computes in `dtype`, the rest in x's."""
+
+    def estimate(x: Tensor, sigma: Tensor, label: Tensor | None = None) -> Estimate:
         c_skip, c_out, c_in, c_noise = parametrization(sigma)
-        F = network((_spread(c_in) * x).to(dtype), c_noise.to(dtype), label)
-        return _spread(c_skip) * x + _spread(c_out) * F.to(x.dtype)
+        F, fraction = outputs(network((spread(c_in) * x).to(dtype), c_noise.to(dtype), label), x)
+        return Estimate(spread(c_skip) * x + spread(c_out) * F, fraction)
 
-    return denoise
-
-
-def denoising_loss(
-    network: Network,
-    parametrization: Parametrization,
-    x0: Float[Tensor, "b c h w"],
-    eps: Float[Tensor, "b c h w"],
-    sigma: Float[Tensor, " b"],
-    label: Int[Tensor, " b"] | None = None,
-) -> Float[Tensor, " b"]:
-    """The mean squared error of the network's output, one number an image.
-
-    The target (x0 - c_skip x) / c_out makes this L_simple (Ho et al. 2020, Eq. 14) for eps, the v loss for v, flow
-    matching for flow, and EDM's weighted loss (Karras et al. 2022, Eq. 8) for EDM.
-    """
-    x = x0 + _spread(sigma).to(x0) * eps
-    # The coefficients keep sigma's precision (float64 in training): only their products are rounded to x's.
-    c_skip, c_out, c_in, c_noise = (_spread(c) if i < 3 else c for i, c in enumerate(parametrization(sigma)))
-    target = (x0 - c_skip * x) / c_out
-    F = network((c_in * x).to(x0.dtype), c_noise.to(x0.dtype), label)
-    return (F.to(x0.dtype) - target.to(x0.dtype)).square().mean(dim=(1, 2, 3))
+    return estimate
 
 
-def guided(denoise: Denoise, scale: float) -> Denoise:
+def outputs(output: Tensor, x: Tensor) -> tuple[Tensor, Tensor | None]:
+    """A network's output for `x` as F and, where it has twice x's channels, the variance's fraction; in x's dtype."""
+    output = output.to(x.dtype)
+    if output.shape[1] == x.shape[1]:
+        return output, None
+    F, v = output.chunk(2, dim=1)
+    return F, (v + 1) / 2
+
+
+def denoiser(estimate: Estimator) -> Denoise:
+    """The denoiser alone of an estimator."""
+    return lambda x, sigma, label=None: estimate(x, sigma, label).x0
+
+
+def without_variance(denoise: Denoise) -> Estimator:
+    """A denoiser as an estimator that has learned no variance."""
+    return lambda x, sigma, label=None: Estimate(denoise(x, sigma, label), None)
+
+
+def guided(estimate: Estimator, scale: float) -> Estimator:
     """Classifier-free guidance (Ho & Salimans 2022, Eq. 6, on x0): 1 follows the label, more exaggerates it."""
 
-    def guided_denoise(x: Tensor, sigma: Tensor, label: Tensor | None = None) -> Tensor:
+    def guided_estimate(x: Tensor, sigma: Tensor, label: Tensor | None = None) -> Estimate:
         if label is None or scale == 1:
-            return denoise(x, sigma, label)
+            return estimate(x, sigma, label)
         labels = torch.cat([label, torch.full_like(label, NO_LABEL)])
-        with_label, without = denoise(torch.cat([x, x]), torch.cat([sigma, sigma]), labels).chunk(2)
-        return without + scale * (with_label - without)
+        both = estimate(torch.cat([x, x]), torch.cat([sigma, sigma]), labels)
+        with_label, without = both.x0.chunk(2)
+        fraction = None if both.fraction is None else both.fraction.chunk(2)[0]
+        return Estimate(without + scale * (with_label - without), fraction)
 
-    return guided_denoise
+    return guided_estimate
 
 
-def clipped(denoise: Denoise) -> Denoise:
+def clipped(estimate: Estimator) -> Estimator:
     """The estimate of x0 held in the pixels' range [-1, 1], as DDPM samples (Ho et al. 2020, released code)."""
-    return lambda x, sigma, label=None: denoise(x, sigma, label).clamp(-1, 1)
+
+    def clipped_estimate(x: Tensor, sigma: Tensor, label: Tensor | None = None) -> Estimate:
+        x0, fraction = estimate(x, sigma, label)
+        return Estimate(x0.clamp(-1, 1), fraction)
+
+    return clipped_estimate
 
 
-def _spread(per_image: Tensor) -> Tensor:
+def spread(per_image: Tensor) -> Tensor:
+    """One number an image `(b,)`, to be multiplied with pictures `(b, c, h, w)`."""
     return per_image.view(-1, 1, 1, 1)

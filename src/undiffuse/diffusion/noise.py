@@ -5,7 +5,8 @@ Everywhere x = x0 + sigma * eps. DDPM's variance-preserving x_t is x / sqrt(1 + 
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from itertools import accumulate
 
 import torch
 from jaxtyping import Float
@@ -73,25 +74,72 @@ def karras_grid(steps: int, sigma_min: float, sigma_max: float, rho: float = 7.0
     Raises:
         ValueError: `steps` is less than 1.
     """
-    if steps < 1:
-        raise ValueError(f"{steps} sampling steps are too few: take at least 1.")
-    ramp = torch.linspace(0, 1, steps, dtype=torch.float64)
     high, low = sigma_max ** (1 / rho), sigma_min ** (1 / rho)
-    return _ending_in_zero((high + ramp * (low - high)) ** rho)
+    return _ending_in_zero((high + _ramp(steps) * (low - high)) ** rho)
 
 
-def strided_grid(steps: int, sigmas: Float[Tensor, " T"]) -> Float[Tensor, " n"]:
-    """`steps` levels of the chain, evenly spaced in its index and always with the noisiest, then 0.
+def log_snr_grid(steps: int, sigma_min: float, sigma_max: float) -> Float[Tensor, " n"]:
+    """`steps` levels evenly spaced in log SNR = -2 ln sigma (Lu et al. 2022a), then 0.
 
     Raises:
-        ValueError: `steps` is not between 1 and the chain's length.
+        ValueError: `steps` is less than 1.
     """
-    chain_length = len(sigmas)
-    if not 1 <= steps <= chain_length:
-        raise ValueError(f"{steps} steps do not fit this model's chain: choose between 1 and {chain_length}.")
-    # From the noisiest level down, so that one step starts there too.
-    index = torch.linspace(chain_length - 1, 0, steps, dtype=torch.float64).round().long()
-    return _ending_in_zero(sigmas[index])
+    high, low = math.log(sigma_max), math.log(sigma_min)
+    return _ending_in_zero(torch.exp(high + _ramp(steps) * (low - high)))
+
+
+def chain_grid(indices: Sequence[int], sigmas: Float[Tensor, " T"]) -> Float[Tensor, " n"]:
+    """The levels of the chain at rising `indices` (see `strided`), from the noisiest down, then 0."""
+    return _ending_in_zero(sigmas[list(indices)].flip(0))
+
+
+# Strides: which indices of a chain a shorter one keeps, rising.
+
+
+def strided(chain_length: int, stride: str) -> list[int]:
+    """The indices that a shorter chain keeps (Nichol & Dhariwal 2021, section 4).
+
+    `stride` is "N": N of them, evenly spaced from the first to the last; or "a,b,c": the chain in equal parts with
+    a, b and c indices; or "ddimN": every k-th from 0 on (Song et al. 2021a), which leaves the last ones out.
+
+    Raises:
+        ValueError: it is none of these, or asks for more than there are.
+    """
+    if stride.startswith("ddim"):
+        return _ddim_stride(chain_length, _counts(stride.removeprefix("ddim"), stride)[0])
+    counts = _counts(stride, stride)
+    part_length, longer = divmod(chain_length, len(counts))
+    kept: list[int] = []
+    start = 0
+    for i, count in enumerate(counts):
+        length = part_length + (i < longer)
+        if count > length:
+            raise ValueError(f"{count} steps do not fit {length} levels of the chain: choose between 1 and {length}.")
+        spacing = (length - 1) / (count - 1) if count > 1 else 1.0
+        # Added up, not multiplied: the released code rounds these sums, and ties fall differently.
+        kept += [start + round(at) for at in accumulate([spacing] * (count - 1), initial=0.0)]
+        start += length
+    return kept
+
+
+def _ddim_stride(chain_length: int, count: int) -> list[int]:
+    for spacing in range(1, chain_length + 1):
+        if len(range(0, chain_length, spacing)) == count:
+            return list(range(0, chain_length, spacing))
+    raise ValueError(f"ddim{count} is no stride of a chain of {chain_length}: no whole spacing keeps {count} levels.")
+
+
+def _counts(text: str, stride: str) -> list[int]:
+    parts = text.split(",")
+    if not all(part.isascii() and part.isdecimal() and int(part) > 0 for part in parts):
+        raise ValueError(f"{stride} is no stride: write for example 50, ddim50 or 10,15,20.")
+    return [int(part) for part in parts]
+
+
+def _ramp(steps: int) -> Float[Tensor, " n"]:
+    if steps < 1:
+        raise ValueError(f"{steps} sampling steps are too few: take at least 1.")
+    return torch.linspace(0, 1, steps, dtype=torch.float64)
 
 
 def _ending_in_zero(sigmas: Tensor) -> Tensor:

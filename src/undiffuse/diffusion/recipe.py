@@ -1,13 +1,16 @@
 """The diffusion part of a recipe in words, and the functions those words stand for."""
 
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal
 
+import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from undiffuse.diffusion import noise, parametrization
-from undiffuse.diffusion.noise import Draw
+from undiffuse.diffusion import loss, noise, parametrization
+from undiffuse.diffusion.importance import Draws, Fixed, LossAware
+from undiffuse.diffusion.loss import Loss
 from undiffuse.diffusion.parametrization import Parametrization
 
 LONGEST_CHAIN = 1_000_000
@@ -19,8 +22,14 @@ class DiffusionConfig:
 
     parametrization: Literal["eps", "x0", "v", "flow", "edm"] = "edm"
     """What the network predicts; see docs of `diffusion.parametrization`."""
-    draw: Literal["discrete_uniform", "log_normal", "logit_normal"] = "log_normal"
-    """How training draws sigma. discrete_uniform also makes sampling walk the levels of the chain."""
+    objective: Literal["simple", "hybrid", "vlb"] = "simple"
+    """The one loss; with the variance learned beside it (L_hybrid); or the variational bound alone (L_vlb)."""
+    weight: Literal["none", "min_snr", "edm"] = "none"
+    """Of each noise level in the simple objective: as the parametrization has it, min-SNR's, or EDM's."""
+    min_snr_gamma: float = 5.0
+    """The signal-to-noise ratio above which min_snr counts noise levels no more."""
+    draw: Literal["discrete_uniform", "loss_aware", "log_normal", "logit_normal"] = "log_normal"
+    """How training draws sigma: a level of the chain, evenly or where losses are large; or from a continuum."""
     draw_mean: float = -1.2
     """Mean of ln sigma for log_normal, of logit t for logit_normal."""
     draw_std: float = 1.2
@@ -32,9 +41,9 @@ class DiffusionConfig:
     sigma_data: float = 0.5
     """Standard deviation of the pictures' pixels in [-1, 1], for edm."""
     sigma_min: float = 0.002
-    """The last noise level before 0 when sampling off the chain."""
+    """The last noise level before 0 when sampling a model that knows no chain."""
     sigma_max: float = 80.0
-    """The noise level at which sampling off the chain starts."""
+    """The noise level at which sampling such a model starts; a chain's noisier levels take one step down to it."""
 
     def __post_init__(self):
         # The linear schedule's last beta is 20 / T: at 1 and above no chain is left.
@@ -49,8 +58,28 @@ class DiffusionConfig:
                 f"sigma_min {self.sigma_min} and sigma_max {self.sigma_max} are no range: "
                 "choose 0 < sigma_min < sigma_max."
             )
+        if self.learned_variance and not self.on_chain:
+            raise ValueError(
+                f"objective {self.objective} learns the variance of the chain's steps, which draw {self.draw} does not "
+                "visit: choose draw discrete_uniform or loss_aware."
+            )
+        if self.weight != "none" and self.objective != "simple":
+            raise ValueError(f"weight {self.weight} has no place in objective {self.objective}: choose weight none.")
+        if self.weight == self.parametrization == "edm":
+            raise ValueError("weight edm is what parametrization edm has already: choose weight none.")
+        if not self.min_snr_gamma > 0:
+            raise ValueError(f"min_snr_gamma {self.min_snr_gamma} is out of range: give more than 0.")
         if not self.sigma_data > 0:
             raise ValueError(f"sigma_data {self.sigma_data} is no standard deviation: choose more than 0.")
+
+    @property
+    def on_chain(self) -> bool:
+        """Whether the model knows the levels of the chain, rather than a continuum."""
+        return self.draw in ("discrete_uniform", "loss_aware")
+
+    @property
+    def learned_variance(self) -> bool:
+        return self.objective != "simple"
 
     def chain(self) -> Float[Tensor, " T"]:
         """The rising noise levels of the discrete chain."""
@@ -68,20 +97,59 @@ class DiffusionConfig:
         }
         return choices[self.parametrization]
 
-    def sigma_draw(self) -> Draw:
+    def loss(self) -> Loss:
+        """The objective as a function of network, x0, eps, sigma and label."""
+        weights = {"none": None, "min_snr": loss.min_snr(self.min_snr_gamma), "edm": loss.edm_weight(self.sigma_data)}
+        coefficients, chain = self.coefficients(), self.chain()
         choices = {
-            "discrete_uniform": noise.discrete_uniform(self.chain()),
-            "log_normal": noise.log_normal(self.draw_mean, self.draw_std),
-            "logit_normal": noise.logit_normal(self.draw_mean, self.draw_std),
+            "simple": partial(loss.denoising_loss, parametrization=coefficients, weight=weights[self.weight]),
+            "hybrid": partial(loss.hybrid_loss, parametrization=coefficients, chain=chain),
+            "vlb": partial(loss.bound_loss, parametrization=coefficients, chain=chain),
         }
-        return choices[self.draw]
+        return choices[self.objective]
 
-    def grid(self, steps: int) -> Float[Tensor, " n"]:
-        """The noise levels of a sampler of `steps` steps.
+    def draws(self) -> Draws:
+        choices = {
+            "discrete_uniform": lambda: Fixed(noise.discrete_uniform(self.chain())),
+            "loss_aware": lambda: LossAware(self.chain()),
+            "log_normal": lambda: Fixed(noise.log_normal(self.draw_mean, self.draw_std)),
+            "logit_normal": lambda: Fixed(noise.logit_normal(self.draw_mean, self.draw_std)),
+        }
+        return choices[self.draw]()
+
+    def sigma_range(self) -> tuple[float, float]:
+        """The least and the most noise that the model knows."""
+        if not self.on_chain:
+            return self.sigma_min, self.sigma_max
+        chain = self.chain()
+        return float(chain[0]), float(chain[-1])
+
+    def chain_grid(self, steps: int) -> Float[Tensor, " n"]:
+        """`steps` levels of the chain, evenly spaced in its index and always with the noisiest, then 0.
 
         Raises:
-            ValueError: fewer than one step, or more than the chain is long.
+            ValueError: fewer than one step, or more than the chain is long; or the model knows no chain.
         """
-        if self.draw == "discrete_uniform":
-            return noise.strided_grid(steps, self.chain())
-        return noise.karras_grid(steps, self.sigma_min, self.sigma_max)
+        if not self.on_chain:
+            raise ValueError("This model was not trained on a chain of noise levels: choose grid karras or log_snr.")
+        if not 1 <= steps <= self.chain_length:
+            raise ValueError(f"{steps} steps do not fit this model's chain: choose between 1 and {self.chain_length}.")
+        # One step starts at the noisiest level, where the released code's stride would begin at the least noisy.
+        indices = noise.strided(self.chain_length, str(steps)) if steps > 1 else [self.chain_length - 1]
+        return noise.chain_grid(indices, self.chain())
+
+    def karras_grid(self, steps: int) -> Float[Tensor, " n"]:
+        """See `noise.karras_grid`, over all noise levels that the model knows.
+
+        A cosine chain's reach 2e4 and beyond, where one step loses nothing and rho would spend half of them: from the
+        noisiest level the grid goes to `sigma_max` at once.
+        """
+        low, high = self.sigma_range()
+        if steps == 1 or high <= self.sigma_max:
+            return noise.karras_grid(steps, low, high)
+        rest = noise.karras_grid(steps - 1, low, self.sigma_max)
+        return torch.cat([rest.new_tensor([high]), rest])
+
+    def log_snr_grid(self, steps: int) -> Float[Tensor, " n"]:
+        """See `noise.log_snr_grid`, over all noise levels that the model knows."""
+        return noise.log_snr_grid(steps, *self.sigma_range())

@@ -1,6 +1,7 @@
 """The parts of the U-Net: noise embedding, residual block, self-attention, resampling."""
 
 import math
+from collections.abc import Callable
 from typing import TypeVar
 
 import torch
@@ -18,25 +19,43 @@ def zeroed(module: M) -> M:
     return module
 
 
-def conv3x3(channels_in: int, channels_out: int, stride: int = 1) -> nn.Conv2d:
-    return nn.Conv2d(channels_in, channels_out, 3, stride=stride, padding=1)
+def conv3x3(channels_in: int, channels_out: int) -> nn.Conv2d:
+    return nn.Conv2d(channels_in, channels_out, 3, padding=1)
 
 
-def sinusoidal_embedding(position: Float[Tensor, " b"], dim: int, max_period: float = 10000) -> Float[Tensor, "b dim"]:
-    """Cosines and sines of `position` at dim / 2 frequencies from 1 to 1 / max_period (Vaswani et al. 2017, 3.5)."""
+def sinusoidal_embedding(
+    position: Float[Tensor, " b"], dim: int, max_period: float = 10000, shift: int = 0
+) -> Float[Tensor, "b dim"]:
+    """Cosines and sines of `position` at dim / 2 frequencies from 1 to 1 / max_period (Vaswani et al. 2017, 3.5).
+
+    With shift 1 the lowest of them is 1 / max_period, as in DDPM; with 0 it is one step short of that, as in Improved
+    DDPM.
+    """
     half = dim // 2
     frequency = torch.exp(
-        -math.log(max_period) * torch.arange(half, device=position.device, dtype=torch.float32) / half
+        -math.log(max_period) * torch.arange(half, device=position.device, dtype=torch.float32) / (half - shift)
     )
     angle = position[:, None].float() * frequency
     return torch.cat([angle.cos(), angle.sin()], dim=1)
+
+
+def halved(x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h2 w2"]:
+    """Each four pixels as their mean."""
+    return F.avg_pool2d(x, 2)
+
+
+def doubled(x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h2 w2"]:
+    """Each pixel as four."""
+    return F.interpolate(x, scale_factor=2, mode="nearest")
 
 
 class ResidualBlock(nn.Module):
     """Two normalized convolutions around which the input is added (Ho et al. 2020, appendix B).
 
     The embedding of noise level and label is added between them or, with `scale_shift_norm`, scales and shifts the
-    second normalization (Nichol & Dhariwal 2021, section 3).
+    second normalization (Nichol & Dhariwal 2021, section 3). With `resample` the block halves or doubles the feature
+    map before the first convolution and on the shortcut, which is then projected, and with `skip_scale` the sum is
+    multiplied by that (Song et al. 2021, appendix H).
     """
 
     def __init__(
@@ -47,35 +66,43 @@ class ResidualBlock(nn.Module):
         groups: int,
         dropout: float,
         scale_shift_norm: bool,
+        norm_eps: float = 1e-5,
+        skip_scale: float = 1.0,
+        resample: Callable[[Tensor], Tensor] | None = None,
     ):
         super().__init__()
         self.scale_shift_norm = scale_shift_norm
-        self.norm_in = nn.GroupNorm(groups, channels_in)
+        self.skip_scale = skip_scale
+        self.resample = resample or nn.Identity()
+        self.norm_in = nn.GroupNorm(groups, channels_in, norm_eps)
         self.conv_in = conv3x3(channels_in, channels_out)
         self.embedding = nn.Linear(dim_embedding, 2 * channels_out if scale_shift_norm else channels_out)
-        self.norm_out = nn.GroupNorm(groups, channels_out)
+        self.norm_out = nn.GroupNorm(groups, channels_out, norm_eps)
         self.dropout = nn.Dropout(dropout) if dropout else nn.Identity()
         self.conv_out = zeroed(conv3x3(channels_out, channels_out))
-        self.skip = nn.Conv2d(channels_in, channels_out, 1) if channels_in != channels_out else nn.Identity()
+        projects = resample is not None or channels_in != channels_out
+        self.skip = nn.Conv2d(channels_in, channels_out, 1) if projects else nn.Identity()
 
-    def forward(self, x: Float[Tensor, "b c h w"], embedding: Float[Tensor, "b d"]) -> Float[Tensor, "b k h w"]:
-        h = self.conv_in(F.silu(self.norm_in(x)))
+    def forward(self, x: Float[Tensor, "b c h w"], embedding: Float[Tensor, "b d"]) -> Float[Tensor, "b k h2 w2"]:
+        h = self.conv_in(self.resample(F.silu(self.norm_in(x))))
         e = self.embedding(embedding)[:, :, None, None]
         if self.scale_shift_norm:
             scale, shift = e.chunk(2, dim=1)
             h = self.norm_out(h) * (1 + scale) + shift
         else:
             h = self.norm_out(h + e)
-        return self.skip(x) + self.conv_out(self.dropout(F.silu(h)))
+        h = self.skip(self.resample(x)) + self.conv_out(self.dropout(F.silu(h)))
+        return h if self.skip_scale == 1 else h * self.skip_scale
 
 
 class SelfAttention(nn.Module):
     """Every pixel of the feature map looks at every other (Ho et al. 2020, appendix B)."""
 
-    def __init__(self, channels: int, heads: int, groups: int):
+    def __init__(self, channels: int, heads: int, groups: int, norm_eps: float = 1e-5, skip_scale: float = 1.0):
         super().__init__()
         self.heads = heads
-        self.norm = nn.GroupNorm(groups, channels)
+        self.skip_scale = skip_scale
+        self.norm = nn.GroupNorm(groups, channels, norm_eps)
         # One head's query, key and value lie together, as in Improved DDPM's released weights.
         self.qkv = nn.Conv2d(channels, 3 * channels, 1)
         self.project = zeroed(nn.Conv2d(channels, channels, 1))
@@ -85,16 +112,24 @@ class SelfAttention(nn.Module):
         qkv = self.qkv(self.norm(x)).reshape(b, self.heads, 3 * c // self.heads, height * width)
         q, k, v = qkv.transpose(2, 3).chunk(3, dim=3)
         attended = F.scaled_dot_product_attention(q, k, v)
-        return x + self.project(attended.transpose(2, 3).reshape(b, c, height, width))
+        h = x + self.project(attended.transpose(2, 3).reshape(b, c, height, width))
+        return h if self.skip_scale == 1 else h * self.skip_scale
 
 
 class Downsample(nn.Module):
-    def __init__(self, channels: int):
+    """A convolution at every second pixel: centred on the even ones or, if `asymmetric`, on the odd ones.
+
+    The latter is what TensorFlow's "same" padding does, and so what DDPM's released weights were trained with.
+    """
+
+    def __init__(self, channels: int, asymmetric: bool = False):
         super().__init__()
-        self.conv = conv3x3(channels, channels, stride=2)
+        self.asymmetric = asymmetric
+        self.conv = nn.Conv2d(channels, channels, 3, stride=2, padding=0 if asymmetric else 1)
 
     def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h2 w2"]:
-        return self.conv(x)
+        # One pixel right and below alone.
+        return self.conv(F.pad(x, (0, 1, 0, 1)) if self.asymmetric else x)
 
 
 class Upsample(nn.Module):
@@ -103,4 +138,4 @@ class Upsample(nn.Module):
         self.conv = conv3x3(channels, channels)
 
     def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h2 w2"]:
-        return self.conv(F.interpolate(x, scale_factor=2, mode="nearest"))
+        return self.conv(doubled(x))

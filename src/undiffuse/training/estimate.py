@@ -8,7 +8,6 @@ from torch import Tensor
 
 from undiffuse.config import Config
 from undiffuse.device import autocast, compute_dtype, state_dtype, synchronize
-from undiffuse.diffusion.denoiser import denoising_loss
 from undiffuse.training.ema import update_average
 from undiffuse.training.optimizers import optimizer_tensors
 from undiffuse.training.session import new_state
@@ -35,8 +34,8 @@ def estimate(config: Config, device: torch.device, world: int = 1) -> Estimate:
     shape = images, config.network.image_channels, *config.network.size
     x0, eps = torch.rand(shape, device=device) * 2 - 1, torch.randn(shape, device=device)
     label = torch.zeros(images, dtype=torch.long, device=device)
-    sigma = config.diffusion.sigma_draw()(torch.linspace(0.1, 0.9, images, dtype=torch.float64))
-    sigma = sigma.to(device, state_dtype(device))
+    sigma = state.draws.draw(torch.linspace(0.1, 0.9, images, dtype=torch.float64)).sigma
+    sigma, loss_of = sigma.to(device, state_dtype(device)), config.diffusion.loss()
     remembered: dict[int, int] = {}
 
     def remember(tensor: Tensor) -> Tensor:
@@ -51,7 +50,7 @@ def estimate(config: Config, device: torch.device, world: int = 1) -> Estimate:
             torch.autograd.graph.saved_tensors_hooks(remember, lambda tensor: tensor),
             autocast(device, compute_dtype(device, config.training.precision)),
         ):
-            loss = denoising_loss(state.network, config.diffusion.coefficients(), x0, eps, sigma, label).mean()
+            loss = loss_of(state.network, x0=x0, eps=eps, sigma=sigma, label=label).mean()
         loss.backward()
         seconds_step = _now(device) - began
         for optimizer in state.optimizers:

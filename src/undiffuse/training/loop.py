@@ -16,7 +16,7 @@ from torch.optim import Optimizer
 from undiffuse.config import Config
 from undiffuse.data.batches import Batch
 from undiffuse.device import autocast, state_dtype
-from undiffuse.diffusion.denoiser import denoising_loss
+from undiffuse.diffusion.importance import Draws
 from undiffuse.randomness import derived_seed
 from undiffuse.training.ema import update_average
 from undiffuse.training.optimizers import learning_rate_factor, set_learning_rate
@@ -30,6 +30,7 @@ class TrainingState:
     network: nn.Module
     average: nn.Module
     optimizers: list[Optimizer]
+    draws: Draws
     images: int = 0
     """Images seen by all processes together."""
     seconds: float = 0.0
@@ -60,12 +61,12 @@ def train(
     A batch whose loss or gradient is not finite changes nothing but the counts in `state`.
     """
     network = processes.synchronized(state.network)  # The same network, its gradients averaged over all processes.
-    parametrization, draw = config.diffusion.coefficients(), config.diffusion.sigma_draw()
+    objective = config.diffusion.loss()
     weights = list(state.network.parameters())
 
-    def loss_of(x0: Tensor, eps: Tensor, sigma: Tensor, label: Tensor) -> Tensor:
+    def losses_of(x0: Tensor, eps: Tensor, sigma: Tensor, label: Tensor) -> Tensor:
         with autocast(processes.device, dtype):
-            return denoising_loss(network, parametrization, x0, eps, sigma, label).mean()
+            return objective(network, x0=x0, eps=eps, sigma=sigma, label=label)
 
     for batch in batches:
         # Dropout must not depend on what was drawn before a restart.
@@ -75,23 +76,25 @@ def train(
         )
         set_learning_rate(state.optimizers, learning_rate)
 
-        sigma = draw(batch.u)
-        loss = 0.0
-        parts = _parts((batch.x0, batch.eps, sigma, batch.label), config.training.microbatch, processes.device)
-        for i, part in enumerate(parts):
-            share = len(part[0]) / len(batch.x0)
+        sigma, weight = state.draws.draw(batch.u)
+        losses = []
+        tensors = batch.x0, batch.eps, sigma, batch.label, weight / len(sigma)
+        parts = _parts(tensors, config.training.microbatch, processes.device)
+        for i, (*part, share) in enumerate(parts):
             with processes.averaging(network, on=i == len(parts) - 1):
-                part_loss = loss_of(*part) * share
-                part_loss.backward()
-            loss += part_loss.item()
-        loss = processes.mean(loss)
-        gradient_norm = float(clip_grad_norm_(weights, config.optimizer.max_gradient_norm))
+                part_losses = losses_of(*part)
+                (share.to(part_losses) * part_losses).sum().backward()
+            losses.append(part_losses.detach())
+        loss_by_image = torch.cat(losses).cpu()
+        loss = processes.mean(float((weight / len(sigma)) @ loss_by_image.to(weight)))
+        gradient_norm = float(clip_grad_norm_(weights, config.optimizer.max_gradient_norm or math.inf))
 
         state.images += config.training.batch
         finite = math.isfinite(loss) and math.isfinite(gradient_norm)
         if finite:
             for optimizer in state.optimizers:
                 optimizer.step()
+            state.draws.observe(sigma, loss_by_image, processes.gathered)
             update_average(
                 state.average, state.network, config.training.batch, state.images, config.training.ema_halflife_images
             )

@@ -13,7 +13,7 @@ import torch.distributed as dist
 
 # Before any group exists: DistributedDataParallel imports it, and what it finds then stays in its functions' defaults.
 import torch.distributed.nn.functional
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from undiffuse.device import choose_device
@@ -53,6 +53,15 @@ class Processes:
         tensor = torch.tensor(values, dtype=torch.float64, device=self.device)
         dist.all_reduce(tensor)
         return tensor.tolist()
+
+    def gathered(self, tensor: Tensor) -> Tensor:
+        """The same tensor of all processes, joined along its first dimension in the order of the ranks."""
+        if self.world == 1:
+            return tensor
+        tensor = tensor.to(self.device)
+        parts = [torch.empty_like(tensor) for _ in range(self.world)]
+        dist.all_gather(parts, tensor)
+        return torch.cat(parts)
 
     def mean(self, value: float) -> float:
         return self.sum(value)[0] / self.world

@@ -15,7 +15,6 @@ from undiffuse.data.store import Store
 from undiffuse.device import compute_dtype, loader_workers
 from undiffuse.errors import WorkFailed
 from undiffuse.files import remove_unfinished, write_atomically
-from undiffuse.networks.unet import UNet
 from undiffuse.randomness import derived_seed
 from undiffuse.run_names import is_run
 from undiffuse.runs import Checkpoint, NonFiniteError, Run, create_run, open_run
@@ -71,6 +70,11 @@ def begin_or_resume(folder: Path, config: Config) -> Run:
     if not is_run(folder):
         return create_run(folder, config)
     run = open_run(folder)
+    if not run.config.data_content:
+        raise ValueError(
+            f"{folder.absolute()} holds an imported model, without the pictures and the optimizer that it would train "
+            "on with: give another --out to begin anew."
+        )
     changed = {name: values for name, values in differences(run.config, config).items() if name not in MAY_CHANGE}
     if run.checkpoints() and "data_content" in changed:
         raise ValueError(
@@ -146,9 +150,10 @@ def _alone_in(run: Run) -> Generator[None, None, None]:
 def new_state(config: Config, device: torch.device) -> TrainingState:
     """The state before the first step: the same for the same seed, wherever it is made."""
     torch.manual_seed(derived_seed("weights", config.seed))
-    network = UNet(config.network).to(device).to(memory_format=torch.channels_last)
+    network = config.build_network().to(device).to(memory_format=torch.channels_last)
     muon_dtype = compute_dtype(device, config.training.precision)
-    return TrainingState(network, averaged_copy(network), build_optimizers(network, config.optimizer, muon_dtype))
+    optimizers = build_optimizers(network, config.optimizer, muon_dtype)
+    return TrainingState(network, averaged_copy(network), optimizers, config.diffusion.draws())
 
 
 def restore(state: TrainingState, checkpoint: Checkpoint) -> None:
@@ -156,6 +161,8 @@ def restore(state: TrainingState, checkpoint: Checkpoint) -> None:
     state.network.load_state_dict(checkpoint.tensors("network"))
     state.average.load_state_dict(checkpoint.tensors("average"))
     load_optimizer_tensors(state.optimizers, checkpoint.tensors("optimizer"))
+    if state.draws.tensors():
+        state.draws.load(checkpoint.tensors("draws"))
     state.images = checkpoint.images
     for name in ("seconds", "skipped", "skipped_in_a_row"):
         setattr(state, name, checkpoint.state[name])
@@ -241,13 +248,15 @@ def _lead(
 
 def _save(run: Run, state: TrainingState, journal: Journal, keep: int) -> None:
     journal.sync()
+    parts = {
+        "network": state.network.state_dict(),
+        "average": state.average.state_dict(),
+        "optimizer": optimizer_tensors(state.optimizers),
+        "draws": state.draws.tensors(),
+    }
     run.save(
         state.images,
-        parts={
-            "network": state.network.state_dict(),
-            "average": state.average.state_dict(),
-            "optimizer": optimizer_tensors(state.optimizers),
-        },
+        parts={name: tensors for name, tensors in parts.items() if tensors},
         state={
             "seconds": state.seconds,
             "skipped": state.skipped,

@@ -1,0 +1,19 @@
+"""Models of other programs."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+os.environ["HF_HUB_OFFLINE"] = "1"  # Before huggingface_hub is imported: no test asks the network.
+
+
+@pytest.fixture(scope="session")
+def saved(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
+    """Saves a pipeline of diffusers; see `foreign.save_pipeline`."""
+    from foreign import save_pipeline
+
+    return lambda scheduler=None, **settings: save_pipeline(tmp_path_factory.mktemp("theirs"), scheduler, **settings)
