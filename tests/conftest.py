@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from chromium import NAMES, found_browser
 from jaxtyping import install_import_hook
 
 if TYPE_CHECKING:  # The hook must come before the package.
@@ -19,6 +20,16 @@ if TYPE_CHECKING:  # The hook must come before the package.
 os.environ.setdefault("CUDA_VISIBLE_DEVICES", "")  # The tests' numbers are the CPU's.
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # Networks this small run fastest on one: others mostly wait.
 install_import_hook("undiffuse", "enforcement.enforce")
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Skipped tests are a letter among dots: that pages were not looked at is said aloud."""
+    if found_browser() is None:
+        terminalreporter.section("NO BROWSER", red=True, bold=True)
+        terminalreporter.line(
+            f"The pages were not opened: none of {', '.join(NAMES)} is installed. Install Debian's chromium, or name "
+            "one in UNDIFFUSE_CHROMIUM."
+        )
 
 
 @pytest.fixture(autouse=True)

@@ -13,6 +13,7 @@ from undiffuse.errors import Interrupted, WorkFailed
 from undiffuse.terminal import console, errors
 
 COMMANDS = {
+    "explore": ("undiffuse.commands.explore:explore", "look at pictures before training, in one page"),
     "train": ("undiffuse.commands.train:train", "train a diffusion model on pictures, or resume"),
     "sample": ("undiffuse.commands.sample:sample", "make pictures with a trained model"),
     "import": ("undiffuse.commands.import_run:import_run", "make a run of a model that was trained elsewhere"),

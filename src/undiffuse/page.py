@@ -23,6 +23,18 @@ class Picture:
     caption: str
     pixels: bool = False
     """Keep the pixels' edges sharp when the page is zoomed."""
+    dark: str = ""
+    """Another data: address, which takes the place of `source` where the reader's screen is dark."""
+
+
+@dataclass(frozen=True)
+class Fold:
+    """A table behind a line that opens it: for what few readers want, at any length."""
+
+    summary: str
+    head: Sequence[str]
+    rows: Sequence[Sequence[Any]]
+    opened: bool = False
 
 
 @dataclass(frozen=True)
@@ -32,6 +44,11 @@ class Section:
     pictures: Sequence[Picture] = ()
     head: Sequence[str] = ()
     rows: Sequence[Sequence[Any]] = field(default_factory=list)
+    folds: Sequence[Fold] = ()
+    command: str = ""
+    """What to type, ready to be copied."""
+    side_by_side: bool = False
+    """Pictures and table in two columns, where the screen is wide enough for both."""
 
 
 def from_file(file: Path, caption: str) -> Picture:
@@ -44,6 +61,11 @@ def from_image(picture: Image.Image, caption: str) -> Picture:
     content = io.BytesIO()
     picture.save(content, "PNG")
     return Picture(_address(content.getvalue(), "png"), caption, pixels=True)
+
+
+def from_png(light: bytes, dark: bytes, caption: str) -> Picture:
+    """A PNG as it is, and another one for dark screens."""
+    return Picture(_address(light, "png"), caption, dark=_address(dark, "png"))
 
 
 def from_figure(figure: Figure, caption: str) -> Picture:

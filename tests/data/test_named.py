@@ -129,7 +129,9 @@ def test_once_the_cifar10_file_lies_there_it_works_without_a_network(tmp_path: P
     assert any("training pictures" in sentence for sentence in said)
     destination.unlink()  # It is unpacked.
     assert contents(opened("cifar10", data_root="downloads", split="test")) == in_test
-    assert contents(opened("cifar10", data_root="downloads", split="all")) == {**in_train, **in_test}
+    everything = opened("cifar10", data_root="downloads", split="all")
+    assert contents(everything) == {**in_train, **in_test}
+    assert all(original.name.startswith(f"{original.split}/") for original in everything.originals())
     with pytest.raises(ValueError, match="CIFAR-10 has no split val"):
         open_source("cifar10", "downloads", "val")
 

@@ -65,6 +65,7 @@ def test_flowers102_files_in_place_work_without_a_network(flowers: SmallFlowers)
     assert store.shape == (3, 24, 32)
     assert store.skipped == ()
     assert store.names == [name for name, _ in everything]
+    assert [original.split for original in store.originals()] == 2 * ["train"] + 2 * ["val"] + 4 * ["test"]
 
 
 def test_flowers102_unpacked_needs_no_archive(flowers: SmallFlowers) -> None:

@@ -116,7 +116,8 @@ def test_other_labels_of_the_same_files_are_other_contents(tmp_path: Path) -> No
     root = save_noise(tmp_path, "a.png", "b.png")
 
     def content(*labels: int) -> str:
-        return folders.files_source("photos", "all", ("x", "y"), root, ["a.png", "b.png"], list(labels), []).content()
+        paths, splits = ["a.png", "b.png"], ["", ""]
+        return folders.files_source("photos", "all", ("x", "y"), root, paths, list(labels), splits, []).content()
 
     assert len({content(0, 1), content(1, 0), content(0, 0)}) == 3
 

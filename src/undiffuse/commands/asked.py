@@ -33,6 +33,15 @@ def pictures(
     )
 
 
+def outside(folder: Path, data: str) -> None:
+    """Raises ValueError if what is written to `folder` would be taken for pictures of `data` the next time."""
+    if data not in DATASETS and folder.resolve().is_relative_to(Path(data).expanduser().resolve()):
+        raise ValueError(
+            f"{folder.absolute()} lies among the pictures in {Path(data).expanduser().absolute()}, which must stay as "
+            "they are: give --out a folder elsewhere."
+        )
+
+
 def sampling(
     config: "Config", sampler: str | None, steps: int | None, guidance: float | None, settings: Sequence[str] = ()
 ) -> "SamplingConfig":

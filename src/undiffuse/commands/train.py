@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 from undiffuse.commands import values
-from undiffuse.commands.asked import pictures, silent
+from undiffuse.commands.asked import outside, pictures, silent
 from undiffuse.commands.options import unless_given
 from undiffuse.data.sources import check_data
 from undiffuse.errors import Interrupted
@@ -101,6 +101,7 @@ def train(
         store = _open_store(asked, strict, processes, say)
         config = configured(store)
         folder = Path(out) if out else Path("runs") / _run_name(store, name)
+        outside(folder, data)
         _summary(folder, store, config, processes, say)
         if dry_run:
             _estimate(config, processes, say)

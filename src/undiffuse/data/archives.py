@@ -65,19 +65,20 @@ def archive_source(path: Path, split: Split = "auto") -> Source:
     if not names:
         raise ValueError(f"{where} holds no pictures: give an archive with JPEG or PNG files.")
     named = read_names(names, split, where)
-    label_of = {names[i]: label for i, label in zip(named.chosen, named.labels, strict=True)}
+    about = {names[i]: of for i, of in zip(named.chosen, zip(named.labels, named.splits, strict=True), strict=True)}
 
     def pictures() -> Iterator[Picture]:
-        waiting = dict(label_of)
+        waiting = dict(about)
         for name, size, read in _members(path):
             if name in waiting:
-                yield Picture(printable(name), waiting.pop(name), _opener(size, read))
+                label, of_split = waiting.pop(name)
+                yield Picture(printable(name), label, _opener(size, read), of_split)
 
     return Source(
         name=safe_name(path.name.removesuffix(path.suffix).removesuffix(".tar")),
         split=named.split,
         class_names=named.class_names,
-        total_pictures=len(label_of),
+        total_pictures=len(about),
         pictures=pictures,
         content=partial(_content, path, named.split),
         where=where,

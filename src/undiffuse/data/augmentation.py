@@ -36,6 +36,12 @@ Transform = Callable[[UInt8[Tensor, "b c h w"], int, Sequence[int]], Float[Tenso
 
 def augmentation(config: AugmentationConfig, size: tuple[int, int]) -> Transform:
     """The transform of a batch. The n-th image of a seed is always transformed with the same random numbers."""
+    # No function inside this one: loader processes that are not forked get the transform by pickle.
+    return partial(_transform, nn.Sequential(*random_transforms(config, size)), nn.Sequential(*to_unit_range()))
+
+
+def random_transforms(config: AugmentationConfig, size: tuple[int, int]) -> list[nn.Module]:
+    """torchvision's transforms that the config asks for, in order; they print with their parameters."""
     from torchvision.transforms import v2  # Imported when needed: it takes as long as torch itself.
 
     random: list[nn.Module] = []
@@ -52,8 +58,7 @@ def augmentation(config: AugmentationConfig, size: tuple[int, int]) -> Transform
         )
     if config.flip:
         random.append(v2.RandomHorizontalFlip())
-    # No function inside this one: loader processes that are not forked get the transform by pickle.
-    return partial(_transform, nn.Sequential(*random), nn.Sequential(*to_unit_range()))
+    return random
 
 
 def _transform(

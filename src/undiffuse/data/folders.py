@@ -31,12 +31,13 @@ def folder_source(root: Path, split: Split = "auto") -> Source:
         )
     named = read_names(found, split, where)
     paths = [found[i] for i in named.chosen]
+    labels, splits = list(named.labels), list(named.splits)
     said = list(named.said)
     if other_files:
         said.append(f"{other_files:,} files in {where} are no pictures by their names and were left alone.")
     if len(paths) == 1:
         said.append("There is one picture only: the model can but learn it by heart.")
-    return files_source(safe_name(root.name), named.split, named.class_names, root, paths, list(named.labels), said)
+    return files_source(safe_name(root.name), named.split, named.class_names, root, paths, labels, splits, said)
 
 
 def files_source(
@@ -46,13 +47,14 @@ def files_source(
     root: Path,
     paths: list[str],
     labels: list[int],
+    splits: list[str],
     said: list[str],
 ) -> Source:
     """A source of image files, given by their paths relative to `root`."""
 
     def pictures() -> Iterator[Picture]:
-        for path, label in zip(paths, labels, strict=True):
-            yield Picture(printable(path), label, partial(Image.open, root / path, formats=FORMATS))
+        for path, label, of_split in zip(paths, labels, splits, strict=True):
+            yield Picture(printable(path), label, partial(Image.open, root / path, formats=FORMATS), of_split)
 
     return Source(
         name=name,

@@ -1,8 +1,6 @@
 """Datasets that are known by name: digits (scikit-learn), CIFAR-10 and Oxford Flowers-102 (torchvision)."""
 
 import hashlib
-import threading
-import urllib.request
 from collections.abc import Callable, Iterator
 from functools import partial
 from http.client import HTTPException
@@ -16,6 +14,7 @@ from torchvision.datasets.utils import check_integrity
 from undiffuse.data.folders import files_source
 from undiffuse.data.sources import Picture, Source
 from undiffuse.names import Split
+from undiffuse.reach import answers
 
 OFFLINE_SECONDS = 2
 """How long a dataset's server may take to answer before it counts as out of reach: imports take up to 8 s of ten."""
@@ -31,7 +30,7 @@ def digits(root: Path, split: Split) -> Source:
     pixels = np.round(bunch.images * (255 / 16)).astype(np.uint8)
     labels = bunch.target.tolist()
     names = [f"digit-{i:04d}" for i in range(len(pixels))]
-    return _array_source("digits", "all", tuple("0123456789"), pixels, labels, names)
+    return _array_source("digits", "all", tuple("0123456789"), pixels, labels, names, [""] * len(names))
 
 
 def cifar10(root: Path, split: Split) -> Source:
@@ -50,10 +49,11 @@ def cifar10(root: Path, split: Split) -> Source:
     pixels = np.concatenate([s.data for s in sets])
     labels = [label for s in sets for label in s.targets]
     names = [f"{part}/{i:05d}" for part, s in zip(parts, sets, strict=True) for i in range(len(s))]
+    splits = [part for part, s in zip(parts, sets, strict=True) for _ in range(len(s))]
     said = (
         ("CIFAR-10: taking the 50,000 training pictures (--split all or test for others).",) if split == "auto" else ()
     )
-    return _array_source("cifar10", taken, tuple(sets[0].classes), pixels, labels, names, said)
+    return _array_source("cifar10", taken, tuple(sets[0].classes), pixels, labels, names, splits, said)
 
 
 def flowers102(root: Path, split: Split) -> Source:
@@ -66,7 +66,7 @@ def flowers102(root: Path, split: Split) -> Source:
     folder = root / "flowers-102"
     files = dict(Flowers102._file_dict.values())
     url = Flowers102._download_url_prefix + Flowers102._file_dict["image"][0]
-    paths, labels = [], []
+    paths, labels, splits = [], [], []
     for part in [p for p in ("train", "val", "test") if taken in (p, "all")]:
         # A loader that opens nothing: the dataset then gives the path of each picture, and its label.
         dataset = partial(Flowers102, str(root), split=part, loader=lambda path: path)
@@ -75,12 +75,13 @@ def flowers102(root: Path, split: Split) -> Source:
             path, label = of_part[i]
             paths.append(Path(path).relative_to(folder).as_posix())
             labels.append(label)
+            splits.append(part)
     said = (
         ["Flowers-102: taking all 8,189 pictures; its train split alone has 1,020 (--split)."]
         if split == "auto"
         else []
     )
-    return files_source("flowers102", taken, tuple(Flowers102.classes), folder, paths, labels, said)
+    return files_source("flowers102", taken, tuple(Flowers102.classes), folder, paths, labels, splits, said)
 
 
 NAMED: dict[str, Callable[[Path, Split], Source]] = {"digits": digits, "cifar10": cifar10, "flowers102": flowers102}
@@ -93,11 +94,12 @@ def _array_source(
     pixels: np.ndarray,
     labels: list[int],
     names: list[str],
+    splits: list[str],
     said: tuple[str, ...] = (),
 ) -> Source:
     def pictures() -> Iterator[Picture]:
         for i, label in enumerate(labels):
-            yield Picture(names[i], label, partial(Image.fromarray, pixels[i]))
+            yield Picture(names[i], label, partial(Image.fromarray, pixels[i]), splits[i])
 
     def content() -> str:
         return hashlib.sha256(pixels.tobytes() + repr(labels).encode()).hexdigest()
@@ -123,7 +125,7 @@ def _obtain(dataset: Callable, folder: Path, files: dict[str, str], url: str):
     what = " and ".join(f"{name} (MD5 {files[name]})" for name in wanted)
     where = " and ".join(str(paths[name]) for name in wanted)
     mend = f"{what} elsewhere and put {'it' if len(wanted) == 1 else 'them'} at {where}."
-    if missing and not _answers(url):
+    if missing and not answers(url, OFFLINE_SECONDS):
         damaged = [paths[name] for name in missing if paths[name].exists()]
         found = f"{damaged[0]} is there, but damaged" if damaged else f"{url} cannot be reached"
         raise FileNotFoundError(f"{found}: download {mend}")
@@ -132,21 +134,3 @@ def _obtain(dataset: Callable, folder: Path, files: dict[str, str], url: str):
     except (RuntimeError, OSError, EOFError, HTTPException) as error:
         reason = str(error).rstrip(".")
         raise FileNotFoundError(f"{url} could not be downloaded ({reason}): get {mend}") from error
-
-
-def _answers(url: str) -> bool:
-    """Whether the server answers within OFFLINE_SECONDS. In a thread: looking up a name can hang past any time-out."""
-    answered = threading.Event()
-
-    def ask() -> None:
-        try:
-            request = urllib.request.Request(url, method="HEAD", headers={"User-Agent": "undiffuse"})
-            with urllib.request.urlopen(request, timeout=OFFLINE_SECONDS):
-                answered.set()
-        except (OSError, HTTPException):
-            pass
-
-    thread = threading.Thread(target=ask, daemon=True)
-    thread.start()
-    thread.join(OFFLINE_SECONDS)
-    return answered.is_set()

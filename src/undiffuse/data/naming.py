@@ -46,6 +46,8 @@ class Named:
     chosen: tuple[int, ...]
     """Positions in the list of paths that was given."""
     labels: tuple[int, ...]
+    splits: tuple[str, ...]
+    """train, val or test for each of the chosen; empty where the paths name no splits."""
     class_names: tuple[str, ...]
     said: tuple[str, ...]
 
@@ -66,6 +68,7 @@ def read_names(paths: Sequence[str], split: Split, where: str) -> Named:
     said: list[str] = []
     if present and None not in split_of:
         taken, chosen = _choose_split(split_of, present, split, where, said)
+        splits = tuple(split_of[i] or "" for i in chosen)
         inside = [i for i, name in enumerate(split_of) if name]
         below = _without_common([folders[i][1:] for i in inside])
         class_of = {i: parts[0] if parts else UNSORTED for i, parts in zip(inside, below, strict=True)}
@@ -73,15 +76,16 @@ def read_names(paths: Sequence[str], split: Split, where: str) -> Named:
         if split not in ("auto", "all"):
             raise ValueError(f"{where} has no folders named train, val or test, so --split {split} is not to be had.")
         taken, chosen = "all", list(range(len(paths)))
+        splits = ("",) * len(paths)
         below = _without_common(folders)
         class_of = {i: parts[0] if parts else UNSORTED for i, parts in enumerate(below)}
     # All folders of the source count, so that train and test agree on what label 3 means.
     class_names = sorted(set(class_of.values()))
     if len(class_names) < 2:
-        return Named(taken, tuple(chosen), (NO_CLASS,) * len(chosen), (), tuple(said))
+        return Named(taken, tuple(chosen), (NO_CLASS,) * len(chosen), splits, (), tuple(said))
     index = {name: i for i, name in enumerate(class_names)}
     labels = tuple(index[class_of[i]] for i in chosen)
-    return Named(taken, tuple(chosen), labels, tuple(map(printable, class_names)), tuple(said))
+    return Named(taken, tuple(chosen), labels, splits, tuple(map(printable, class_names)), tuple(said))
 
 
 def _choose_split(

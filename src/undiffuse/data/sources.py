@@ -23,6 +23,8 @@ class Picture:
     label: int
     """Index in the source's `class_names`, -1 where there are none."""
     open: Callable[[], Image.Image]
+    split: str = ""
+    """train, val or test; empty where the source has no splits."""
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ import hashlib
 import json
 import os
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from functools import cached_property
@@ -16,14 +16,15 @@ from jaxtyping import Int, UInt8
 
 from undiffuse.data.decoding import decode
 from undiffuse.data.naming import printable
+from undiffuse.data.originals import Original, original
 from undiffuse.data.sources import Picture, Source, open_source
 from undiffuse.data.survey import Survey, survey
 from undiffuse.files import atomic_path, remove_unfinished, write_atomically
 from undiffuse.names import Fit, Split
 from undiffuse.terminal import console, track
 
-FORMAT = 1
-"""Part of every key: raise it when the same pictures would be decoded differently."""
+FORMAT = 2
+"""Part of every key: raise it when the same pictures would be decoded differently, or a store holds other files."""
 
 SKIPPED_SHOWN = 20
 """Bad pictures are named one by one up to this many."""
@@ -90,11 +91,21 @@ class Store:
         """The class index of each picture, -1 without classes."""
         return np.fromfile(self.folder / "labels.i32", "<i4").astype(np.int64)
 
+    def originals(self) -> Iterator[Original]:
+        """What each picture was before it was decoded, in order."""
+        with open(self.folder / "originals.jsonl", encoding="utf-8") as lines:
+            for line in lines:
+                yield Original(*json.loads(line))
+
+    def originals_of(self, indices: Iterable[int]) -> dict[int, Original]:
+        """What the pictures with these indices were, by index."""
+        wanted = set(indices)
+        return {i: original for i, original in enumerate(self.originals()) if i in wanted}
+
     @property
     def names(self) -> list[str]:
         """The name of each picture inside its source."""
-        with open(self.folder / "names.jsonl", encoding="utf-8") as lines:
-            return [json.loads(line) for line in lines]
+        return [original.name for original in self.originals()]
 
 
 def cache_folder() -> Path:
@@ -109,7 +120,13 @@ def open_store(config: DataConfig, strict: bool = False, say: Callable[[str], ob
     Raises:
         FileNotFoundError, ValueError: see `open_source`; no picture could be decoded; with `strict`, one could not.
     """
-    source = open_source(config.data, config.data_root, config.split)
+    return store_of(open_source(config.data, config.data_root, config.split), config, strict, say)
+
+
+def store_of(
+    source: Source, config: DataConfig, strict: bool = False, say: Callable[[str], object] = console.print
+) -> Store:
+    """As `open_store`, for a source that is open already."""
     for sentence in source.said:
         say(sentence)
     cache = cache_folder()
@@ -163,7 +180,7 @@ def _build(
         with (
             open(temporary / "pixels.u8", "wb") as pixels,
             open(temporary / "labels.i32", "wb") as labels,
-            open(temporary / "names.jsonl", "w", encoding="utf-8") as names,
+            open(temporary / "originals.jsonl", "w", encoding="utf-8") as originals,
         ):
             for picture, decoded in _decoded(source, size, fit, channels):
                 if isinstance(decoded, str):
@@ -171,9 +188,10 @@ def _build(
                     if strict:
                         raise _cannot_decode(*skipped[0], source.where)
                     continue
-                pixels.write(decoded.tobytes())
+                about_original, of_picture = decoded
+                pixels.write(of_picture.tobytes())
                 labels.write(np.int32(picture.label).astype("<i4").tobytes())
-                names.write(json.dumps(picture.name) + "\n")
+                originals.write(json.dumps(about_original) + "\n")
                 total_pictures += 1
         if not total_pictures:
             first = "; ".join(f"{name}: {reason}" for name, reason in skipped[:3])
@@ -203,14 +221,14 @@ def _load(folder: Path) -> Store:
 
 def _decoded(
     source: Source, size: tuple[int, int], fit: Fit, channels: int
-) -> Iterator[tuple[Picture, np.ndarray | str]]:
+) -> Iterator[tuple[Picture, tuple[Original, np.ndarray] | str]]:
     """Every picture in order with its pixels, or with the reason why it has none; a few are decoded at once."""
     threads = os.cpu_count() or 1
 
-    def attempt(picture: Picture) -> np.ndarray | str:
+    def attempt(picture: Picture) -> tuple[Original, np.ndarray] | str:
         try:
             with picture.open() as image:
-                return decode(image, size, fit, channels)
+                return original(picture, image), decode(image, size, fit, channels)
         except (
             Exception
         ) as error:  # Hostile bytes make Pillow raise nearly anything; one bad file must not end the run.

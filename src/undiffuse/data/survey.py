@@ -55,7 +55,7 @@ def survey(source: Source) -> Survey:
     for picture in track(source.pictures(), "looking at pictures", source.total_pictures):
         try:
             with picture.open() as image:
-                height, width = _upright_size(image)
+                height, width = upright_size(image)
                 kinds["alpha" if has_alpha(image) else "gray" if is_gray(image) else "colour"] += 1
                 sizes[f"{height}x{width}"] += 1
         except Exception:  # Pillow raises many kinds; the decoder will name the file and the reason.
@@ -63,7 +63,8 @@ def survey(source: Source) -> Survey:
     return Survey(kinds["gray"], kinds["colour"], kinds["alpha"], dict(sizes))
 
 
-def _upright_size(image: Image.Image) -> tuple[int, int]:
+def upright_size(image: Image.Image) -> tuple[int, int]:
+    """Height and width after EXIF orientation is applied; decodes nothing."""
     width, height = image.size
     if isinstance(image, TiffImageFile):  # Some versions of Pillow exchange a TIFF's width and height themselves.
         width, height = image.tag_v2[IMAGEWIDTH], image.tag_v2[IMAGELENGTH]

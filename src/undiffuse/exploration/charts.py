@@ -1,0 +1,126 @@
+"""Charts of what was counted. Each is legible on a telephone; `style` gives them their colours."""
+
+from collections.abc import Sequence
+
+import numpy as np
+from matplotlib import rcParams
+from matplotlib.figure import Figure
+from matplotlib.ticker import EngFormatter, NullFormatter, PercentFormatter
+
+from undiffuse.exploration.colours import Colours
+from undiffuse.exploration.inventory import Inventory
+from undiffuse.exploration.noising import Curve
+from undiffuse.exploration.style import new_axes, short
+
+MOST_NAMED = 30
+"""Classes that each get a bar with their name; more become one outline."""
+
+CHANNEL_COLOURS = {"red": "C1", "green": "C2", "blue": "C0", "gray": "C0", "alpha": "C3"}
+DASHES = ("-", (0, (5, 2)), (0, (1.2, 1.4)), (0, (6, 2, 1.2, 2)))
+
+
+def class_balance(found: Inventory) -> Figure:
+    """Pictures by class, the largest first, in the colours of their splits."""
+    classes = sorted(found.classes, key=lambda of_class: -of_class.pictures)
+    named = len(classes) <= MOST_NAMED
+    least, most = classes[-1].pictures, classes[0].pictures
+    each = f"{most:,} pictures a class" if least == most else f"{least:,} to {most:,} pictures a class"
+    figure, axes = new_axes(0.75 + 0.19 * len(classes) if named else 3.2, f"{len(classes)} classes: {each}")
+    before = np.zeros(len(classes))
+    for split in found.splits or [""]:
+        counts = np.array([c.splits[split] if split else c.pictures for c in classes], dtype=float)
+        places = np.arange(len(classes)) + (not named)
+        if named:
+            axes.barh(places, counts, 0.78, left=before, label=split)
+        else:
+            axes.bar(places, counts, 1.0, bottom=before, label=split)
+        before = before + counts
+    if named:
+        axes.set_yticks(range(len(classes)), [short(c.name) for c in classes], parse_math=False)
+        axes.invert_yaxis()
+        axes.grid(visible=False, axis="y")
+        axes.set(xlabel="pictures")
+        axes.xaxis.set_major_formatter(EngFormatter(sep=""))
+    else:
+        axes.set(xlabel="classes, from the largest to the smallest", ylabel="pictures", xlim=(0.5, len(classes) + 0.5))
+        axes.grid(visible=False, axis="x")
+        axes.yaxis.set_major_formatter(EngFormatter(sep=""))
+    if found.splits:
+        figure.legend(loc="outside lower center", ncols=len(found.splits))
+    return figure
+
+
+def picture_sizes(found: Inventory) -> Figure:
+    """Width against height of the files; larger dots are sizes that more pictures have."""
+    shapes = found.shapes()
+    heights, widths = np.array(list(shapes)).T
+    counts = np.array(list(shapes.values()))
+    one = len(shapes) == 1
+    title = f"All pictures are {heights[0]}x{widths[0]} pixels" if one else f"{len(shapes):,} sizes of pictures"
+    figure, axes = new_axes(3.2, title)
+    longest = max(heights.max(), widths.max())
+    wide = longest > 8 * min(heights.min(), widths.min())
+    if wide:
+        axes.set(xscale="log", yscale="log")
+    low = min(heights.min(), widths.min()) * 0.8 if wide else 0
+    reach = np.array([low or longest * 0.02, longest * (1.3 if wide else 1.08)])
+    for ratio, words in ((1.0, "1:1"), (1.5, "3:2"), (1 / 1.5, "2:3")):
+        axes.plot(reach * min(1, ratio), reach * min(1, 1 / ratio), color=rcParams["ytick.color"], lw=0.8, ls=":")
+        end = reach[1] * np.array([min(1, ratio), min(1, 1 / ratio)])
+        paper = {"facecolor": rcParams["axes.facecolor"], "linewidth": 0, "pad": 1.5}
+        axes.annotate(words, end, fontsize=8, color=rcParams["ytick.color"], ha="right", va="top", bbox=paper)
+    area = 14 + 500 * counts / counts.sum()
+    axes.scatter(
+        widths, heights, area, color="C0", alpha=0.55, linewidths=0.5, edgecolors=rcParams["text.color"], clip_on=False
+    )
+    axes.set(xlabel="width (pixels)", ylabel="height (pixels)", xlim=(low, reach[1]), ylim=(low, reach[1]))
+    axes.set_aspect("equal")
+    for axis in (axes.xaxis, axes.yaxis):
+        axis.set_major_formatter(lambda value, _: f"{value:,.0f}")
+        axis.set_minor_formatter(NullFormatter())
+    return figure
+
+
+def channel_histograms(found: Colours) -> Figure:
+    """Share of pixels at each level, channel by channel, and the channels' means."""
+    figure, axes = new_axes(3.2, "How dark and bright the pixels are")
+    for channel, dashes in zip(found.channels, DASHES, strict=False):
+        # Levels 0 and 255 hold all that is clipped, often many times the rest: they are in the table, not here.
+        share = np.array(channel.histogram[1:-1]) / sum(channel.histogram)
+        colour, label = CHANNEL_COLOURS[channel.name], f"{channel.name}, mean {channel.mean:.0f}"
+        axes.plot(range(1, 255), share, color=colour, ls=dashes, label=label)
+        axes.axvline(channel.mean, color=colour, lw=0.8, ls=dashes)
+    axes.set(xlabel="level, 0 black to 255 full", ylabel="share of pixels", xlim=(0, 255))
+    axes.set_ylim(0, 1.35 * axes.get_ylim()[1])  # Room for the legend.
+    axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=1))
+    axes.legend()
+    return figure
+
+
+def signal_to_noise(schedules: Sequence[Curve]) -> Figure:
+    """The signal-to-noise ratio over t / T, on a log axis."""
+    figure, axes = new_axes(3.2, "Signal-to-noise ratio along the chain")
+    for curve, dashes in zip(schedules, DASHES, strict=False):
+        axes.plot(_along(curve), curve.snr.numpy(), ls=dashes, label=curve.name)
+    axes.axhline(1, color=rcParams["ytick.color"], lw=0.8)
+    axes.annotate(
+        "as much noise as signal", (0.98, 1), fontsize=8, ha="right", va="bottom", color=rcParams["ytick.color"]
+    )
+    axes.set(xlabel="t / T", ylabel="signal-to-noise ratio", yscale="log", xlim=(0, 1), ylim=(1e-6, 1e5))
+    axes.legend()
+    return figure
+
+
+def signal_kept(schedules: Sequence[Curve]) -> Figure:
+    """The share of the clean picture's amplitude that is left, over t / T."""
+    figure, axes = new_axes(3.2, "How much of the picture is left")
+    for curve, dashes in zip(schedules, DASHES, strict=False):
+        axes.plot(_along(curve), curve.signal.numpy(), ls=dashes, label=curve.name)
+    axes.set(xlabel="t / T", ylabel="signal kept, √ᾱ", xlim=(0, 1), ylim=(0, 1.02))
+    axes.yaxis.set_major_formatter(PercentFormatter(1))
+    axes.legend()
+    return figure
+
+
+def _along(curve: Curve) -> np.ndarray:
+    return np.arange(1, len(curve.sigma) + 1) / len(curve.sigma)

@@ -1,0 +1,75 @@
+"""The page, the figures as files, and the numbers as JSON."""
+
+import io
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+from matplotlib.figure import Figure
+
+from undiffuse import page
+from undiffuse.exploration import charts, sections, sheets, style
+from undiffuse.exploration.findings import Exhibits, Findings, to_json
+from undiffuse.exploration.words import plural
+from undiffuse.files import atomic_path, write_atomically
+from undiffuse.terminal import track
+
+Draw = Callable[[], Figure]
+
+
+def figures(found: Findings, shown: Exhibits) -> dict[str, Draw]:
+    """What can be drawn, by the name of its file."""
+    drawn: dict[str, Draw] = {
+        "classes": partial(charts.class_balance, found.inventory),
+        "sizes": partial(charts.picture_sizes, found.inventory),
+        "framing": partial(sheets.framed, shown.beside, found.size, found.fit),
+        "samples": partial(sheets.before_augmentation, shown.samples),
+        "augmented": partial(sheets.after_augmentation, shown.samples),
+        "histograms": partial(charts.channel_histograms, found.colours),
+        "mean": partial(sheets.mean_picture, shown.mean_picture),
+        "duplicates": partial(sheets.pairs, shown.sure_pairs, "The surest duplicates"),
+        "doubtful": partial(sheets.pairs, shown.doubtful_pairs, "The most doubtful ones"),
+        "noise": partial(sheets.noise, shown.samples.before[0], shown.schedules, shown.seed),
+        "snr": partial(charts.signal_to_noise, shown.schedules),
+        "signal": partial(charts.signal_kept, shown.schedules),
+    }
+    there_is = {
+        "classes": bool(found.inventory.classes),
+        "sizes": len(found.inventory.sizes) > 1,
+        "framing": bool(shown.beside),
+        "duplicates": bool(shown.sure_pairs),
+        "doubtful": bool(shown.doubtful_pairs),
+    }
+    return {name: draw for name, draw in drawn.items() if there_is.get(name, True)}
+
+
+def write(folder: Path, found: Findings, shown: Exhibits) -> None:
+    """Writes report.html, figures/ and statistics.json into `folder`; figures of an earlier report go.
+
+    Raises:
+        OSError: `folder` cannot be written to.
+    """
+    drawn = figures(found, shown)
+    pictures: dict[str, tuple[bytes, bytes]] = {}
+    for name, draw in track(drawn.items(), "drawing figures", len(drawn)):
+        pictures[name] = _png(draw, style.LIGHT), _png(draw, style.DARK)
+        with atomic_path(folder / "figures" / f"{name}.png", durable=False) as temporary:
+            temporary.write_bytes(pictures[name][0])
+    for name in sections.CAPTIONS.keys() - drawn.keys():
+        (folder / "figures" / f"{name}.png").unlink(missing_ok=True)
+    write_atomically(folder / "statistics.json", to_json(found))
+    captioned = {name: page.from_png(*of_figure, sections.CAPTIONS[name]) for name, of_figure in pictures.items()}
+    page.write_page(
+        folder / "report.html",
+        title=f"{found.name}: {plural(found.inventory.pictures, 'picture')}",
+        lead=sections.lead(found),
+        figures=sections.headline(found),
+        sections=sections.sections(found, captioned),
+    )
+
+
+def _png(draw: Draw, colours: dict) -> bytes:
+    content = io.BytesIO()
+    with style.drawn_in(colours):  # Some colours are only looked up when the figure is saved.
+        draw().savefig(content, format="png")
+    return content.getvalue()

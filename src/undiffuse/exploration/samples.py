@@ -1,0 +1,58 @@
+"""A few pictures that stand for all, and what augmentation makes of them."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from jaxtyping import UInt8
+
+from undiffuse.data.augmentation import AugmentationConfig, augmentation, random_transforms
+from undiffuse.data.pixels import to_pixels, to_unit_range
+from undiffuse.data.store import Store
+from undiffuse.randomness import generator
+
+SAMPLES = 16
+
+SHOWN = AugmentationConfig(flip=True, crop_scale=0.6)
+"""What the report shows: strong enough to be seen."""
+
+
+@dataclass(frozen=True)
+class Samples:
+    """Pictures, before and after augmentation."""
+
+    indices: tuple[int, ...]
+    names: tuple[str, ...]
+    """The class of each; its number in the store where there are no classes."""
+    before: UInt8[np.ndarray, "b h w c"]
+    after: UInt8[np.ndarray, "b h w c"]
+    transforms: tuple[str, ...]
+    """What was done, in order, as torchvision's transforms describe themselves."""
+
+
+def samples(store: Store, config: AugmentationConfig = SHOWN, seed: int = 0, count: int = SAMPLES) -> Samples:
+    """Draws pictures, evenly over the classes and at random within them, and augments each once as training would."""
+    indices = _drawn(store.labels, count, seed)
+    before = store.read(indices)
+    x = augmentation(config, store.size)(torch.from_numpy(before).permute(0, 3, 1, 2), seed, indices)
+    labels = store.labels[indices].tolist()
+    return Samples(
+        indices=tuple(indices),
+        names=tuple(store.class_names[of] if of >= 0 else f"no. {i}" for of, i in zip(labels, indices, strict=True)),
+        before=before,
+        after=to_pixels(x).permute(0, 2, 3, 1).numpy(),
+        transforms=tuple(map(str, [*random_transforms(config, store.size), *to_unit_range()])),
+    )
+
+
+def _drawn(labels: np.ndarray, count: int, seed: int) -> list[int]:
+    """At most `count` indices, of which classes get equal shares as far as they go round."""
+    shuffled = torch.randperm(len(labels), generator=generator("exploration samples", seed)).numpy()
+    present = np.unique(labels)
+    if len(present) > count:
+        present = present[np.linspace(0, len(present) - 1, count).round().astype(int)]
+    of_class = [shuffled[labels[shuffled] == label] for label in present]
+    # Round by round one of each class, then put together by class.
+    rounds = [(turn, place) for place, members in enumerate(of_class) for turn in range(min(len(members), count))]
+    taken = sorted(sorted(rounds)[:count], key=lambda pick: (pick[1], pick[0]))
+    return [int(of_class[place][turn]) for turn, place in taken]

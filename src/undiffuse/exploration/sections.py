@@ -1,0 +1,284 @@
+"""The page's words: what each section says of the findings, with their numbers."""
+
+from collections.abc import Mapping
+
+from undiffuse.exploration.copies import Member, at_least, percent
+from undiffuse.exploration.duplicates import LEAST_LIKENESS, MOST_BITS, SURE_LIKENESS
+from undiffuse.exploration.findings import Findings
+from undiffuse.exploration.framing import LOSES_MUCH
+from undiffuse.exploration.inventory import Spread
+from undiffuse.exploration.words import by, listed, number, plural
+from undiffuse.page import Fold, Picture, Section
+from undiffuse.terminal import duration
+
+Pictures = Mapping[str, Picture]
+"""The figures that there are, by name."""
+
+SHOWN_BAD = 20
+"""Up to so many bad files their table stands open."""
+
+MOST_ROWS = 200
+"""Of a table of duplicates; statistics.json has all."""
+
+
+def lead(found: Findings) -> str:
+    kind = {1: "gray", 3: "RGB", 4: "RGBA"}[found.channels]
+    splits = found.inventory.splits
+    split = "" if not splits else " All splits together." if found.split == "all" else f" Split {found.split} alone."
+    return (
+        "What there is, what is wrong with it, and what noise does to it. Pixels are as training would read them: "
+        f"{by(found.size)} {kind}, fit {found.fit}.{split} What to train first stands at the end."
+    )
+
+
+def headline(found: Findings) -> list[tuple[str, str]]:
+    inventory, copies = found.inventory, found.copies
+    return [
+        ("pictures", f"{inventory.pictures:,}"),
+        *([("classes", f"{len(inventory.classes):,}")] if inventory.classes else []),
+        ("files that cannot be decoded", f"{len(inventory.bad_files):,}"),
+        ("exact copies", f"{copies.superfluous:,}"),
+        ("pairs that are nearly the same", at_least(copies, len(copies.near_pairs))),
+    ]
+
+
+CAPTIONS = {
+    "classes": "Pictures in each class, the largest class first.",
+    "sizes": "Width and height of the files, upright. Larger dots: more pictures. Dotted: common proportions.",
+    "framing": "From the picture that a crop cuts most to the one that it cuts least. Left the original, what a crop "
+    "loses of it dimmed; right what training reads.",
+    "samples": "Drawn at random, evenly over the classes.",
+    "augmented": "Each in its place, transformed once as listed. Compare place by place.",
+    "histograms": "How many pixels have each level. Levels 0 and 255 are in the table. Thin lines: means.",
+    "mean": "A clear shape means that the pictures agree there: centred objects, a common background or border.",
+    "duplicates": "One pair of each group of duplicates.",
+    "doubtful": "Pairs that only just count: look here to judge how far to trust the number.",
+    "noise": "The same picture, the same noise, the same t. Below each pair: the share of the picture's amplitude that "
+    "is left.",
+    "snr": "alpha bar / (1 - alpha bar) over t / T, on a logarithmic axis. Below 1 there is more noise than signal.",
+    "signal": "The factor before the clean picture in DDPM's x_t. Linear leaves little of it in the last quarter of "
+    "the chain; cosine goes on to the end.",
+}
+"""What stands under each figure."""
+
+
+def sections(found: Findings, pictures: Pictures) -> list[Section]:
+    return [
+        _found(found),
+        *([_classes(found, pictures)] if found.balance else []),
+        _sizes(found, pictures),
+        _samples(found, pictures),
+        _colours(found, pictures),
+        _duplicates(found, pictures),
+        _noise(found, pictures),
+        *([_suggestion(found)] if found.suggestion else []),
+    ]
+
+
+def _found(found: Findings) -> Section:
+    inventory = found.inventory
+    bad = [[bad_file.name, bad_file.reason] for bad_file in inventory.bad_files]
+    text = f"{plural(len(bad), 'file')} cannot be decoded: left out of everything below, and by train."
+    fold = Fold("What cannot be decoded, and why", ["file", "reason"], bad, opened=len(bad) <= SHOWN_BAD)
+    return Section(
+        "What was found",
+        text if bad else "Every file could be decoded.",
+        rows=[
+            ["splits", listed(inventory.splits) or "none"],
+            ["classes", f"{len(inventory.classes):,}" if inventory.classes else "none"],
+            ["file formats", listed(inventory.formats)],
+            ["modes", listed(inventory.modes)],
+            ["sizes, height x width", listed(inventory.sizes)],
+            ["proportions", f"{inventory.landscape:,} wide, {inventory.portrait:,} tall, {inventory.square:,} square"],
+        ],
+        folds=[fold] if bad else [],
+    )
+
+
+def _classes(found: Findings, pictures: Pictures) -> Section:
+    balance, splits = found.balance, list(found.inventory.splits)
+    assert balance is not None, "asked for with classes only"
+    ratio = "the smallest class is empty" if balance.imbalance_ratio is None else number(balance.imbalance_ratio)
+    ordered = sorted(found.inventory.classes, key=lambda c: -c.pictures)
+    return Section(
+        "Balance of the classes",
+        "A model sees each picture equally often, so it learns large classes better. Entropy says in one number how "
+        "even the classes are: 100% if each is equally likely.",
+        _only(pictures, "classes"),
+        rows=[
+            ["pictures of the largest", f"{balance.largest.pictures:,} ({balance.largest.name})"],
+            ["pictures of the smallest", f"{balance.smallest.pictures:,} ({balance.smallest.name})"],
+            ["imbalance ratio, largest to smallest", ratio],
+            ["entropy", f"{balance.entropy_bits:.3f} bits, {balance.evenness:.1%} of the most possible"],
+        ],
+        folds=[
+            Fold(
+                f"All {len(ordered):,} classes",
+                ["class", "pictures", *splits],
+                [[c.name, f"{c.pictures:,}", *(f"{c.splits[split]:,}" for split in splits)] for c in ordered],
+            )
+        ],
+        side_by_side=True,
+    )
+
+
+def _sizes(found: Findings, pictures: Pictures) -> Section:
+    inventory, frame = found.inventory, found.framing
+    rows = [
+        ["width", _spread(inventory.width, " px")],
+        ["height", _spread(inventory.height, " px")],
+        ["width / height", _spread(inventory.aspect)],
+        ["area kept", f"{frame.kept_mean:.1%} on average, {frame.kept_least:.1%} of the picture that loses most"],
+        [f"pictures that lose over {LOSES_MUCH:.0%}", f"{frame.losing_much:,}"],
+        ["pixels left after resizing", f"{number(frame.pixels_median)} for each that was not cut off (median)"],
+        ["pictures that are enlarged", f"{frame.enlarged:,}"],
+    ]
+    if frame.fit == "pad":
+        rows.append(["share of the frame that is padding", f"{frame.padding_mean:.1%} on average"])
+    if frame.fit == "stretch":
+        rows.append(["proportions change by up to", f"{number(frame.stretched_most)} times"])
+    return Section(
+        "Sizes, and what is lost",
+        f"Training reads every picture at {by(found.size)}. That costs what the fit cuts off, and detail.",
+        _only(pictures, "sizes", "framing"),
+        ["", "least, median, most"] if len(inventory.sizes) > 1 else (),
+        rows,
+        side_by_side=True,
+    )
+
+
+def _samples(found: Findings, pictures: Pictures) -> Section:
+    return Section(
+        "Samples, and the same augmented",
+        "Augmentation shows the model variants instead of the same picture again and again. A model draws what it is "
+        "shown: mirrored digits or letters, or cut-off heads, if those are among the augmented. Presets use less than "
+        "this, or none; --set augmentation.flip=true augmentation.crop_scale=0.6 is what you see here.",
+        _only(pictures, "samples", "augmented"),
+        rows=[[f"{i}.", transform] for i, transform in enumerate(found.augmentation, 1)],
+        side_by_side=True,
+    )
+
+
+def _colours(found: Findings, pictures: Pictures) -> Section:
+    rows = []
+    for c in found.colours.channels:
+        unit, clipped = f"{c.unit_mean:+.2f} ± {c.unit_std:.2f}", (f"{c.darkest:.1%}", f"{c.brightest:.1%}")
+        rows.append([c.name, f"{c.mean:.1f}", f"{c.std:.1f}", unit, *clipped])
+    return Section(
+        "Colours",
+        "Over all pixels of all pictures, as they are in the frame. Training sees them in [-1, 1]; their standard "
+        f"deviation there is {found.colours.unit_std:.3f} (EDM's sigma_data, which its paper takes as 0.5).",
+        _only(pictures, "histograms", "mean"),
+        ["channel", "mean", "sd", "in [-1, 1]", "at 0", "at 255"],
+        rows,
+        side_by_side=True,
+    )
+
+
+def _duplicates(found: Findings, pictures: Pictures) -> Section:
+    copies = found.copies
+    exact = [[i, _member(member)] for i, group in enumerate(copies.exact_groups, 1) for member in group]
+    near = [[*map(_member, pair.members), percent(pair.likeness), pair.bits] for pair in copies.near_pairs]
+    return Section(
+        "Duplicates",
+        _how_duplicates(found),
+        _only(pictures, "duplicates", "doubtful"),
+        rows=[
+            ["exact copies, which could go", f"{copies.superfluous:,}"],
+            ["pairs nearly the same", at_least(copies, len(near))],
+            [
+                "groups that hang together",
+                f"{at_least(copies, copies.groups)}, the largest of {plural(copies.largest_group, 'picture')}",
+            ],
+            *([f"pictures of {s} that train has too", at_least(copies, n)] for s, n in copies.across_splits.items()),
+            *(
+                [["groups of several classes", at_least(copies, copies.across_classes)]]
+                if found.inventory.classes
+                else []
+            ),
+        ],
+        folds=[
+            *_folded("Pictures with the same pixels, by group", ["group", "picture"], exact),
+            *_folded("Pairs nearly the same", ["one", "the other", "alike", "bits"], near),
+        ],
+        side_by_side=True,
+    )
+
+
+def _how_duplicates(found: Findings) -> str:
+    copies = found.copies
+    asked, usual = f"{copies.asked_likeness:.3f}", f"{copies.usual_likeness:.3f}"
+    bounds = {LEAST_LIKENESS: "but less is never asked", SURE_LIKENESS: "but more is never asked"}
+    own = "and a duplicate must be at most half as far away. These pictures set the threshold themselves"
+    return (
+        f"Exact: the same pixels at {by(found.size)}. Near: difference hashes (64 bits: is each of 8x8 areas brighter "
+        f"than its left neighbour?) differ in at most {MOST_BITS} bits, and 8x8 gray thumbnails correlate at least "
+        f"{asked}. The median picture correlates {usual} with the one most like it, "
+        f"{bounds.get(copies.asked_likeness, own)}. Mirrored or turned copies are not looked for."
+        + ("" if copies.complete else " The search ended early: there are more pairs than it keeps.")
+    )
+
+
+def _member(member: Member) -> str:
+    where = ", ".join(filter(None, (member.split, member.class_name)))
+    return f"{member.name} ({where})" if where else member.name
+
+
+def _folded(what: str, head: list[str], rows: list[list]) -> list[Fold]:
+    """The first rows behind a line that says how many there are; nothing for none."""
+    cut = f": the first {MOST_ROWS} of {len(rows):,}, all are in statistics.json" if len(rows) > MOST_ROWS else ""
+    return [Fold(what + cut, head, rows[:MOST_ROWS])] if rows else []
+
+
+def _noise(found: Findings, pictures: Pictures) -> Section:
+    noise = found.noising
+    crossing = " and ".join(f"{share:.0%} of the {name} one" for name, share in noise.as_much_noise.items())
+    levels = [
+        [
+            f"{at.t:,}",
+            *(words for level in at.schedules.values() for words in (f"{level.signal:.1%}", number(level.snr, 2))),
+        ]
+        for at in noise.levels
+    ]
+    return Section(
+        "What noise does to them",
+        f"Diffusion trains on pictures at every level of a chain of {noise.chain_length:,}. Noise is as strong as "
+        f"signal after {crossing}. Where nothing can be seen any more, little can be learnt: Nichol & Dhariwal (2021, "
+        "section 3.2) made cosine because linear spends its last quarter there.",
+        _only(pictures, "noise", "snr", "signal"),
+        folds=[
+            Fold(
+                f"{len(levels)} levels of the chain in numbers",
+                ["t", *(f"{name}: {what}" for name in noise.as_much_noise for what in ("signal kept", "SNR"))],
+                levels,
+            )
+        ],
+        side_by_side=True,
+    )
+
+
+def _suggestion(found: Findings) -> Section:
+    first = found.suggestion
+    assert first is not None, "asked for with a suggestion only"
+    return Section(
+        "What to train first",
+        " ".join(first.reasons),
+        command=first.command,
+        rows=[
+            ["preset", first.preset],
+            ["size", by(first.size)],
+            ["budget", f"{first.images:,} images, each picture {number(first.passes)} times"],
+            ["time", f"about {duration(first.seconds)} on this machine ({first.device})"],
+            ["speed", f"{number(first.images_per_second)} images/s, measured at {by(first.measured_size)}"],
+        ],
+    )
+
+
+def _only(pictures: Pictures, *names: str) -> list[Picture]:
+    return [pictures[name] for name in names if name in pictures]
+
+
+def _spread(found: Spread, unit: str = "") -> str:
+    if found.least == found.most:
+        return f"{number(found.least, 4)}{unit}"
+    return f"{number(found.least, 4)}, {number(found.median, 4)}, {number(found.most, 4)}{unit}"

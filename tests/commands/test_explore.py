@@ -1,0 +1,158 @@
+"""undiffuse explore, from the command line to the page."""
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+import torch
+from exploring import messy
+from making import encoded, noise, save_noise, write_zip
+
+from undiffuse.cli import main
+from undiffuse.commands import explore
+from undiffuse.data import store
+from undiffuse.exploration import report
+from undiffuse.training import estimate
+
+
+@pytest.fixture(autouse=True)
+def measured_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(explore, "MEASURING_SECONDS", 0.0)
+
+
+@pytest.fixture
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Draws nothing and measures nothing: for tests of what is looked at."""
+    monkeypatch.setattr(report, "figures", lambda found, shown: {})
+    monkeypatch.setattr(estimate, "estimate", lambda config, device: estimate.Estimate(1, 1, 1, 0.01))
+
+
+def test_digits_are_explored_without_an_option(capsys: pytest.CaptureFixture) -> None:
+    main(["explore"])
+    said = capsys.readouterr().out
+    folder = Path("explored/digits").absolute()
+    assert said.splitlines()[0] == f"Everything goes to {folder}"
+    assert f"Open {folder / 'report.html'}" in said
+    for words in ("1,797", "10, 174 to 183 pictures", "0 exact, 6 near pairs", "undiffuse train --data digits"):
+        assert words in said
+    statistics = json.loads((folder / "statistics.json").read_text())
+    assert statistics["inventory"]["pictures"] == 1797
+    assert statistics["size"] == [16, 16]  # What train would read.
+    assert statistics["suggestion"]["preset"] == "digits"
+    assert statistics["suggestion"]["command"] in (folder / "report.html").read_text().replace("</span> <span>", " ")
+    assert sorted(path.name for path in folder.iterdir()) == ["figures", "report.html", "statistics.json"]
+
+
+def test_a_messy_folder_is_explored_and_every_bad_file_named(quick, capsys: pytest.CaptureFixture) -> None:
+    main(["explore", "--data", str(messy(Path("p"))), "--out", "out"])
+    said = capsys.readouterr().out
+    statistics = json.loads(Path("out/statistics.json").read_text(encoding="utf-8"))
+    assert len(statistics["inventory"]["bad_files"]) == 3
+    for bad in statistics["inventory"]["bad_files"]:
+        assert f"{bad['name']}: {bad['reason']}" in said
+
+
+def test_strict_fails_at_a_bad_file(capsys: pytest.CaptureFixture) -> None:
+    folder = messy(Path("p"))
+    with pytest.raises(SystemExit) as end:
+        main(["explore", "--data", str(folder), "--strict", "--out", "out"])
+    assert end.value.code == 2
+    assert re.search(r"cannot be decoded \(.+\): mend or remove it", capsys.readouterr().err)
+    assert list(Path("out").iterdir()) == []
+
+
+def test_all_splits_are_looked_at_unless_one_is_asked_for(quick, capsys: pytest.CaptureFixture) -> None:
+    names = [f"{split}/{kind}/{i}.png" for split in ("train", "test") for kind in "ab" for i in range(2)]
+    folder = str(save_noise(Path("p"), *names))
+    counts = {}
+    for split in ("all", "auto", "test"):
+        main(["explore", "--data", folder, "--out", split, *(["--split", split] if split != "all" else [])])
+        counts[split] = json.loads(Path(split, "statistics.json").read_text())["inventory"]["splits"]
+    assert counts == {"all": {"train": 4, "test": 4}, "auto": {"train": 4}, "test": {"test": 4}}
+    assert "undiffuse train --data p --split test" in capsys.readouterr().out
+
+
+def test_an_archive_is_explored_as_a_folder_is(quick) -> None:
+    names = ["train/a/1.png", "train/b/1.png", "test/a/1.png"]
+    archive = write_zip(Path("p.zip"), {name: encoded(noise(i, 20, 30 + i)) for i, name in enumerate(names)})
+    main(["explore", "--data", str(archive)])
+    inventory = json.loads(Path("explored/p/statistics.json").read_text())["inventory"]
+    assert inventory["splits"] == {"train": 2, "test": 1}
+    assert inventory["sizes"] == {"20x30": 1, "20x31": 1, "20x32": 1}
+
+
+def test_explored_again_nothing_is_decoded_again(quick, monkeypatch: pytest.MonkeyPatch) -> None:
+    save_noise(Path("p"), "1.png", "2.png")
+    main(["explore", "--data", "p"])
+    monkeypatch.setattr(store, "decode", lambda *picture: pytest.fail("a picture was decoded again"))
+    main(["explore", "--data", "p"])
+
+
+def test_options_for_data_are_trains(quick, capsys: pytest.CaptureFixture) -> None:
+    save_noise(Path("p"), "1.png", "2.png")
+    main(["explore", "--data", "p", "--size", "16x24", "--fit", "pad", "--channels", "1", "--out", "out"])
+    statistics = json.loads(Path("out/statistics.json").read_text())
+    assert (statistics["size"], statistics["fit"], statistics["channels"]) == ([16, 24], "pad", 1)
+    assert "--channels 1 --size 16x24 --fit pad" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (["--data", "nowhere"], "no data at"),
+        (["--size", "big"], "--size big is no size"),
+        (["--out", "taken"], "taken cannot be made (File exists): give --out another folder"),
+        (["--out", "taken/below"], "taken/below cannot be made (Not a directory): give --out another folder"),
+        (["--data", "p", "--out", "p"], "p lies among the pictures in"),
+        (["--data", "p", "--out", "p/a/../b/out"], "which must stay as they are: give --out a folder elsewhere"),
+    ],
+)
+def test_a_wrong_command_is_answered_in_one_sentence(
+    capsys: pytest.CaptureFixture, words: list[str], says: str
+) -> None:
+    Path("taken").touch()
+    save_noise(Path("p"), "a/1.png")
+    before = sorted(Path().rglob("*"))
+    with pytest.raises(SystemExit) as end:
+        main(["explore", *words])
+    assert sorted(Path().rglob("*")) == before
+    assert end.value.code == 2
+    said = capsys.readouterr().err
+    assert says in said
+    assert len(said.splitlines()) == 1
+
+
+def test_from_inside_the_folder_nothing_is_written_among_the_pictures(
+    capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(save_noise(Path("p"), "a/1.png", "b/1.png"))
+    for command in ("explore", "train"):
+        with pytest.raises(SystemExit) as end:
+            main([command, "--data", ".", "--size", "16"])
+        assert end.value.code == 2
+        assert "lies among the pictures" in capsys.readouterr().err
+    assert sorted(str(path) for path in Path().rglob("*.*")) == ["a/1.png", "b/1.png"]
+
+
+def test_passes_are_of_the_split_that_train_takes(quick) -> None:
+    names = [f"{split}/{i}.png" for split, n in (("train", 2), ("test", 6)) for i in range(n)]
+    save_noise(Path("p"), *names)
+    for split, taken in (("all", 2), ("auto", 2), ("test", 6)):
+        main(["explore", "--data", "p", "--split", split, "--out", "out"])
+        first = json.loads(Path("out/statistics.json").read_text())["suggestion"]
+        assert first["passes"] == pytest.approx(first["images"] / taken)
+
+
+def test_without_memory_to_measure_there_is_a_page_all_the_same(
+    quick, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    def full(*_: object) -> None:
+        raise torch.OutOfMemoryError("full")
+
+    monkeypatch.setattr(estimate, "estimate", full)
+    save_noise(Path("p"), "1.png", "2.png")
+    main(["explore", "--data", "p", "--out", "out"])
+    assert "Out of memory while measuring" in capsys.readouterr().out
+    assert json.loads(Path("out/statistics.json").read_text())["suggestion"] is None
+    assert Path("out/report.html").exists()

@@ -1,0 +1,196 @@
+"""Duplicates are found, and only those."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from exploring import found_duplicates, names_of, smooth
+from making import noise, opened, save
+from PIL import Image, ImageEnhance
+
+from undiffuse.exploration import duplicates
+from undiffuse.exploration.copies import copies, shown_pairs
+from undiffuse.exploration.duplicates import find_duplicates
+from undiffuse.exploration.scan import Scan, scan
+
+
+def photos(folder: Path, count: int = 40) -> Path:
+    for i in range(count):
+        save(folder / f"{i:03}.png", smooth(i, 96, 96))
+    return folder
+
+
+def test_nothing_is_found_where_nothing_is_there_twice(tmp_path: Path) -> None:
+    found, _ = found_duplicates(photos(tmp_path / "p"))
+    assert (found.exact, found.near, found.groups) == ((), (), ())
+    assert found.complete
+
+
+def test_the_same_pixels_are_found_whatever_file_they_are_in(tmp_path: Path) -> None:
+    folder = photos(tmp_path / "p")
+    save(folder / "copy.png", smooth(7, 96, 96))
+    save(folder / "another.bmp", smooth(7, 96, 96))
+    save(folder / "other.png", smooth(3, 96, 96), compress_level=1)
+    found, names = found_duplicates(folder)
+    assert [[names[i] for i in group] for group in found.exact] == [
+        ["003.png", "other.png"],
+        ["007.png", "another.bmp", "copy.png"],
+    ]
+    assert found.near == ()
+    assert [len(group) for group in found.groups] == [3, 2]
+
+
+def test_copies_that_were_changed_a_little_are_found_and_no_others(tmp_path: Path) -> None:
+    folder = photos(tmp_path / "p")
+    save(folder / "compressed.jpg", smooth(1, 96, 96), quality=40)
+    save(folder / "small.png", smooth(2, 96, 96).resize((70, 70)))
+    save(folder / "brighter.png", ImageEnhance.Brightness(smooth(3, 96, 96)).enhance(1.15))
+    save(folder / "gray.png", smooth(4, 96, 96).convert("L").convert("RGB"))
+    save(folder / "cut.png", smooth(5, 96, 96).crop((1, 1, 95, 95)))
+    save(folder / "mirrored.png", smooth(6, 96, 96).transpose(Image.Transpose.FLIP_LEFT_RIGHT))
+    found, names = found_duplicates(folder)
+    assert found.exact == ()
+    assert names_of(found.near, names) == {
+        frozenset(pair)
+        for pair in (
+            ("001.png", "compressed.jpg"),
+            ("002.png", "small.png"),
+            ("003.png", "brighter.png"),
+            ("004.png", "gray.png"),
+            ("005.png", "cut.png"),
+        )
+    }
+    assert [pair.likeness for pair in found.near] == sorted((pair.likeness for pair in found.near), reverse=True)
+
+
+def test_among_pictures_that_are_alike_anyway_more_is_asked_for(tmp_path: Path) -> None:
+    base = np.asarray(smooth(0, 64, 64), dtype=float)
+    for i in range(30):  # A common scene, and in it something of each picture's own.
+        own = np.asarray(smooth(i + 1, 64, 64), dtype=float)
+        save(tmp_path / "p" / f"{i}.png", Image.fromarray((0.8 * base + 0.2 * own).astype(np.uint8)))
+    found, _ = found_duplicates(tmp_path / "p")
+    assert found.usual_likeness > 0.95
+    assert found.asked_likeness == pytest.approx(min(1 - (1 - found.usual_likeness) / 4, 0.995))
+    assert found.near == ()
+
+
+def test_digits_that_resemble_each_other_are_no_duplicates() -> None:
+    found, _ = found_duplicates(Path("digits"), size=(16, 16))
+    assert found.exact == ()
+    assert len(found.near) < 10  # Of 1.6 million pairs; 7,137 correlate by over 0.93.
+
+
+def random_scan(n: int) -> Scan:
+    """Thumbnails around a few centres, some very near, with hashes of few different bits: there are many pairs."""
+    random = np.random.default_rng(0)
+    spread = np.where(random.random((n, 1)) < 0.4, 0.02, 0.3)
+    thumbnails = random.normal(size=(10, 64))[random.integers(0, 10, n)] + spread * random.normal(size=(n, 64))
+    thumbnails /= np.linalg.norm(thumbnails, axis=1, keepdims=True)
+    hashes = random.integers(0, 2**12, n).astype(np.uint64)
+    digests = np.arange(n, dtype=np.uint64)
+    return Scan(np.zeros((3, 256), np.int64), np.zeros((8, 8, 3)), digests, hashes, thumbnails.astype(np.float32))
+
+
+def test_every_pair_is_compared_whatever_the_blocks(monkeypatch) -> None:
+    n = 150
+    scanned = random_scan(n)
+    monkeypatch.setattr(duplicates, "ROWS", 32)
+    monkeypatch.setattr(duplicates, "COLUMNS", 48)
+    found = find_duplicates(scanned)
+    likeness = scanned.thumbnails @ scanned.thumbnails.T
+    bits = np.array([[int(a ^ b).bit_count() for b in scanned.hashes] for a in scanned.hashes])
+    nearest = np.median((likeness - 2 * np.eye(n)).max(axis=1))
+    assert found.usual_likeness == pytest.approx(float(nearest), abs=0.02)  # torch takes the lower of two middle ones.
+    first, second = np.nonzero(np.triu((likeness >= found.asked_likeness) & (bits <= duplicates.MOST_BITS), 1))
+    assert len(first) > 100
+    assert {(pair.first, pair.second) for pair in found.near} == set(zip(first.tolist(), second.tolist(), strict=True))
+    for pair in found.near:
+        assert pair.likeness == pytest.approx(likeness[pair.first, pair.second], abs=1e-5)
+        assert pair.bits == bits[pair.first, pair.second]
+
+
+def test_groups_hang_together_through_any_pair() -> None:
+    scanned = random_scan(150)
+    found = find_duplicates(scanned)
+    neighbours = {i: {i} for i in range(150)}
+    for _ in range(150):
+        for pair in found.near:
+            both = neighbours[pair.first] | neighbours[pair.second]
+            for i in both:
+                neighbours[i] = both
+    expected = {frozenset(group) for group in neighbours.values() if len(group) > 1}
+    assert {frozenset(group) for group in found.groups} == expected
+    assert [len(group) for group in found.groups] == sorted(map(len, found.groups), reverse=True)
+
+
+def test_frames_of_a_film_end_the_search_early(monkeypatch) -> None:
+    monkeypatch.setattr(duplicates, "MOST_PAIRS", 20)
+    found = find_duplicates(random_scan(150))
+    assert len(found.near) == 20
+    assert not found.complete
+
+
+@pytest.mark.parametrize("count", [1, 2])
+def test_a_picture_or_two_are_enough(tmp_path: Path, count: int) -> None:
+    found, _ = found_duplicates(photos(tmp_path / "p", count))
+    assert found.near == ()
+
+
+def test_plain_pictures_are_compared_by_their_pixels_alone(tmp_path: Path) -> None:
+    for i, colour in enumerate(("white", "white", "black", "gray", "red")):
+        save(tmp_path / "p" / f"{i}.png", Image.new("RGB", (16, 16), colour))
+    found, names = found_duplicates(tmp_path / "p")
+    assert [[names[i] for i in group] for group in found.exact] == [["0.png", "1.png"]]
+    assert found.near == ()
+
+
+def test_what_train_shares_with_other_splits_and_classes_is_counted(tmp_path: Path) -> None:
+    folder = tmp_path / "p"
+    for i in range(30):
+        save(folder / ("train", "val", "test")[i % 3] / ("a", "b")[i % 2] / f"{i}.png", smooth(i, 96, 96))
+    save(folder / "test" / "a" / "same.png", smooth(0, 96, 96))  # In train, a.
+    save(folder / "test" / "b" / "same again.png", smooth(0, 96, 96))  # The third of them, of the other class.
+    save(folder / "val" / "b" / "close.jpg", smooth(3, 96, 96), quality=50)  # In train, b.
+    save(folder / "val" / "a" / "near.jpg", smooth(2, 96, 96), quality=50)  # In test, a.
+    store = opened(folder, split="all")
+    found = find_duplicates(scan(store))
+    named = copies(store, found, ("train", "val", "test"))
+    assert named.superfluous == 2
+    (group,) = named.exact_groups
+    assert [(member.name, member.split, member.class_name) for member in group] == [
+        ("test/a/same.png", "test", "a"),
+        ("test/b/same again.png", "test", "b"),
+        ("train/a/0.png", "train", "a"),
+    ]
+    assert {frozenset(member.name for member in pair.members) for pair in named.near_pairs} == {
+        frozenset(("train/b/3.png", "val/b/close.jpg")),
+        frozenset(("test/a/2.png", "val/a/near.jpg")),
+    }
+    assert named.across_splits == {"val": 1, "test": 2}
+    assert (named.groups, named.largest_group, named.across_classes) == (3, 3, 1)
+
+
+def test_the_surest_and_the_most_doubtful_pairs_are_shown_one_a_group(tmp_path: Path) -> None:
+    folder = photos(tmp_path / "p", 8)
+    for i, quality in enumerate((90, 70, 50, 30)):
+        save(folder / f"{i:03}.jpg", smooth(i, 96, 96), quality=quality)
+        save(folder / f"{i:03} again.jpg", smooth(i, 96, 96), quality=quality)
+    store = opened(folder)
+    found = find_duplicates(scan(store))
+    sure, doubtful = shown_pairs(store, found, count=3)
+    assert len(found.groups) == 4
+    assert (len(sure), len(doubtful)) == (3, 1)
+    shown = [Path(name).stem[:3] for pair in [*sure, *doubtful] for name in pair.caption.splitlines()[0].split(" | ")]
+    assert sorted(shown) == sorted(2 * [f"{i:03}" for i in range(4)])
+    assert all("the same pixels" in pair.caption for pair in sure)
+    assert "bits apart" in doubtful[0].caption
+    for pair in sure:
+        assert (pair.pictures[0] == pair.pictures[1]).all()
+
+
+def test_noise_is_like_no_other_noise(tmp_path: Path) -> None:
+    for i in range(60):
+        save(tmp_path / "p" / f"{i}.png", noise(i, 32, 32))
+    found, _ = found_duplicates(tmp_path / "p")
+    assert (found.exact, found.near) == ((), ())
+    assert found.asked_likeness == duplicates.LEAST_LIKENESS

@@ -1,0 +1,85 @@
+"""What is known of the real sets is found in them, in bounded time and memory."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from undiffuse.cli import main
+
+pytestmark = pytest.mark.slow
+
+
+def explored(*words: str) -> dict[str, Any]:
+    main(["explore", "--out", "out", *words])
+    return json.loads(Path("out/statistics.json").read_text(encoding="utf-8"))
+
+
+def test_flowers_within_a_minute_once_they_are_decoded(real_data: Path) -> None:
+    words = ("--data", "flowers102", "--data-root", str(real_data))
+    explored(*words)
+    began = time.monotonic()
+    found = explored(*words)
+    assert time.monotonic() - began < 60
+    assert found["inventory"]["splits"] == {"train": 1020, "val": 1020, "test": 6149}
+    classes = found["inventory"]["classes"]
+    assert len(classes) == 102
+    assert {(c["splits"]["train"], c["splits"]["val"]) for c in classes} == {(10, 10)}
+    assert (min(c["pictures"] for c in classes), max(c["pictures"] for c in classes)) == (40, 258)
+    assert found["balance"]["imbalance_ratio"] == pytest.approx(6.45)
+    # Looked at one by one: the exact pairs are, and of the near ones nearly all are, the same photo.
+    assert found["copies"]["superfluous"] == 5
+    assert len(found["copies"]["near_pairs"]) == pytest.approx(30, abs=2)  # Decoders differ by a level.
+    assert found["copies"]["across_splits"] == {"val": 1, "test": 4}
+
+
+def test_cifar_10_has_the_duplicates_that_are_known(real_data: Path) -> None:
+    found = explored("--data", str(real_data / "cifar10"))
+    assert found["inventory"]["splits"] == {"train": 50_000, "test": 10_000}
+    assert {(c["splits"]["train"], c["splits"]["test"]) for c in found["inventory"]["classes"]} == {(5000, 1000)}
+    # Barz & Denzler 2020 find 286 near duplicates of train in test, by eye, mirrored and cut ones among them.
+    assert found["copies"]["across_splits"] == {"test": 168}
+    assert len(found["copies"]["near_pairs"]) == 738
+    assert found["suggestion"]["passes"] == pytest.approx(found["suggestion"]["images"] / 50_000)
+
+
+def test_photos_have_their_own_sizes(real_data: Path) -> None:
+    found = explored("--data", str(real_data / "flower-photos"))
+    assert found["inventory"]["pictures"] == 480
+    assert len(found["inventory"]["sizes"]) > 100
+    assert found["inventory"]["height"]["least"] >= 400
+    assert 0.7 < found["framing"]["kept_mean"] < 0.8
+
+
+EXPLORE = """
+import sys
+from pathlib import Path
+from undiffuse.cli import main
+
+main(["explore", "--data", sys.argv[1], "--size", "32", "--channels", "3", "--out", "out"])
+peak = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM"))
+print("peak", peak.split()[1])
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="this system does not say how much memory was held")
+def test_sixty_thousand_pictures_need_little_more_memory_than_a_thousand(real_data: Path, tmp_path: Path) -> None:
+    few = tmp_path / "few"
+    for folder in sorted((real_data / "cifar10" / "train").iterdir()):
+        for file in sorted(folder.iterdir())[:100]:
+            target = few / "train" / folder.name / file.name
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(file, target)
+    peaks = []
+    for data in (few, real_data / "cifar10"):
+        command = [sys.executable, "-c", EXPLORE, str(data)]
+        done = subprocess.run(command, capture_output=True, text=True, env=os.environ, check=True)
+        peaks.append(int(done.stdout.split()[-1]))
+    print(f"peak memory in KiB: {peaks}")
+    assert peaks[1] - peaks[0] < 200 * 1024

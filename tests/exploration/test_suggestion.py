@@ -1,0 +1,161 @@
+import shlex
+from collections.abc import Mapping
+
+import pytest
+
+from undiffuse.exploration.framing import framing
+from undiffuse.exploration.inventory import Inventory, Spread
+from undiffuse.exploration.suggestion import Suggestion, Wanted, suggest
+
+
+def pictures(shapes: Mapping[tuple[int, int], int]) -> Inventory:
+    heights = sorted(height for (height, _), count in shapes.items() for _ in range(count))
+    widths = sorted(width for (_, width), count in shapes.items() for _ in range(count))
+    middle = len(heights) // 2
+    return Inventory(
+        pictures=len(heights),
+        splits={},
+        classes=(),
+        formats={},
+        modes={},
+        sizes={f"{height}x{width}": count for (height, width), count in shapes.items()},
+        height=Spread(heights[0], heights[middle], heights[-1]),
+        width=Spread(widths[0], widths[middle], widths[-1]),
+        aspect=Spread(1, 1, 1),
+        landscape=0,
+        portrait=0,
+        square=0,
+        bad_files=(),
+    )
+
+
+PHOTOS = {(500, 500): 300, (500, 750): 100, (750, 500): 100}
+
+NOTHING_FIXED = Wanted("photos")
+
+
+def suggested(
+    shapes: Mapping,
+    images_per_second: float,
+    device: str = "cpu",
+    auto: tuple[int, int] = (64, 64),
+    wanted: Wanted = NOTHING_FIXED,
+) -> Suggestion:
+    """On a machine of that speed at 32x32, which falls with the number of pixels."""
+
+    def measure(preset: str, size: tuple[int, int]) -> float:
+        return size[0] * size[1] / 32**2 / images_per_second
+
+    return suggest(pictures(shapes), wanted, auto, device, measure)
+
+
+def option(first: Suggestion, name: str) -> str | None:
+    words = shlex.split(first.command)
+    return words[words.index(name) + 1] if name in words else None
+
+
+@pytest.mark.parametrize(
+    ("images_per_second", "size", "images"),
+    [(100, (64, 64), 100_000), (40, (48, 48), 100_000), (20, (32, 32), 100_000), (5, (32, 32), 30_000)],
+)
+def test_a_first_run_on_a_cpu_takes_at_most_two_hours(
+    images_per_second: float, size: tuple[int, int], images: int
+) -> None:
+    first = suggested(PHOTOS, images_per_second)
+    assert (first.preset, first.size, first.images) == ("small", size, images)
+    assert first.seconds <= 2 * 3600
+    assert first.seconds == pytest.approx(images * size[0] * size[1] / 32**2 / images_per_second)
+    assert first.images_per_second == pytest.approx(images / first.seconds)
+    assert first.passes == pytest.approx(images / 500)
+    assert option(first, "--size") == str(size[0])
+    assert option(first, "--images") == f"{images // 1000}k"
+
+
+def test_the_slowest_machine_still_gets_a_first_look() -> None:
+    first = suggested(PHOTOS, 0.5)
+    assert first.images == 20_000
+    assert first.seconds > 2 * 3600
+
+
+def test_the_speed_is_measured_on_small_pictures_unless_there_is_a_gpu() -> None:
+    assert suggested(PHOTOS, 100).measured_size == (32, 32)
+    assert suggested(PHOTOS, 100, device="cuda").measured_size == (64, 64)
+    assert suggested(PHOTOS, 100, wanted=Wanted("photos", (128, 256))).measured_size == (16, 32)
+
+
+def test_pictures_are_not_enlarged() -> None:
+    assert suggested({(40, 44): 50, (41, 40): 50}, 1000).size == (40, 40)
+    assert suggested({(32, 32): 100}, 1000, auto=(32, 32)).size == (32, 32)
+
+
+def test_pictures_of_one_shape_keep_it() -> None:
+    first = suggested({(500, 750): 80, (600, 900): 20}, 1000)
+    assert first.size == (40, 64)
+    assert "keeps 94% of the pictures' area, a square 67%." in " ".join(first.reasons)
+    assert suggested({(500, 750): 50, (750, 500): 50}, 1000).size == (64, 64)
+
+
+def test_the_share_that_a_shape_keeps_is_that_of_the_size_that_is_suggested() -> None:
+    for images_per_second in (1000, 5):
+        first = suggested({(300, 500): 60, (330, 550): 40}, images_per_second)
+        kept = framing({(300, 500): 1}, first.size, "crop").kept_mean
+        assert f"keeps {kept:.0%} of the pictures' area, a square 60%." in first.reasons[1]
+
+
+@pytest.mark.parametrize("shape", [(30, 3000), (3000, 30), (300, 500), (200, 210)])
+def test_a_size_that_is_quicker_has_fewer_pixels(shape: tuple[int, int]) -> None:
+    shapes = {shape: 50, (shape[0] + 1, shape[1] + 1): 50}
+    fast, slow = (suggested(shapes, images_per_second) for images_per_second in (10_000, 1))
+    assert "is quicker" not in fast.reasons[1]
+    assert ("is quicker" in slow.reasons[1]) == (slow.size != fast.size)
+    assert slow.size == fast.size or slow.size[0] * slow.size[1] < fast.size[0] * fast.size[1]
+    assert all(side % 8 == 0 and side >= 16 for side in (*fast.size, *slow.size))
+
+
+def test_passes_count_the_pictures_that_train_takes() -> None:
+    first = suggested(PHOTOS, 1000, wanted=Wanted("photos", pictures=100))
+    assert first.passes == pytest.approx(first.images / 100)
+    assert "Each picture is then seen 1,000 times." in first.reasons[2]
+
+
+def test_what_was_asked_for_is_repeated() -> None:
+    first = suggested(PHOTOS, 1, wanted=Wanted("my photos", (48, 64), "pad", ("--data-root", "x y")))
+    assert first.size == (48, 64)
+    assert shlex.split(first.command)[:6] == ["undiffuse", "train", "--data", "my photos", "--data-root", "x y"]
+    assert option(first, "--size") == "48x64"
+    assert option(first, "--fit") == "pad"
+
+
+def test_a_size_that_no_network_halves_is_rounded() -> None:
+    first = suggested(PHOTOS, 1000, wanted=Wanted("photos", (50, 50)))
+    assert first.size == (48, 48)
+    assert "which 50x50 is not" in " ".join(first.reasons)
+
+
+def test_digits_have_their_own_preset() -> None:
+    first = suggested({(8, 8): 1797}, 1000, wanted=Wanted("digits"))
+    assert (first.preset, first.size, first.images) == ("digits", (16, 16), 32_000)
+    assert first.command == "undiffuse train --data digits --images 32k"
+
+
+def test_a_gpu_gets_a_large_network_where_there_are_pictures_enough() -> None:
+    many = suggested({(500, 500): 5000, (500, 750): 1000}, 2000, device="cuda")
+    assert many.preset == "flowers64"
+    assert shlex.split(many.command)[-4:] == ["--preset", "flowers64", "--images", "10M"]
+    few = suggested(PHOTOS, 2000, device="cuda")
+    assert few.preset == "small"
+    assert "500 pictures by heart" in few.reasons[0]
+    cifar10 = suggested({(32, 32): 60_000}, 2000, device="cuda", auto=(32, 32), wanted=Wanted("cifar10"))
+    assert cifar10.command == "undiffuse train --data cifar10 --preset cifar10-edm --images 200M"
+    assert suggested({(32, 32): 60_000}, 100, auto=(32, 32), wanted=Wanted("cifar10")).preset == "small"
+
+
+def test_seeing_few_pictures_very_often_is_warned_of() -> None:
+    few, many = (suggested({(64, 64): n}, 1000) for n in (300, 3000))
+    assert "by heart" in few.reasons[2]
+    assert "by heart" not in many.reasons[2]
+
+
+def test_every_suggestion_names_what_was_measured() -> None:
+    first = suggested(PHOTOS, 100)
+    assert "at the measured 25 images/s, reckoned from 32x32, take 67 min" in first.reasons[2]
