@@ -1,7 +1,7 @@
-"""python test.py samples from the newest run: the same as `undiffuse sample`."""
+"""python test.py evaluates the newest run: the same as `undiffuse evaluate`."""
 
 import sys
 
 from undiffuse.cli import main
 
-main(["sample", *sys.argv[1:]])
+main(["evaluate", *sys.argv[1:]])

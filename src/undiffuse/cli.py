@@ -16,6 +16,8 @@ COMMANDS = {
     "explore": ("undiffuse.commands.explore:explore", "look at pictures before training, in one page"),
     "train": ("undiffuse.commands.train:train", "train a diffusion model on pictures, or resume"),
     "sample": ("undiffuse.commands.sample:sample", "make pictures with a trained model"),
+    "evaluate": ("undiffuse.commands.evaluate:evaluate", "measure a model: FID and more, with all they depend on"),
+    "compare": ("undiffuse.commands.compare:compare", "several runs or samplers in one table, at equal N"),
     "import": ("undiffuse.commands.import_run:import_run", "make a run of a model that was trained elsewhere"),
     "export": ("undiffuse.commands.export:export", "write a trained model for diffusers to open"),
     "quickstart": ("undiffuse.commands.quickstart:quickstart", "train on digits, sample and report, in five minutes"),

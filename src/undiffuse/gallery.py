@@ -1,6 +1,7 @@
 """A folder of samples: one PNG a seed, what made them beside it, and only the missing ones are made."""
 
 import json
+import os
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
@@ -24,6 +25,9 @@ from undiffuse.terminal import Meter, duration
 
 GRID_PICTURES = 100
 
+PNG_END = b"\0\0\0\0IEND\xaeB`\x82"
+"""The last bytes of a whole PNG."""
+
 
 @dataclass(frozen=True)
 class Gallery:
@@ -37,6 +41,18 @@ class Gallery:
 
     def path(self, seed: int) -> Path:
         return self.folder / f"{seed:06d}.png"
+
+    def has(self, seed: int) -> bool:
+        """Whether this sample is there whole; a crash or a full disk leaves empty and cut files, to be made again.
+
+        Only its last bytes are read: decoding 50,000 at every command would take far longer.
+        """
+        try:
+            with open(self.path(seed), "rb") as file:
+                file.seek(-len(PNG_END), os.SEEK_END)
+                return file.read() == PNG_END
+        except OSError:  # It is missing, or shorter than that.
+            return False
 
     def pixels(self, seeds: Sequence[int]) -> UInt8[Tensor, "b c h w"]:
         """The samples of these seeds, from their files."""
@@ -84,9 +100,9 @@ def open_gallery(
     return Gallery(folder, model, how, label)
 
 
-def fill(gallery: Gallery, seeds: Sequence[int], batch: int, say: Callable[[str], object]) -> None:
+def fill(gallery: Gallery, seeds: Sequence[int], batch: int, say: Callable[[str], object], quiet: bool = False) -> None:
     """Makes the samples that are missing, `batch` at a time, after saying how long it will take."""
-    missing = [seed for seed in seeds if not gallery.path(seed).exists()]
+    missing = [seed for seed in seeds if not gallery.has(seed)]
     if len(missing) < len(seeds):
         say(f"{len(seeds) - len(missing):,} of {len(seeds):,} pictures are there already.")
     if not missing:
@@ -96,7 +112,7 @@ def fill(gallery: Gallery, seeds: Sequence[int], batch: int, say: Callable[[str]
     seconds = _seconds_per_call(gallery, missing[:batch]) * calls * -(-len(missing) // batch)
     what = f"{len(missing):,} pictures, {how.steps} {how.sampler} steps"
     say(f"{what} ({calls} network calls each): about {duration(seconds)}.")
-    with Meter("sampling", len(missing) * how.steps) as meter:
+    with Meter("sampling", len(missing) * how.steps, quiet) as meter:
         for start in range(0, len(missing), batch):
             portion = missing[start : start + batch]
 

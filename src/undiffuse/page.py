@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import jinja2
-from matplotlib.figure import Figure
 from PIL import Image
 
+from undiffuse import style
 from undiffuse.files import write_atomically
 
 
@@ -68,11 +68,9 @@ def from_png(light: bytes, dark: bytes, caption: str) -> Picture:
     return Picture(_address(light, "png"), caption, dark=_address(dark, "png"))
 
 
-def from_figure(figure: Figure, caption: str) -> Picture:
-    """A matplotlib figure, drawn for screens of high density."""
-    content = io.BytesIO()
-    figure.savefig(content, format="png", dpi=160, bbox_inches="tight")
-    return Picture(_address(content.getvalue(), "png"), caption)
+def from_drawing(draw: style.Draw, caption: str) -> Picture:
+    """A matplotlib figure, drawn for light screens and again for dark ones."""
+    return from_png(style.png(draw, style.LIGHT), style.png(draw, style.DARK), caption)
 
 
 def write_page(

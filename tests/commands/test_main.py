@@ -1,4 +1,4 @@
-"""The two scripts at the top: `python main.py` trains, `python test.py` looks at the newest run."""
+"""The two scripts at the top: `python main.py` trains, `python test.py` evaluates the newest run."""
 
 import subprocess
 import sys
@@ -7,9 +7,12 @@ from pathlib import Path
 TOP = Path(__file__).parents[2]
 
 
-def test_main_trains_and_test_samples_the_newest_run() -> None:
+def test_main_trains_and_test_evaluates_the_newest_run() -> None:
     tiny = ["--size", "8", "--images", "200", "--set", "network.channels=8", "network.groups=4", "network.patch=1"]
-    for words in ([str(TOP / "main.py"), *tiny], [str(TOP / "test.py"), "--count", "2", "--steps", "2"]):
+    measure = ["--features", "pixels", "--count", "2", "--steps", "2"]
+    for words in ([str(TOP / "main.py"), *tiny], [str(TOP / "test.py"), *measure]):
         done = subprocess.run([sys.executable, *words], capture_output=True, text=True, timeout=120)
         assert done.returncode == 0, done.stderr
-    assert len(list(Path("runs/digits-8x8/samples").rglob("00000*.png"))) == 2
+    evaluation = Path("runs/digits-8x8/evaluation")
+    assert len(list(evaluation.rglob("00000*.png"))) == 2
+    assert (evaluation / "report.html").exists()

@@ -12,6 +12,7 @@ from PIL import Image
 
 from undiffuse.cli import main
 from undiffuse.commands import asked
+from undiffuse.gallery import PNG_END
 from undiffuse.names import SamplerName
 from undiffuse.runs import open_run
 
@@ -135,6 +136,7 @@ def test_only_missing_pictures_are_made(tmp_path: Path, capsys: pytest.CaptureFi
     main(words)
     kept = tmp_path / "out" / "000002.png"
     kept.write_bytes(b"kept as it is")
+    kept.write_bytes(kept.read_bytes() + PNG_END)  # Whole, by its end.
     lost = tmp_path / "out" / "000004.png"
     before = lost.read_bytes()
     lost.unlink()
@@ -251,3 +253,17 @@ def test_labels_and_guidance_change_the_picture(tmp_path: Path) -> None:
         main(["sample", "tiny", "--steps", "4", "--count", "1", "--out", str(tmp_path / name), *words])
     made = [pixels(str(tmp_path / name), 0) for name in ("three", "four", "none", "strong")]
     assert all(np.abs(a - b).max() > 0 for i, a in enumerate(made) for b in made[:i])
+
+
+def test_empty_and_cut_pictures_are_made_again(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """As a crash or a full disk leaves them."""
+    how = ["sample", "tiny", "--steps", "2", "--count", "4", "--out", str(tmp_path / "out")]
+    main(how)
+    whole = [pixels(str(tmp_path / "out"), seed) for seed in range(4)]
+    for seed, left in ((1, 0), (2, 30), (3, -1)):
+        file = tmp_path / "out" / f"{seed:06d}.png"
+        file.write_bytes(file.read_bytes()[:left])
+    capsys.readouterr()
+    main(how)
+    assert "1 of 4 pictures are there already" in capsys.readouterr().out
+    assert all(np.abs(pixels(str(tmp_path / "out"), seed) - whole[seed]).max() <= 1 for seed in range(4))

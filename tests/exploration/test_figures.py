@@ -15,7 +15,8 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from matplotlib.text import Text
 
-from undiffuse.exploration import charts, sheets, style
+from undiffuse import style
+from undiffuse.exploration import charts, sheets
 from undiffuse.exploration.findings import Exhibits, Findings
 from undiffuse.exploration.noising import curves
 from undiffuse.exploration.report import figures

@@ -42,6 +42,30 @@ def outside(folder: Path, data: str) -> None:
         )
 
 
+def output(folder: Path, *data: str) -> Path:
+    """The folder, made before the work that ends in it, which may take hours.
+
+    Raises:
+        ValueError: it cannot be made, or lies among the pictures of one of `data`.
+    """
+    folder = folder.expanduser()
+    for pictures_of in data:
+        outside(folder, pictures_of)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        reason = error.strerror or error
+        raise ValueError(f"{folder.absolute()} cannot be made ({reason}): give --out another folder.") from error
+    return folder
+
+
+def no_use(what: str, **given: object) -> None:
+    """Raises ValueError for the first option that was given, for `what` reads none of them."""
+    for name, value in given.items():
+        if value:
+            raise ValueError(f"--{name.replace('_', '-')} does nothing with {what}: leave it out.")
+
+
 def sampling(
     config: "Config", sampler: str | None, steps: int | None, guidance: float | None, settings: Sequence[str] = ()
 ) -> "SamplingConfig":

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 from undiffuse.commands import values
-from undiffuse.commands.asked import outside, pictures
+from undiffuse.commands.asked import output, pictures
 from undiffuse.commands.options import unless_given
 from undiffuse.data.sources import check_data
 from undiffuse.names import Channels, Fit, Split
@@ -62,8 +62,7 @@ def explore(
     began = time.monotonic()
     asked = pictures(data, data_root, split, sides or RECIPES[values.preset(None, data)]().size, fit, channels)
     source = open_source(asked.data, asked.data_root, asked.split)
-    folder = Path(out).expanduser() if out else Path("explored") / source.name
-    _make(folder, data)
+    folder = output(Path(out) if out else Path("explored") / source.name, data)
     console.print(f"Everything goes to {folder.absolute()}")
     store = store_of(source, asked, strict)
     found, shown = findings.explore(source, store, fit, seed)
@@ -74,16 +73,6 @@ def explore(
     for name, value in summary(found):
         console.print(f"{name:<11} {value}")
     console.print(f"Done in {duration(time.monotonic() - began)}. Open {(folder / 'report.html').absolute()}")
-
-
-def _make(folder: Path, data: str) -> None:
-    """Before anything is decoded, which may take hours."""
-    outside(folder, data)
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        reason = error.strerror or error
-        raise ValueError(f"{folder.absolute()} cannot be made ({reason}): give --out another folder.") from error
 
 
 def _trained_on(found: "Findings", asked: "DataConfig") -> int:

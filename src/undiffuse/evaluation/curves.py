@@ -6,6 +6,8 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
+from undiffuse.style import new_figure
+
 SMOOTHED_OVER = 0.02
 """Share of the curve that its smoothed line averages over."""
 
@@ -15,16 +17,14 @@ def training_curves(lines: Sequence[dict[str, Any]]) -> Figure:
     finite = [line for line in lines if line["loss"] is not None]
     images = np.array([line["images"] for line in finite])
     loss = np.array([line["loss"] for line in finite])
-    figure = Figure(figsize=(8, 3.2), layout="constrained")
-    left, right = figure.subplots(1, 2, width_ratios=(2, 1))
-    left.plot(images, loss, color="#b9cdf3", linewidth=0.8, label="as logged")
-    left.plot(images, _smoothed(loss), color="#2f6fde", linewidth=1.6, label="smoothed")
-    left.set(xlabel="images seen", ylabel="loss", yscale="log")
-    left.legend(frameon=False)
-    right.plot(images, [line["learning_rate"] for line in finite], color="#2f6fde")
-    right.set(xlabel="images seen", ylabel="learning rate")
-    for axes in (left, right):
-        axes.spines[["top", "right"]].set_visible(False)
+    figure, (above, below) = new_figure(4.0, rows=2)
+    above.plot(images, loss, color="C0", alpha=0.35, linewidth=0.8, label="as logged")
+    above.plot(images, _smoothed(loss), color="C0", label="smoothed")
+    above.set(ylabel="loss", yscale="log")
+    above.legend()
+    below.plot(images, [line["learning_rate"] for line in finite], color="C0")
+    below.set(xlabel="images seen", ylabel="learning rate")
+    for axes in (above, below):
         axes.xaxis.set_major_formatter(lambda value, _: f"{value / 1000:g}k" if value < 1e6 else f"{value / 1e6:g}M")
     return figure
 

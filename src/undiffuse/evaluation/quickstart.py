@@ -9,8 +9,16 @@ from PIL import Image
 
 from undiffuse import page, pictures
 from undiffuse.data.store import Store
+from undiffuse.device import choose_device
+from undiffuse.evaluation import protocol
+from undiffuse.evaluation.colour import colour
 from undiffuse.evaluation.curves import training_curves
+from undiffuse.evaluation.evaluate import Work, learnt_by_heart, measure
+from undiffuse.evaluation.feature_nets import pixels_net
+from undiffuse.evaluation.features import Share
+from undiffuse.evaluation.picture_sets import of_gallery, of_store
 from undiffuse.evaluation.reader import Reading, read_samples
+from undiffuse.evaluation.report import colour_section, nearest_sections, with_spread
 from undiffuse.gallery import Gallery
 from undiffuse.runs import Run
 from undiffuse.sampling import labels_for, network_calls
@@ -74,7 +82,7 @@ def write_report(
                 "Training",
                 "The loss is the squared error of the network's output, averaged over all noise levels. It flattens "
                 "early; the pictures go on improving.",
-                [page.from_figure(training_curves(lines), "Loss and learning rate over the images seen.")],
+                [page.from_drawing(lambda: training_curves(lines), "Loss and learning rate over the images seen.")],
             ),
             page.Section(
                 "Can they be read?",
@@ -89,6 +97,7 @@ def write_report(
                     for name, row in zip(config.class_names, reading.confusion.tolist(), strict=True)
                 ],
             ),
+            *_evaluated(run, store, gallery, seeds),
             page.Section(
                 "How it was made",
                 rows=[
@@ -101,6 +110,27 @@ def write_report(
         ],
     )
     return reading
+
+
+def _evaluated(run: Run, store: Store, gallery: Gallery, seeds: Sequence[int]) -> list[page.Section]:
+    """What an evaluation says that needs no network: neighbours, copies and colours."""
+    net, fake, real = pixels_net(), of_gallery(gallery, seeds, "samples"), of_store(store, run.config.data)
+    work = Work(batch=500, share=Share(), device=choose_device(), say=lambda said: None)
+    comparisons = measure(net, fake, [real], work)
+    nearest = nearest_sections(fake, real, learnt_by_heart(net, comparisons, work))
+    return [
+        page.Section(
+            "As varied as real ones?",
+            "Precision is the share of the samples that lie among the real digits, recall and coverage the share of "
+            f"the real digits that lie among the samples. {net.distance} and {net.kernel} are what FID and KID are, of "
+            "pixels: FID's network is not needed for them, nor for anything on this page, and undiffuse evaluate "
+            "measures with it. " + " ".join(protocol.warnings(comparisons)),
+            head=["metric", "value", "how"],
+            rows=[[figure.metric, with_spread(figure), figure.note] for figure in comparisons[0].figures],
+        ),
+        *nearest,
+        colour_section({"samples": colour(fake), "real": colour(real)}),
+    ]
 
 
 def _real_grid(store: Store) -> Image.Image:

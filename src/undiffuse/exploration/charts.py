@@ -10,7 +10,7 @@ from matplotlib.ticker import EngFormatter, NullFormatter, PercentFormatter
 from undiffuse.exploration.colours import Colours
 from undiffuse.exploration.inventory import Inventory
 from undiffuse.exploration.noising import Curve
-from undiffuse.exploration.style import new_axes, short
+from undiffuse.style import new_axes, short
 
 MOST_NAMED = 30
 """Classes that each get a bar with their name; more become one outline."""

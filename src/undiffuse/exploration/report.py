@@ -1,25 +1,19 @@
 """The page, the figures as files, and the numbers as JSON."""
 
-import io
-from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
-from matplotlib.figure import Figure
-
-from undiffuse import page
-from undiffuse.exploration import charts, sections, sheets, style
+from undiffuse import page, style
+from undiffuse.exploration import charts, sections, sheets
 from undiffuse.exploration.findings import Exhibits, Findings, to_json
 from undiffuse.exploration.words import plural
 from undiffuse.files import atomic_path, write_atomically
 from undiffuse.terminal import track
 
-Draw = Callable[[], Figure]
 
-
-def figures(found: Findings, shown: Exhibits) -> dict[str, Draw]:
+def figures(found: Findings, shown: Exhibits) -> dict[str, style.Draw]:
     """What can be drawn, by the name of its file."""
-    drawn: dict[str, Draw] = {
+    drawn: dict[str, style.Draw] = {
         "classes": partial(charts.class_balance, found.inventory),
         "sizes": partial(charts.picture_sizes, found.inventory),
         "framing": partial(sheets.framed, shown.beside, found.size, found.fit),
@@ -52,7 +46,7 @@ def write(folder: Path, found: Findings, shown: Exhibits) -> None:
     drawn = figures(found, shown)
     pictures: dict[str, tuple[bytes, bytes]] = {}
     for name, draw in track(drawn.items(), "drawing figures", len(drawn)):
-        pictures[name] = _png(draw, style.LIGHT), _png(draw, style.DARK)
+        pictures[name] = style.png(draw, style.LIGHT), style.png(draw, style.DARK)
         with atomic_path(folder / "figures" / f"{name}.png", durable=False) as temporary:
             temporary.write_bytes(pictures[name][0])
     for name in sections.CAPTIONS.keys() - drawn.keys():
@@ -66,10 +60,3 @@ def write(folder: Path, found: Findings, shown: Exhibits) -> None:
         figures=sections.headline(found),
         sections=sections.sections(found, captioned),
     )
-
-
-def _png(draw: Draw, colours: dict) -> bytes:
-    content = io.BytesIO()
-    with style.drawn_in(colours):  # Some colours are only looked up when the figure is saved.
-        draw().savefig(content, format="png")
-    return content.getvalue()

@@ -14,9 +14,9 @@ from undiffuse.exploration.copies import ShownPair
 from undiffuse.exploration.framing import crop_box, kept_share
 from undiffuse.exploration.noising import Curve, level, noisy
 from undiffuse.exploration.samples import Samples
-from undiffuse.exploration.style import TITLE_SIZE, WIDTH, short
 from undiffuse.exploration.words import by
 from undiffuse.names import Fit
+from undiffuse.style import TITLE_SIZE, WIDTH, short
 
 TITLE, LINE, GAP = 0.34, 0.17, 0.07
 """Inches: the title's height, a caption line's, and the space between pictures."""

@@ -4,8 +4,9 @@ Figures take their colours from matplotlib's settings, so that a notebook's own 
 Ito's, which the colour-blind can tell apart, and lines differ in dashes too.
 """
 
+import io
 import warnings
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from typing import Any
 
@@ -14,11 +15,16 @@ from matplotlib import font_manager, rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+Draw = Callable[[], Figure]
+
 WIDTH = 4.0
 """Inches: at the 350 pixels that a telephone shows, 8 points are as high as small print."""
 
 TITLE_SIZE = 10
 """Points."""
+
+SOFT = "axes.labelcolor"
+"""The setting of matplotlib that holds the colour of what stands back."""
 
 LONGEST_NAME = 22
 """Characters of a class's or file's name inside a figure; tables have them whole."""
@@ -40,6 +46,7 @@ _SHARED: dict[str, Any] = {
     "legend.frameon": False,
     "legend.fontsize": 9,
     "lines.linewidth": 1.8,
+    "lines.markersize": 4,
     "figure.dpi": 180,
     "savefig.dpi": 180,
 }
@@ -49,14 +56,18 @@ def _inks(paper: str, ink: str, soft: str, line: str, colours: tuple[str, ...]) 
     return {
         **dict.fromkeys(("figure.facecolor", "axes.facecolor", "savefig.facecolor"), paper),
         "text.color": ink,
-        **dict.fromkeys(("axes.labelcolor", "xtick.color", "ytick.color", "axes.edgecolor"), soft),
+        **dict.fromkeys((SOFT, "xtick.color", "ytick.color", "axes.edgecolor"), soft),
         "grid.color": line,
         "axes.prop_cycle": cycler(color=colours),
     }
 
 
-LIGHT = _SHARED | _inks("#ffffff", "#1c1e21", "#5f6670", "#e3e6ea", ("#0072b2", "#d55e00", "#009e73", "#a5588f"))
-DARK = _SHARED | _inks("#15171a", "#e6e8eb", "#9aa3ae", "#2c3137", ("#56b4e9", "#f08a3c", "#2fbf94", "#d58fc0"))
+LIGHT = _SHARED | _inks(
+    "#ffffff", "#1c1e21", "#5f6670", "#e3e6ea", ("#0072b2", "#d55e00", "#009e73", "#a5588f", "#b8860b")
+)
+DARK = _SHARED | _inks(
+    "#15171a", "#e6e8eb", "#9aa3ae", "#2c3137", ("#56b4e9", "#f08a3c", "#2fbf94", "#d58fc0", "#e5c453")
+)
 
 
 @contextmanager
@@ -68,10 +79,23 @@ def drawn_in(style: dict[str, Any]) -> Generator[None, None, None]:
         yield
 
 
-def new_axes(height: float, title: str) -> tuple[Figure, Axes]:
-    """A figure of the common width with axes in it; `height` in inches."""
+def png(draw: Draw, style: dict[str, Any]) -> bytes:
+    """What `draw` draws, in the style."""
+    content = io.BytesIO()
+    with drawn_in(style):  # Some colours are only looked up when the figure is saved.
+        draw().savefig(content, format="png")
+    return content.getvalue()
+
+
+def new_figure(height: float, rows: int = 1) -> tuple[Figure, list[Axes]]:
+    """A figure of the common width with axes below one another; `height` in inches."""
     figure = Figure(figsize=(WIDTH, height), layout="constrained")
-    axes = figure.subplots()
+    return figure, list(figure.subplots(rows, 1, squeeze=False)[:, 0])
+
+
+def new_axes(height: float, title: str) -> tuple[Figure, Axes]:
+    """A figure of the common width with axes and a title in it; `height` in inches."""
+    figure, (axes,) = new_figure(height)
     figure.suptitle(title, x=0, ha="left", weight="bold", fontsize=TITLE_SIZE)
     return figure, axes
 
