@@ -161,8 +161,9 @@ def test_any_two_sets_are_measured_and_too_few_are_warned_of(tmp_path: Path, cap
 @pytest.mark.parametrize(
     ("words", "says"),
     [
-        (["--real", "digits"], "--real and --fake together"),
+        (["--fake", "digits"], "--real and --fake together"),
         (["x", "--real", "digits", "--fake", "digits"], "either a RUN"),
+        (["--real", "nowhere"], "no data at"),
         (["--real", "nowhere", "--fake", "digits"], "no data at"),
         (["--count", "none"], "is no count"),
         (["--batch", "0"], "--batch 0 is too few"),
@@ -205,3 +206,21 @@ def test_each_side_has_a_split_of_its_own(split_folder: Path) -> None:
     protocol = metrics("evaluation")["protocol"]
     assert (protocol["references"][0]["split"], protocol["references"][0]["pictures"]) == ("test", 12)
     assert (protocol["samples"]["split"], protocol["samples"]["pictures"]) == ("train", 24)
+
+
+def test_an_imported_run_is_compared_with_pictures_that_are_named(capsys: pytest.CaptureFixture) -> None:
+    train("--size", "8")
+    config = json.loads(Path("runs/tiny/config.json").read_text())
+    Path("runs/tiny/config.json").write_text(json.dumps(config | {"data_content": ""}))  # As import leaves it.
+    words = ["evaluate", "tiny", *PIXELS, "--count", "12", "--steps", "2"]
+    with pytest.raises(SystemExit):
+        main(words)
+    assert "holds an imported model, and nobody knows its pictures: name some with" in capsys.readouterr().err
+    making.save_noise(Path("p"), *(f"{i}.png" for i in range(20)))
+    main([*words, "--real", "p"])
+    written = metrics()
+    (reference,) = written["protocol"]["references"]
+    assert (reference["data"], reference["pictures"], reference["size"], reference["resized"]) == ("p", 20, "8x8", True)
+    assert written["protocol"]["sampler"] == config["sampling"]["sampler"]
+    assert written["memorization"] == []
+    assert "is not known" in Path("runs/tiny/evaluation/report.html").read_text()

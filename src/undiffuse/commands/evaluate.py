@@ -1,5 +1,6 @@
 """undiffuse evaluate"""
 
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -14,7 +15,12 @@ from undiffuse.run_names import find_run
 from undiffuse.terminal import console
 
 if TYPE_CHECKING:
-    from undiffuse.evaluation.evaluate import Work
+    from collections.abc import Callable
+
+    from undiffuse.evaluation.evaluate import References, Work
+    from undiffuse.runs import Run
+
+    Find = Callable[[Run], References]
 
 DEFAULT_COUNT = 5000
 
@@ -53,6 +59,7 @@ def evaluate(
     Args:
         run: A run folder, or its name under runs/.
         real: digits, cifar10, flowers102, a folder, an archive or an .npy file of uint8 pictures; --split is its part.
+            An imported run needs it, for its pictures are not known.
         fake: The same, for what is measured; --fake-split is its part.
         count: How many samples. Published figures take 50000.
         real_count: How many real pictures, drawn at random.
@@ -80,18 +87,20 @@ def evaluate(
     asked.at_least(1, batch=batch)
     asked.at_least(0, likelihood=likelihood, seed=seed)
     pair = _pair(run, real, fake)
+    other = real if pair is None else None
     sides = values.size(size) if size else None
     if pair:
         ways = {"sampler": sampler, "steps": steps, "guidance": guidance, "set": settings, "seed": seed}
         asked.no_use("--real and --fake", **ways, likelihood=likelihood)
         folder = None
     else:
-        asked.no_use("a RUN", size=size, fit=fit != "crop", fake_split=fake_split != "auto")
+        asked.no_use("a RUN", size=size, fit=fit != "crop" and not other, fake_split=fake_split != "auto")
         folder = find_run(run)
     file = weights_file(features, weights)
-    target = asked.output(Path(out) if out else (folder or Path()) / "evaluation", *(pair or ()))
+    read = pair or ((other,) if other else ())
+    target = asked.output(Path(out) if out else (folder or Path()) / "evaluation", *read)
 
-    from undiffuse.evaluation.evaluate import Work, load_net
+    from undiffuse.evaluation.evaluate import Work, load_net, other_references, references
     from undiffuse.evaluation.features import Share
     from undiffuse.evaluation.picture_sets import Asked
     from undiffuse.training.processes import joined
@@ -106,20 +115,26 @@ def evaluate(
             x, y = Asked(pair[0], data_root, split, sides, fit), Asked(pair[1], data_root, fake_split, sides, fit)
             written = _evaluate_pair(x, y, net, total, real_total, strict, target, work)
         else:
-            where = str(Path(data_root).expanduser().absolute()) if data_root else None
             words = sampler, steps, guidance, settings
             seeds = range(seed, seed + (total or DEFAULT_COUNT))
-            reading = split, real_total, where, strict
-            written = _evaluate_run(folder, words, seeds, reading, likelihood, net, target, work)
+            where = str(Path(data_root).expanduser().absolute()) if data_root else None
+            taken = {"count": real_total, "strict": strict, "say": say}
+            find = partial(references, split=split, data_root=where, **taken)
+            if other:
+                find = partial(other_references, asked=Asked(other, data_root, split, None, fit), **taken)
+            written = _evaluate_run(folder, words, seeds, find, likelihood, net, target, work)
         if written:
             _tell(written, target)
 
 
 def _pair(run: str | None, real: str | None, fake: str | None) -> tuple[str, str] | None:
-    if real is None and fake is None:
+    """The two sets to be compared; None where a run's samples are."""
+    if fake is None:
+        if real is not None:
+            check_data(real)
         return None
-    if run is not None or real is None or fake is None:
-        raise ValueError("Give either a RUN, or --real and --fake together.")
+    if run is not None or real is None:
+        raise ValueError("Give either a RUN, whose samples --real is compared with, or --real and --fake together.")
     for data in (real, fake):
         check_data(data)
     return real, fake
@@ -151,20 +166,17 @@ def _evaluate_pair(real, fake, net, total, real_total, strict, target: Path, wor
 
 
 def _evaluate_run(
-    folder: Path, words, seeds: range, reading, likelihood: int, net, target: Path, work: "Work"
+    folder: Path, words, seeds: range, find: "Find", likelihood: int, net, target: Path, work: "Work"
 ) -> dict[str, Any]:
-    from functools import partial
-
     from undiffuse.evaluation.bits import bits_per_dim
-    from undiffuse.evaluation.evaluate import evaluate, no_bits, references, samples
+    from undiffuse.evaluation.evaluate import evaluate, no_bits, samples
     from undiffuse.runs import open_run
     from undiffuse.sampling import load_model
 
     run = open_run(folder)
-    split, real_count, data_root, strict = reading
     asked.outside(target, run.config.data.data)
     how = asked.sampling(run.config, *words)
-    found = references(run, split, real_count, work.say, data_root, strict)
+    found = find(run)
     model, checkpoint = load_model(run, work.device, "average", work.say)
     fake, made_by = samples(run, model, checkpoint, how, seeds, work)
     bits: Any = no_bits(found.held_out, likelihood)

@@ -18,7 +18,7 @@ from undiffuse.evaluation.feature_nets import FeatureNet
 from undiffuse.evaluation.features import Share, features_of
 from undiffuse.evaluation.memorization import Memorization, memorization
 from undiffuse.evaluation.metrics import Comparison, compare
-from undiffuse.evaluation.picture_sets import PictureSet, chosen, of_gallery, of_store
+from undiffuse.evaluation.picture_sets import Asked, PictureSet, chosen, of_gallery, of_store, open_set
 from undiffuse.evaluation.statistics import Side
 from undiffuse.gallery import Gallery
 from undiffuse.names import Split
@@ -28,6 +28,11 @@ from undiffuse.sampling import Model, network_calls
 NO_COPIES = (
     "Not looked for: the first real pictures are not all that the model was trained on, and copies of the others would "
     "be missed. Leave --split and --real-count out."
+)
+
+NOT_KNOWN = (
+    "Not looked for: that the model was trained on these pictures is not known. Where it was, give the folder of the "
+    "samples: undiffuse evaluate --real PICTURES --fake SAMPLES takes the real ones for training pictures."
 )
 
 SEED = 0
@@ -110,8 +115,13 @@ def references(
     `data_root` is where a named dataset lies now, if not where it lay in training.
 
     Raises:
-        FileNotFoundError, ValueError: they are not where they were, or there is no such split.
+        FileNotFoundError, ValueError: they are not where they were, there is no such split, or the run is imported.
     """
+    if not run.config.data_content:
+        raise ValueError(
+            f"{run.folder.absolute()} holds an imported model, and nobody knows its pictures: name some with "
+            "undiffuse evaluate RUN --real."
+        )
     data = replace(run.config.data, data_root=data_root or run.config.data.data_root)
     wanted = split if split != "auto" else data.split
     first = open_store(replace(data, split=wanted), strict, say)
@@ -123,6 +133,18 @@ def references(
     stores = [first] + ([held_out] if split == "auto" and held_out is not None else [])
     sets = tuple(some(of_store(store, data), count, "--real-count", say) for store in stores)
     return References(sets, "" if trained_on and sets[0].total_pictures == len(first) else NO_COPIES, held_out)
+
+
+def other_references(
+    run: Run, asked: Asked, count: int | None, strict: bool, say: Callable[[str], object]
+) -> References:
+    """Pictures that the user named, brought to the size of the run's samples; see `references`.
+
+    Raises:
+        FileNotFoundError, ValueError: see `open_set`.
+    """
+    found = open_set(replace(asked, size=run.config.network.size), strict, say)
+    return References((some(found, count, "--real-count", say),), NOT_KNOWN, None)
 
 
 def some(pictures: PictureSet, count: int | None, option: str, say: Callable[[str], object]) -> PictureSet:
@@ -147,8 +169,8 @@ def no_bits(held_out: Store | None, count: int) -> str:
         return "Not computed: --likelihood 100 computes those of 100 held-out pictures, at length."
     if held_out is None:
         return (
-            "Not computed: these pictures have no test split, and bits of the training pictures would say nothing of "
-            "others."
+            "Not computed: no pictures are known to be held out from training, and bits of the training pictures would "
+            "say nothing of others."
         )
     return ""
 
