@@ -1,4 +1,4 @@
-"""L_simple against L_hybrid: bits a dimension of held-out digits (Nichol & Dhariwal 2021, Table 2).
+"""L_simple against L_hybrid: bits/dim of held-out digits (Nichol & Dhariwal 2021, Table 2).
 
 python benchmarks/bits_per_dim.py --images 64k
 """
@@ -19,19 +19,19 @@ from undiffuse.config import Config, with_settings
 from undiffuse.data.augmentation import AugmentationConfig, augmentation
 from undiffuse.data.batches import ImageStream, batches
 from undiffuse.data.store import DataConfig, Store, open_store
-from undiffuse.device import choose_device, compute_dtype, state_dtype
 from undiffuse.diffusion import likelihood, noise, reverse
 from undiffuse.diffusion.denoiser import Estimator, clipped, estimator
 from undiffuse.presets import configure
-from undiffuse.randomness import ImageRandomness
-from undiffuse.terminal import Meter
 from undiffuse.training.loop import train
-from undiffuse.training.processes import Processes
 from undiffuse.training.session import new_state
+from undiffuse.utils.device import choose_device, compute_dtype, state_dtype
+from undiffuse.utils.randomness import ImageRandomness
+from undiffuse.utils.terminal import Meter
+from undiffuse.utils.world import World
 
 CHAIN = (
     *("diffusion.parametrization=eps", "diffusion.draw=discrete_uniform"),
-    *("diffusion.schedule=cosine", "diffusion.chain_length=1000"),
+    *("diffusion.schedule=cosine", "diffusion.num_timesteps=1000"),
 )
 VARIANCES = {"simple": (reverse.small, reverse.large), "hybrid": (reverse.small, reverse.large, reverse.learned)}
 STRIDES = ("1000", "100", "25")
@@ -42,7 +42,7 @@ def main(images: str = "64k", held_out: int = 100, seed: int = 0) -> None:
 
     Args:
         images: Images seen by each.
-        held_out: Pictures whose bits are counted.
+        held_out: Images whose bits are counted.
         seed: Of both models and of the noise.
     """
     with tempfile.TemporaryDirectory() as folder:
@@ -78,7 +78,7 @@ def trained(config: Config, store: Store, total: int) -> Estimator:
     state = new_state(config, device)
     stream = ImageStream(store, config.augmentation, config.training.label_dropout, config.seed)
     portions = batches(stream, 0, config.training.batch, 0, 1, 0, False)
-    processes, dtype = Processes(0, 1, device), compute_dtype(device)
+    processes, dtype = World(0, 1, device), compute_dtype(device)
     with Meter("training", total) as meter:
         for report in train(state, config, portions, lambda: state.images / total, processes, dtype):
             meter.reach(min(state.images, total), f"loss {report.loss:.4f}")
@@ -92,12 +92,12 @@ def trained(config: Config, store: Store, total: int) -> Estimator:
 def bits(
     config: Config, estimate: Estimator, x0: Tensor, label: Tensor, seed: int, variance: reverse.LogVariance
 ) -> list[str]:
-    """Bits a dimension over each stride, with the standard error over the pictures."""
+    """Bits/dim over each stride, with the standard error over the images."""
     device = choose_device()
     chain = config.diffusion.chain().to(state_dtype(device))
     cells = []
     for stride in STRIDES:
-        grid = noise.chain_grid(noise.strided(len(chain), stride), chain).to(device)
+        grid = noise.discrete_sigmas(noise.strided(len(chain), stride), chain).to(device)
         draws = partial(ImageRandomness("bits", seed, range(len(x0))).normal, *x0.shape[1:])
         with Meter(f"bound over {stride}", len(grid) - 1) as meter:
 

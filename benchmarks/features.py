@@ -19,23 +19,23 @@ import tyro
 from torch import Tensor
 from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
 
-from undiffuse.device import choose_device, synchronize
-from undiffuse.evaluation.feature_nets import Extracted, load_inception
-from undiffuse.evaluation.features import Share, features_of
-from undiffuse.evaluation.frechet import frechet_distance, gaussian
-from undiffuse.evaluation.picture_sets import PictureSet
+from undiffuse.features.cache import Share, features_of
+from undiffuse.features.image_sets import ImageSet
+from undiffuse.features.networks import Extracted, load_inception
+from undiffuse.metrics.frechet import frechet_distance, gaussian
+from undiffuse.utils.device import choose_device, synchronize
 
 STREAM_BATCH = 64
 
 
 def main(weights: str, batch: int = 32, rounds: int = 7, stream: int = 0) -> None:
-    """Alternate the two over batches of 32x32 pictures; the median of the ratios stands against a busy machine.
+    """Alternate the two over batches of 32x32 images; the median of the ratios stands against a busy machine.
 
     Args:
         weights: In torch-fidelity's format; any will do.
-        batch: Pictures at once.
+        batch: Images at once.
         rounds: Batches for each.
-        stream: Instead: put twice so many pictures through all but the network, and say what memory that took.
+        stream: Instead: put twice so many images through all but the network, and say what memory that took.
     """
     device = choose_device()
     ours = load_inception(Path(weights), device, given=True)
@@ -71,7 +71,7 @@ def _seconds(work: Callable[[], object], device: torch.device) -> float:
 def _stream(total: int, net) -> None:
     """Two sets through extraction, disk and the distance, with features as wide as Inception's.
 
-    Inception itself takes a batch first, for the memory of its layers; of 100,000 pictures it would take hours.
+    Inception itself takes a batch first, for the memory of its layers; of 100,000 images it would take hours.
     """
     generator = torch.Generator().manual_seed(0)
     net.extract(torch.zeros(STREAM_BATCH, 3, 32, 32, dtype=torch.uint8))
@@ -91,11 +91,11 @@ def _stream(total: int, net) -> None:
 
         name = f"noise {seed}"
         nothing = np.full(total, -1)
-        pictures = PictureSet(name, "all", f"{name}, {total}", (32, 32), "none", total, nothing, (), read)
-        gaussians.append(gaussian(features_of(for_memory, pictures, STREAM_BATCH, Share()).features))
+        images = ImageSet(name, "all", f"{name}, {total}", (32, 32), "none", total, nothing, (), read)
+        gaussians.append(gaussian(features_of(for_memory, images, STREAM_BATCH, Share()).features))
     distance = frechet_distance(*gaussians)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
-    print(f"two sets of {total:,} pictures, distance {distance:.3f}: {peak:.2f} GiB at most, mapped pages and all")
+    print(f"two sets of {total:,} images, distance {distance:.3f}: {peak:.2f} GiB at most, mapped pages and all")
 
 
 if __name__ == "__main__":

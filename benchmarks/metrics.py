@@ -15,32 +15,32 @@ import tyro
 from PIL import Image, ImageFilter
 
 from undiffuse.commands.evaluate import weights_file
-from undiffuse.device import choose_device
 from undiffuse.evaluation.evaluate import load_net
-from undiffuse.evaluation.features import Share, features_of
-from undiffuse.evaluation.frechet import frechet_distance, gaussian
-from undiffuse.evaluation.picture_sets import Asked, PictureSet, chosen, open_set
-from undiffuse.evaluation.scores import kernel_distance
+from undiffuse.features.cache import Share, features_of
+from undiffuse.features.image_sets import Asked, ImageSet, chosen, open_set
+from undiffuse.metrics.frechet import frechet_distance, gaussian
+from undiffuse.metrics.scores import kernel_distance
+from undiffuse.utils.device import choose_device
 
 Damage = partial[Image.Image]
 
 
-def blurred(picture: Image.Image, index: int, radius: float) -> Image.Image:
-    return picture.filter(ImageFilter.GaussianBlur(radius))
+def blurred(image: Image.Image, index: int, radius: float) -> Image.Image:
+    return image.filter(ImageFilter.GaussianBlur(radius))
 
 
-def shifted(picture: Image.Image, index: int, pixels: int) -> Image.Image:
-    return Image.fromarray(np.roll(np.asarray(picture), (pixels, pixels), axis=(0, 1)))
+def shifted(image: Image.Image, index: int, pixels: int) -> Image.Image:
+    return Image.fromarray(np.roll(np.asarray(image), (pixels, pixels), axis=(0, 1)))
 
 
-def noisy(picture: Image.Image, index: int, sd: float) -> Image.Image:
-    noise = np.random.default_rng(index).normal(0, sd, (*picture.size[::-1], 3))
-    return Image.fromarray((np.asarray(picture) + noise).round().clip(0, 255).astype(np.uint8))
+def noisy(image: Image.Image, index: int, sd: float) -> Image.Image:
+    noise = np.random.default_rng(index).normal(0, sd, (*image.size[::-1], 3))
+    return Image.fromarray((np.asarray(image) + noise).round().clip(0, 255).astype(np.uint8))
 
 
-def compressed(picture: Image.Image, index: int, quality: int) -> Image.Image:
+def compressed(image: Image.Image, index: int, quality: int) -> Image.Image:
     file = io.BytesIO()
-    picture.save(file, "JPEG", quality=quality)
+    image.save(file, "JPEG", quality=quality)
     return Image.open(file)
 
 
@@ -59,24 +59,24 @@ def main(
     ladder: int = 500,
     batch: int = 16,
 ) -> None:
-    """Distances of test pictures, as they are and damaged, from `count` training pictures.
+    """Distances of test images, as they are and damaged, from `count` training images.
 
     Args:
         data: A folder with train/ and test/.
         features: The feature network.
-        count: Training pictures, and test pictures of the first three comparisons.
-        ladder: Test pictures of each damage in the ladders.
-        batch: Pictures at once.
+        count: Training images, and test images of the first three comparisons.
+        ladder: Test images of each damage in the ladders.
+        batch: Images at once.
     """
     net = load_net(features, weights_file(features, None), False, choose_device())
     train, test = (chosen(open_set(Asked(data, split=part), False, print), count, 0) for part in ("train", "test"))
     real = features_of(net, train, batch, Share()).features
     fitted = gaussian(real)
 
-    def tell(what: str, pictures: PictureSet) -> None:
-        rows = features_of(net, pictures, batch, Share()).features
+    def tell(what: str, images: ImageSet) -> None:
+        rows = features_of(net, images, batch, Share()).features
         kernel = kernel_distance(real, rows)
-        assert kernel is not None, "there are pictures"
+        assert kernel is not None, "there are images"
         distance = frechet_distance(fitted, gaussian(rows))
         print(f"{what:<40} {len(rows):>6,}  {net.distance} {distance:9.3f}  {net.kernel} {kernel.mean:.5f}", flush=True)
 
@@ -90,13 +90,13 @@ def main(
             tell(f"{name}: {i}", damaged(few, damage))
 
 
-def damaged(pictures: PictureSet, damage: Damage) -> PictureSet:
+def damaged(images: ImageSet, damage: Damage) -> ImageSet:
     def read(indices) -> np.ndarray:
-        read = zip(pictures.read(indices), indices, strict=True)
+        read = zip(images.read(indices), indices, strict=True)
         return np.stack([np.asarray(damage(Image.fromarray(pixels), int(i))) for pixels, i in read])
 
     name = getattr(damage.func, "__name__", "")
-    return replace(pictures, content=f"{pictures.content} {name} {damage.keywords}", read=read)
+    return replace(images, content=f"{images.content} {name} {damage.keywords}", read=read)
 
 
 if __name__ == "__main__":

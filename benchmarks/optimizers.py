@@ -12,11 +12,11 @@ import tyro
 from undiffuse.commands import values
 from undiffuse.data.batches import ImageStream, batches
 from undiffuse.data.store import DataConfig, open_store
-from undiffuse.device import choose_device, compute_dtype
 from undiffuse.presets import RECIPES, configure
 from undiffuse.training.loop import train
-from undiffuse.training.processes import Processes
 from undiffuse.training.session import new_state
+from undiffuse.utils.device import choose_device, compute_dtype
+from undiffuse.utils.world import World
 
 LAST_SHARE = 0.1
 """The loss is averaged over this last share of the steps."""
@@ -53,7 +53,7 @@ def final_loss(config, store, total: int) -> float:
     stream = batches(
         ImageStream(store, config.augmentation, 0.1, config.seed), 0, config.training.batch, 0, 1, 0, False
     )
-    steps = train(state, config, stream, lambda: state.images / total, Processes(0, 1, device), compute_dtype(device))
+    steps = train(state, config, stream, lambda: state.images / total, World(0, 1, device), compute_dtype(device))
     losses = []
     while state.images < total:
         losses.append(next(steps).loss)

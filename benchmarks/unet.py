@@ -14,8 +14,8 @@ import tyro
 from diffusers import UNet2DModel
 from torch import Tensor, nn
 
-from undiffuse.device import autocast, choose_device, compute_dtype, synchronize
 from undiffuse.networks.unet import UNet, UNetConfig
+from undiffuse.utils.device import autocast, choose_device, compute_dtype, synchronize
 
 
 def peer(dropout: float) -> UNet2DModel:

@@ -1,4 +1,4 @@
-"""Makes the README's pictures from runs/quickstart, always from the first seeds.
+"""Makes the README's images from runs/quickstart, always from the first seeds.
 
 make quickstart && .venv/bin/python docs/make_figures.py
 """
@@ -10,13 +10,13 @@ import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from undiffuse import pictures
 from undiffuse.data.store import Store, open_store
-from undiffuse.device import choose_device
-from undiffuse.gallery import maker, open_gallery
-from undiffuse.randomness import ImageRandomness
-from undiffuse.runs import Run, open_run
-from undiffuse.sampling import Model, load_model, sample
+from undiffuse.report import grids
+from undiffuse.runs.gallery import maker, open_gallery
+from undiffuse.runs.run import Run, open_run
+from undiffuse.sampling.model import Model, load_model, sample
+from undiffuse.utils.device import choose_device
+from undiffuse.utils.randomness import ImageRandomness
 
 HERE = Path(__file__).parent
 LEVELS = (0.0, 0.2, 0.5, 1.0, 2.5, 20.0)
@@ -28,12 +28,12 @@ def main() -> None:
     model, checkpoint = load_model(run, choose_device(), "average", print)
     folder = run.folder / "samples" / f"quickstart-{checkpoint.images}"
     gallery = open_gallery(folder, model, run.config.sampling, None, maker(run, checkpoint, "average"))
-    pictures.save_png(pictures.grid(gallery.pixels(range(64)), columns=8), HERE / "digits.png")
+    grids.save_png(grids.grid(gallery.pixels(range(64)), columns=8), HERE / "digits.png")
     how_it_works(run, model, open_store(run.config.data)).savefig(HERE / "how-it-works.png", dpi=110, facecolor="white")
 
 
 def how_it_works(run: Run, model: Model, store: Store) -> Figure:
-    """Above: a real picture at rising noise levels. Below: a sample's way back down the same levels."""
+    """Above: a real image at rising noise levels. Below: a sample's way back down the same levels."""
     figure = Figure(figsize=(9, 4.3))
     columns = len(LEVELS)
     axes = figure.subplots(2, columns, gridspec_kw={"left": 0.03, "right": 0.97, "wspace": 0.12, "hspace": 0.75})
@@ -47,9 +47,7 @@ def how_it_works(run: Run, model: Model, store: Store) -> Figure:
         step = min(steps, key=lambda step: abs(float(torch.log((step.sigma + 0.002) / (sigma + 0.002)))))
         _show(axis, step.x / torch.sqrt(1 + step.sigma**2))
         axis.set_title(f"σ = {float(step.sigma):.2g}", fontsize=10, color=SOFT)
-    _arrow(
-        figure, 0.545, "training: add noise of any strength σ to a real picture; the network learns to see through it"
-    )
+    _arrow(figure, 0.545, "training: add noise of any strength σ to a real image; the network learns to see through it")
     _arrow(
         figure, 0.035, "sampling: start from noise; again and again, ask the network and take a small step", back=True
     )

@@ -7,8 +7,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import helpers.enforcement  # The hook finds it by name.
 import pytest
-from chromium import NAMES, found_browser
+from helpers.chromium import NAMES, found_browser
 from jaxtyping import install_import_hook
 
 if TYPE_CHECKING:  # The hook must come before the package.
@@ -19,7 +20,7 @@ if TYPE_CHECKING:  # The hook must come before the package.
 
 os.environ.setdefault("CUDA_VISIBLE_DEVICES", "")  # The tests' numbers are the CPU's.
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # Networks this small run fastest on one: others mostly wait.
-install_import_hook("undiffuse", "enforcement.enforce")
+install_import_hook("undiffuse", "helpers.enforcement.enforce")
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
@@ -42,7 +43,7 @@ def own_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def real_data() -> Path:
-    """The folder of real pictures named by UNDIFFUSE_DATA; skips without."""
+    """The folder of real images named by UNDIFFUSE_DATA; skips without."""
     folder = os.environ.get("UNDIFFUSE_DATA")
     if not folder:
         pytest.skip("UNDIFFUSE_DATA names no folder with real data")
@@ -51,7 +52,7 @@ def real_data() -> Path:
 
 @pytest.fixture
 def small_network() -> UNetConfig:
-    """Every part of the U-Net once, in 80,000 parameters, for 8x8 pictures in gray with three classes."""
+    """Every part of the U-Net once, in 80,000 parameters, for 8x8 images in gray with three classes."""
     from undiffuse.networks.unet import UNetConfig
 
     return UNetConfig(
@@ -101,19 +102,19 @@ def random_unet(randomized: Callable[[nn.Module], nn.Module]) -> Callable[[UNetC
 
 @pytest.fixture
 def preset_config(tmp_path: Path) -> Callable[[str], Config]:
-    """The config of a preset for colour pictures of 32x32 in three classes, with no pictures behind it."""
+    """The config of a preset for color images of 32x32 in three classes, with no images behind it."""
     from undiffuse.data.store import DataConfig, Store
     from undiffuse.presets import configure
 
     store = Store(
         folder=tmp_path,
-        name="pictures",
+        name="images",
         split="all",
         content="0123456789abcdef",
-        total_pictures=300,
+        total_images=300,
         size=(32, 32),
         channels=3,
         class_names=("cats", "dogs", "snow"),
         skipped=(),
     )
-    return lambda preset: configure(preset, store, DataConfig(data="pictures", size=(32, 32), channels=3), seed=7)
+    return lambda preset: configure(preset, store, DataConfig(data="images", size=(32, 32), channels=3), seed=7)

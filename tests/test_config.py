@@ -24,8 +24,8 @@ from undiffuse.config import (
     with_settings,
 )
 from undiffuse.diffusion.recipe import DiffusionConfig
-from undiffuse.names import PRESETS
 from undiffuse.networks.unet import UNetConfig
+from undiffuse.utils.names import PRESETS
 
 
 @pytest.fixture
@@ -138,7 +138,7 @@ def refusal(content: str | bytes) -> str:
         ("network/groups", 0, "groups 0 is too few"),
         ("network/heads", 10**40, "cannot be split"),
         ("network/size", [31, 31], "size 31x31 does not fit"),
-        ("diffusion/chain_length", 10**40, "does not fit the linear schedule"),
+        ("diffusion/num_timesteps", 10**40, "does not fit the linear schedule"),
         ("diffusion/sigma_min", 1e308, "are no range"),
         ("optimizer/learning_rate", math.nan, "learning_rate nan is out of range"),
         ("optimizer/betas", [0.9, math.inf], "betas"),

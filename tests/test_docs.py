@@ -1,4 +1,4 @@
-"""The commands that README and docs show are run, word by word, but with small budgets and pictures of ours."""
+"""The commands that README and docs show are run, word by word, but with small budgets and images of ours."""
 
 import re
 import shlex
@@ -72,11 +72,11 @@ def run(command: str, folder: Path) -> None:
 @pytest.fixture
 def readers_folder(tmp_path: Path) -> Path:
     """What the reader is taken to have: a folder photos/ with two classes, and the project's scripts."""
-    for name, colour in (("roses", "red"), ("irises", "blue")):
+    for name, color in (("roses", "red"), ("irises", "blue")):
         folder = tmp_path / "photos" / name
         folder.mkdir(parents=True)
         for i in range(4):
-            Image.new("RGB", (40 + i, 36), colour).save(folder / f"{i}.jpg")
+            Image.new("RGB", (40 + i, 36), color).save(folder / f"{i}.jpg")
     for script in ("main.py", "test.py"):
         (tmp_path / script).write_bytes((TOP / script).read_bytes())
     return tmp_path

@@ -18,8 +18,8 @@ from torch import Tensor
 
 from undiffuse.diffusion import likelihood, loss, noise, parametrization, reverse, samplers
 from undiffuse.diffusion.denoiser import Denoise, Estimate, Estimator, clipped, denoiser, estimator
-from undiffuse.diffusion.importance import LossAware
 from undiffuse.diffusion.samplers import Step
+from undiffuse.diffusion.sigma_samplers import LossSecondMomentResampler
 
 FOLDER = Path(os.environ.get("UNDIFFUSE_ORACLES", Path(__file__).parent / "oracles")).absolute()
 
@@ -63,15 +63,15 @@ def close(got: Tensor, expected: Tensor, tolerance: tuple[float, float]) -> None
     torch.testing.assert_close(got.double(), expected.double(), rtol=tolerance[0], atol=tolerance[1])
 
 
-def chain(schedule: str, chain_length: int) -> Tensor:
-    return noise.sigmas_of_betas(SCHEDULES[schedule](chain_length))
+def chain(schedule: str, num_timesteps: int) -> Tensor:
+    return noise.sigmas_of_betas(SCHEDULES[schedule](num_timesteps))
 
 
-def toy_network(chain_length: int, learned: bool) -> Callable[[Tensor, Tensor, Tensor | None], Tensor]:
+def toy_network(num_timesteps: int, learned: bool) -> Callable[[Tensor, Tensor, Tensor | None], Tensor]:
     """The recordings' network, of DDPM's x_t and t."""
 
     def network(x: Tensor, t: Tensor, label: Tensor | None) -> Tensor:
-        c = torch.cos(t / chain_length * torch.pi / 2).view(-1, 1, 1, 1)
+        c = torch.cos(t / num_timesteps * torch.pi / 2).view(-1, 1, 1, 1)
         out = 0.6 * x * (1 - 0.5 * c) + 0.3 * x.roll(1, dims=-1) * c - 0.1
         return torch.cat([out, torch.sin(3 * x)], dim=1) if learned else out
 
@@ -79,7 +79,7 @@ def toy_network(chain_length: int, learned: bool) -> Callable[[Tensor, Tensor, T
 
 
 def toy_estimator(sigmas: Tensor, output: str, learned: bool) -> Estimator:
-    coefficients = OUTPUTS[output](parametrization.chain_clock(sigmas))
+    coefficients = OUTPUTS[output](parametrization.discrete_index(sigmas))
     return estimator(toy_network(len(sigmas), learned), coefficients, torch.float64)
 
 
@@ -90,8 +90,8 @@ def test_no_file_is_left_out() -> None:
 def test_schedules() -> None:
     with recording("schedules.npz") as recorded:
         for match in recorded.matching(r"(\w+?)_(\d+)_betas"):
-            schedule, chain_length = match[1], int(match[2])
-            betas, sigma = SCHEDULES[schedule](chain_length), chain(schedule, chain_length)
+            schedule, num_timesteps = match[1], int(match[2])
+            betas, sigma = SCHEDULES[schedule](num_timesteps), chain(schedule, num_timesteps)
             alpha_bar, before = 1 / (1 + sigma**2), torch.cat([sigma.new_zeros(1), sigma[:-1]])
             # In DDPM's own scale, where x is sqrt(1 + sigma^2) times smaller.
             small = reverse.small_variance(sigma, before) / (1 + before**2)
@@ -105,13 +105,13 @@ def test_schedules() -> None:
                 "posterior_mean_coef2": reverse.posterior_mean(x, x0, sigma, before) / torch.sqrt(1 + before**2),
             }
             for name, values in ours.items():
-                close(values, recorded(f"{schedule}_{chain_length}_{name}"), FLOAT64)
+                close(values, recorded(f"{schedule}_{num_timesteps}_{name}"), FLOAT64)
 
 
 def test_strides() -> None:
     for name, kept in json.loads((FOLDER / "strided_timesteps.json").read_text()).items():
-        chain_length, _, stride = name.partition(":")
-        assert noise.strided(int(chain_length), stride) == kept, name
+        num_timesteps, _, stride = name.partition(":")
+        assert noise.strided(int(num_timesteps), stride) == kept, name
 
 
 @pytest.mark.parametrize("schedule", SCHEDULES)
@@ -142,7 +142,7 @@ def test_reverse_step_bound_and_losses(schedule: str, output: str, variance: str
         close(log_variance.expand_as(x0), recorded(f"{name}_log_variance"), FLOAT32)
         close(bits, recorded(f"{name}_vb_bits"), FLOAT32)
     name = f"{schedule}_{output}_{variance}_clip0"
-    network, coefficients = toy_network(len(sigmas), learned), OUTPUTS[output](parametrization.chain_clock(sigmas))
+    network, coefficients = toy_network(len(sigmas), learned), OUTPUTS[output](parametrization.discrete_index(sigmas))
     mse = loss.denoising_loss(network, coefficients, x0, eps, sigma)
     close(mse, recorded(f"{name}_train_mse"), FLOAT32)
     if not learned:
@@ -170,7 +170,7 @@ def test_sampling_loops() -> None:
             name = f"{schedule}_{variance}_{loop}"
             draws = recorded(f"{name}_noise").double()
             sigmas = chain(schedule, 1000)
-            grid = noise.chain_grid(noise.strided(1000, f"ddim{len(draws)}"), sigmas)
+            grid = noise.discrete_sigmas(noise.strided(1000, f"ddim{len(draws)}"), sigmas)
             estimate = clipped(toy_estimator(sigmas, "EPSILON", variance == "LEARNED_RANGE"))
             x, drawn = x_T * torch.sqrt(1 + grid[0] ** 2), partial(next, iter(draws))
             if loop == "ancestral":
@@ -185,7 +185,7 @@ def test_sampling_loops() -> None:
 def bound_of_loop(recorded: Recording, schedule: str, variance: str, stride: str) -> None:
     name = f"{schedule}_{variance}_bpd{stride}"
     sigmas = chain(schedule, 1000)
-    grid = noise.chain_grid(noise.strided(1000, stride), sigmas)
+    grid = noise.discrete_sigmas(noise.strided(1000, stride), sigmas)
     bound = likelihood.bound(
         clipped(toy_estimator(sigmas, "EPSILON", variance == "LEARNED_RANGE")),
         Recording("gaussian_diffusion.npz")("x0")[:2].double(),
@@ -204,7 +204,7 @@ def bound_of_loop(recorded: Recording, schedule: str, variance: str, stride: str
 def test_loss_aware_weights() -> None:
     with recording("loss_aware_sampler.npz") as recorded:
         weights = recorded("weights")
-        draws = LossAware(torch.ones(len(weights)).double().cumsum(0), history=4, uniform_share=0.001)
+        draws = LossSecondMomentResampler(torch.ones(len(weights)).double().cumsum(0), history=4, uniform_share=0.001)
         for timesteps, losses in zip(recorded("timesteps"), recorded("losses"), strict=True):
             draws.update(timesteps, losses)
         # The recording does not sum to 1.
@@ -236,7 +236,7 @@ def test_samplers_in_sigma() -> None:
     with recording("sigma_samplers.npz") as recorded:
         z = recorded("z")
         for match in recorded.matching(r"edm_(heun|churn)_(\d+)"):
-            grid = noise.karras_grid(int(match[2]), 0.002, 80.0)
+            grid = noise.karras_sigmas(int(match[2]), 0.002, 80.0)
             walk = samplers.heun(denoise, z * 80, grid)
             if match[1] == "churn":
                 drawn = partial(next, iter(recorded(f"{match[0]}_noise")))
@@ -246,7 +246,7 @@ def test_samplers_in_sigma() -> None:
         for match in recorded.matching(r"k_(\w+)_(\d+)"):
             grid = recorded(f"karras_sigmas_{match[2]}")
             # It was recorded in float32.
-            close(noise.karras_grid(int(match[2]), 0.002, 80.0), grid, FLOAT32)
+            close(noise.karras_sigmas(int(match[2]), 0.002, 80.0), grid, FLOAT32)
             options = {}
             if match[1] == "euler_ancestral":
                 options["noise"] = partial(next, iter(recorded(f"{match[0]}_noise")))
@@ -254,6 +254,6 @@ def test_samplers_in_sigma() -> None:
             close(end_of(walk), recorded(match[0]), FLOAT64)
         for match in recorded.matching(r"ipndm(\d)_(\d+)"):
             grid = recorded(f"ipndm_sigmas_{match[2]}")
-            close(noise.karras_grid(int(match[2]), 0.002, 80.0)[:-1], grid, FLOAT64)
+            close(noise.karras_sigmas(int(match[2]), 0.002, 80.0)[:-1], grid, FLOAT64)
             walk = samplers.ipndm(denoise, z * grid[0], grid, order=int(match[1]))
             close(end_of(walk), recorded(match[0]), FLOAT64)

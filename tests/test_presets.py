@@ -1,4 +1,4 @@
-"""Every preset makes a network that fits its pictures, and the published one has its paper's settings."""
+"""Every preset makes a network that fits its images, and the published one has its paper's settings."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -9,11 +9,11 @@ import torch
 from undiffuse.config import Config
 from undiffuse.data.augmentation import AugmentationConfig
 from undiffuse.data.store import DataConfig, Store
-from undiffuse.names import PRESETS
 from undiffuse.networks.layers import SelfAttention
 from undiffuse.networks.unet import UNet, UNetConfig
 from undiffuse.presets import RECIPES, configure
-from undiffuse.sampling import grid
+from undiffuse.sampling.model import grid
+from undiffuse.utils.names import PRESETS
 
 TEN = tuple("0123456789")
 
@@ -21,8 +21,8 @@ TEN = tuple("0123456789")
 def fitted(
     preset: str, size: tuple[int, int], channels: int, class_names: tuple[str, ...] = TEN, conditional: bool = True
 ) -> Config:
-    """The preset's config for pictures like these."""
-    store = Store(Path(), "pictures", "all", "0123", 100, size, channels, class_names, ())
+    """The preset's config for images like these."""
+    store = Store(Path(), "images", "all", "0123", 100, size, channels, class_names, ())
     return configure(preset, store, DataConfig(size=size, channels=channels), 3, conditional)
 
 
@@ -47,7 +47,7 @@ def built(config: UNetConfig) -> UNet:
         ("cifar10-flow", (32, 32), 3),
     ],
 )
-def test_a_preset_makes_a_network_for_its_pictures(preset: str, size: tuple[int, int], channels: int) -> None:
+def test_a_preset_makes_a_network_for_its_images(preset: str, size: tuple[int, int], channels: int) -> None:
     config = fitted(preset, size, channels)
     with torch.device("meta"):
         network = config.build_network()
@@ -78,7 +78,7 @@ def test_classes_are_told_where_preset_and_user_want_them(preset_config: Callabl
 
 
 @pytest.mark.parametrize("preset", PRESETS)
-def test_pictures_that_do_not_fit_the_network_are_refused_with_a_size_that_does(preset: str) -> None:
+def test_images_that_do_not_fit_the_network_are_refused_with_a_size_that_does(preset: str) -> None:
     with pytest.raises(ValueError, match=r"size 33x32 does not fit this network.*such as 32x32"):
         fitted(preset, (33, 32), 3)
 
@@ -96,7 +96,7 @@ def test_cifar10_ddpm_is_ho_et_als_setting() -> None:
     # decay 0.9999 an iteration.
     optimizer, training = config.optimizer, config.training
     assert (optimizer.muon, optimizer.learning_rate, optimizer.betas) == (False, 2e-4, (0.9, 0.999))
-    assert (optimizer.weight_decay, optimizer.decay_share, optimizer.warmup_images) == (0, 0, 128 * 5000)
+    assert (optimizer.weight_decay, optimizer.decay_fraction, optimizer.warmup_images) == (0, 0, 128 * 5000)
     assert (training.batch, training.total_images) == (128, 128 * 800_000)
     assert config.augmentation == AugmentationConfig(flip=True)
     assert 0.5 ** (training.batch / training.ema_halflife_images) == pytest.approx(0.9999, abs=1e-9)
@@ -128,7 +128,7 @@ def decay_per_iteration(config: Config) -> float:
 def test_cifar10_iddpm_is_nichol_and_dhariwals_setting() -> None:
     config = fitted("cifar10-iddpm", (32, 32), 3)
     diffusion, training, optimizer = config.diffusion, config.training, config.optimizer
-    assert (diffusion.schedule, diffusion.chain_length, diffusion.parametrization) == ("cosine", 4000, "eps")
+    assert (diffusion.schedule, diffusion.num_timesteps, diffusion.parametrization) == ("cosine", 4000, "eps")
     assert (diffusion.objective, diffusion.draw, diffusion.learned_variance) == ("hybrid", "discrete_uniform", True)
     assert (training.batch, training.total_images) == (128, 128 * 500_000)
     assert (optimizer.muon, optimizer.learning_rate, optimizer.betas) == (False, 1e-4, (0.9, 0.999))

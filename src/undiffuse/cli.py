@@ -9,16 +9,16 @@ from collections.abc import Sequence
 from rich.console import Console
 
 from undiffuse import __version__
-from undiffuse.errors import Interrupted, WorkFailed
-from undiffuse.terminal import console, errors
+from undiffuse.utils.errors import Interrupted, WorkFailed
+from undiffuse.utils.terminal import console, errors
 
 COMMANDS = {
-    "explore": ("undiffuse.commands.explore:explore", "look at pictures before training, in one page"),
-    "train": ("undiffuse.commands.train:train", "train a diffusion model on pictures, or resume"),
-    "sample": ("undiffuse.commands.sample:sample", "make pictures with a trained model"),
+    "explore": ("undiffuse.commands.explore:explore", "look at images before training, in one page"),
+    "train": ("undiffuse.commands.train:train", "train a diffusion model on images, or resume"),
+    "sample": ("undiffuse.commands.sample:sample", "make images with a trained model"),
     "evaluate": ("undiffuse.commands.evaluate:evaluate", "measure a model: FID and more, with all they depend on"),
     "compare": ("undiffuse.commands.compare:compare", "several runs or samplers in one table, at equal N"),
-    "import": ("undiffuse.commands.import_run:import_run", "make a run of a model that was trained elsewhere"),
+    "import": ("undiffuse.commands.import_model:import_run", "make a run of a model that was trained elsewhere"),
     "export": ("undiffuse.commands.export:export", "write a trained model for diffusers to open"),
     "quickstart": ("undiffuse.commands.quickstart:quickstart", "train on digits, sample and report, in five minutes"),
     "doctor": ("undiffuse.commands.doctor:doctor", "what this machine has, and what is missing"),
@@ -71,7 +71,7 @@ def _call(name: str, arguments: list[str]) -> None:
 
 
 def _overview() -> None:
-    console.print("undiffuse: explore pictures, train a diffusion model on them, sample, and learn how good it is.\n")
+    console.print("undiffuse: explore images, train a diffusion model on them, sample, and learn how good it is.\n")
     width = max(map(len, COMMANDS))
     for name, (_, what) in COMMANDS.items():
         console.print(f"  undiffuse {name:<{width}}  {what}")

@@ -12,19 +12,19 @@ from pydantic import TypeAdapter, ValidationError
 from undiffuse.data.augmentation import AugmentationConfig
 from undiffuse.data.store import DataConfig
 from undiffuse.diffusion.recipe import DiffusionConfig
-from undiffuse.names import GridName, Precision, SamplerName, VarianceName
 from undiffuse.networks.unet import UNet, UNetConfig
+from undiffuse.utils.names import GridName, Precision, SamplerName, VarianceName
 
 VERSION = 1
 """Of config.json: raised when older programs would misread it."""
 
 
-FROM_PICTURES = {
+FROM_IMAGES = {
     "network.size": "--size",
     "network.image_channels": "--channels",
     "network.classes": "--unconditional",
 }
-"""Settings that follow from the pictures, and the options that choose them."""
+"""Settings that follow from the images, and the options that choose them."""
 
 
 def _check(name: str, value: object, good: bool, range: str) -> None:
@@ -45,7 +45,7 @@ class OptimizerConfig:
     weight_decay: float = 0.0
     warmup_images: int = 4000
     """The learning rate rises linearly over this many images."""
-    decay_share: float = 0.5
+    decay_fraction: float = 0.5
     """It falls linearly to 0 over this last share of the budget; 0 keeps it."""
     max_gradient_norm: float = 1.0
     """Longer gradients are cut to this length; 0 never cuts."""
@@ -55,7 +55,7 @@ class OptimizerConfig:
         _check("betas", self.betas, all(0 <= beta < 1 for beta in self.betas), "from 0 to below 1")
         _check("weight_decay", self.weight_decay, self.weight_decay >= 0, "at least 0")
         _check("warmup_images", self.warmup_images, self.warmup_images >= 0, "at least 0")
-        _check("decay_share", self.decay_share, 0 <= self.decay_share <= 1, "from 0 to 1")
+        _check("decay_fraction", self.decay_fraction, 0 <= self.decay_fraction <= 1, "from 0 to 1")
         _check("max_gradient_norm", self.max_gradient_norm, self.max_gradient_norm >= 0, "at least 0")
 
 
@@ -92,16 +92,16 @@ class TrainingConfig:
 
 @dataclass(frozen=True)
 class SamplingConfig:
-    """How pictures are made unless one says otherwise."""
+    """How images are made unless one says otherwise."""
 
     sampler: SamplerName = "ipndm"
-    """Each step costs one network call but heun's, which cost two."""
+    """Each step costs one function evaluation but heun's, which cost two."""
     steps: int = 18
-    """From noise to picture."""
+    """From noise to image."""
     guidance: float = 1.0
     """1 follows the label as trained; more exaggerates it, at the cost of variety."""
     clip: bool = False
-    """Hold each estimate of the clean picture in [-1, 1], as DDPM does."""
+    """Hold each estimate of the clean image in [-1, 1], as DDPM does."""
     grid: GridName = "auto"
     """Noise levels of the steps: the chain's, Karras et al.'s, or even in log SNR. auto: the chain's for ancestral and
     ddim where the model has one, else Karras et al.'s."""
@@ -140,21 +140,21 @@ class Recipe:
     training: TrainingConfig = field(default_factory=TrainingConfig)
     sampling: SamplingConfig = field(default_factory=SamplingConfig)
     size: tuple[int, int] | None = None
-    """The size to bring pictures to; their own if they share one up to 64, else 64x64, where this is None."""
+    """The size to bring images to; their own if they share one up to 64, else 64x64, where this is None."""
     conditional: bool = True
-    """Tell the network the class of each picture, where pictures have one."""
+    """Tell the network the class of each image, where images have one."""
 
 
 @dataclass(frozen=True)
 class Config:
-    """A run. What rebuilds the model, what trained it, and on which pictures."""
+    """A run. What rebuilds the model, what trained it, and on which images."""
 
     preset: str
     seed: int
     data: DataConfig
     """As asked for, with size and channels as found and the path made absolute."""
     data_content: str
-    """A digest of the pictures themselves."""
+    """A digest of the images themselves."""
     class_names: tuple[str, ...]
     network: UNetConfig
     diffusion: DiffusionConfig
@@ -232,8 +232,8 @@ def with_settings(config: Config, settings: Sequence[str]) -> Config:
             owner = owner.get(group) if isinstance(owner, dict) else None
         if not equals or not groups or not isinstance(owner, dict) or name not in owner:
             raise ValueError(f"--set {setting}: write GROUP.NAME=VALUE with a name that --dry-run lists.")
-        if groups == ["data"] or path in FROM_PICTURES:
-            raise ValueError(f"--set {setting}: use {FROM_PICTURES.get(path, 'the options for data')} instead.")
+        if groups == ["data"] or path in FROM_IMAGES:
+            raise ValueError(f"--set {setting}: use {FROM_IMAGES.get(path, 'the options for data')} instead.")
         try:
             owner[name] = json.loads(text)
         except ValueError:

@@ -7,8 +7,8 @@ from undiffuse.config import Config, OptimizerConfig, Recipe, SamplingConfig, Tr
 from undiffuse.data.augmentation import AugmentationConfig
 from undiffuse.data.store import DataConfig, Store
 from undiffuse.diffusion.recipe import DiffusionConfig
-from undiffuse.names import PRESETS
 from undiffuse.networks.unet import UNetConfig
+from undiffuse.utils.names import PRESETS
 
 
 def digits() -> Recipe:
@@ -37,7 +37,7 @@ def digits() -> Recipe:
 
 
 def small() -> Recipe:
-    """Your own colour pictures without a GPU: a slim U-Net, EDM's preconditioning, Muon, flips.
+    """Your own color images without a GPU: a slim U-Net, EDM's preconditioning, Muon, flips.
 
     Chosen by the loss (mean of the log's last eighth) of `undiffuse train --data path/to/cifar10 --minutes 2.2 --set
     network...` on two AVX2 cores, fp32, seed 0: this shape 0.293; 48 channels, multipliers (1, 2, 2) 0.439; 64
@@ -96,7 +96,7 @@ def cifar10_ddpm() -> Recipe:
         diffusion=DiffusionConfig(parametrization="eps", draw="discrete_uniform", schedule="linear"),
         augmentation=AugmentationConfig(flip=True),
         optimizer=OptimizerConfig(
-            muon=False, learning_rate=2e-4, betas=(0.9, 0.999), warmup_images=640_000, decay_share=0.0
+            muon=False, learning_rate=2e-4, betas=(0.9, 0.999), warmup_images=640_000, decay_fraction=0.0
         ),
         training=_cifar10_training(iterations=800_000),
         sampling=SamplingConfig(sampler="ancestral", steps=1000, variance="large", clip=True),
@@ -106,7 +106,7 @@ def cifar10_ddpm() -> Recipe:
 def cifar10_iddpm() -> Recipe:
     """Nichol & Dhariwal 2021 on CIFAR-10: T = 4000 cosine, L_hybrid, learned variance, 500,000 iterations of 128.
 
-    52.5 M parameters. The paper, Table 2: FID of 50,000 samples 3.19 and 3.17 bits a dimension after 4,000 steps of
+    52.5 M parameters. The paper, Table 2: FID of 50,000 samples 3.19 and 3.17 bits/dim after 4,000 steps of
     sampling; with 100 steps FID 4.63. Not run here: it takes days on a GPU.
     """
     return Recipe(
@@ -121,14 +121,14 @@ def cifar10_iddpm() -> Recipe:
             time_scale=0.25,  # Their steps reach the network as t 1000 / T.
         ),
         diffusion=DiffusionConfig(
-            parametrization="eps", objective="hybrid", draw="discrete_uniform", schedule="cosine", chain_length=4000
+            parametrization="eps", objective="hybrid", draw="discrete_uniform", schedule="cosine", num_timesteps=4000
         ),
         optimizer=OptimizerConfig(
             muon=False,
             learning_rate=1e-4,
             betas=(0.9, 0.999),
             warmup_images=0,
-            decay_share=0.0,
+            decay_fraction=0.0,
             max_gradient_norm=0.0,
         ),
         training=_cifar10_training(iterations=500_000),
@@ -139,7 +139,7 @@ def cifar10_iddpm() -> Recipe:
 def cifar10_iddpm_vlb() -> Recipe:
     """`cifar10-iddpm` for likelihood: L_vlb alone, with noise levels drawn where losses are large.
 
-    The paper, Table 2: FID 11.47 and 2.94 bits a dimension. Not run here: it takes days on a GPU.
+    The paper, Table 2: FID 11.47 and 2.94 bits/dim. Not run here: it takes days on a GPU.
     """
     recipe = cifar10_iddpm()
     return replace(recipe, diffusion=replace(recipe.diffusion, objective="vlb", draw="loss_aware"))
@@ -148,7 +148,7 @@ def cifar10_iddpm_vlb() -> Recipe:
 def cifar10_edm() -> Recipe:
     """Karras et al. 2022 on CIFAR-10 by class: DDPM++ with 55.7 M parameters, EDM's preconditioning, 200 M images.
 
-    The paper, Table 2: FID of 50,000 samples 1.79 at 35 network calls (1.97 without classes). Not run here: it takes
+    The paper, Table 2: FID of 50,000 samples 1.79 at NFE 35 (1.97 without classes). Not run here: it takes
     days on several GPUs. Its augmentation that the network is told of is not here, but its flips are.
     """
     return Recipe(
@@ -172,7 +172,7 @@ def cifar10_edm() -> Recipe:
             learning_rate=1e-3,
             betas=(0.9, 0.999),
             warmup_images=10_000_000,
-            decay_share=0.0,
+            decay_fraction=0.0,
             max_gradient_norm=0.0,
         ),
         training=TrainingConfig(
@@ -212,7 +212,7 @@ def cifar10_flow() -> Recipe:
             betas=(0.9, 0.95),
             weight_decay=0.01,
             warmup_images=0,
-            decay_share=0.0,
+            decay_fraction=0.0,
             max_gradient_norm=0.0,
         ),
         training=TrainingConfig(
@@ -244,10 +244,10 @@ RECIPES: dict[str, Callable[[], Recipe]] = dict(zip(PRESETS, _IN_ORDER, strict=T
 
 
 def configure(preset: str, store: Store, data: DataConfig, seed: int, conditional: bool = True) -> Config:
-    """The recipe fitted to the pictures: their size, channels and, if `conditional` and the recipe is too, classes.
+    """The recipe fitted to the images: their size, channels and, if `conditional` and the recipe is too, classes.
 
     Raises:
-        ValueError: the pictures' size does not fit the recipe's network.
+        ValueError: the images' size does not fit the recipe's network.
     """
     recipe = RECIPES[preset]()
     class_names = store.class_names if conditional and recipe.conditional else ()

@@ -6,7 +6,7 @@ from collections.abc import Generator
 from typing import TYPE_CHECKING
 
 import pytest
-from chromium import found_browser
+from helpers.chromium import found_browser
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import pytest
-from making import noise, save
+from helpers.making import noise, save
 
 from undiffuse.cli import main
 
@@ -23,8 +23,8 @@ def page_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     top = tmp_path_factory.mktemp("page")
     for i in range(16):
         save(top / "real" / (HOSTILE, "plain")[i % 2] / f"{i}.png", noise(i))
-    pictures = np.stack([np.asarray(noise(100 + i % 400)) for i in range(520)])
-    np.save(top / "fake.npy", pictures)
+    images = np.stack([np.asarray(noise(100 + i % 400)) for i in range(520)])
+    np.save(top / "fake.npy", images)
     for i in range(16):
         save(top / "few" / (HOSTILE, "plain")[i % 2] / f"{i}.png", noise(50 + i))
     with pytest.MonkeyPatch.context() as patch:

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import pytest
-from exploring import HOSTILE, found_in, messy, smooth
-from making import save
+from helpers.exploring import HOSTILE, found_in, messy, smooth
+from helpers.making import save
 from PIL import Image
 
 from undiffuse.exploration import report
@@ -26,7 +26,7 @@ Scheme = Literal["light", "dark"]
 
 @pytest.fixture(scope="module")
 def page_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Of pictures with everything that a page could be broken with."""
+    """Of images with everything that a page could be broken with."""
     top = tmp_path_factory.mktemp("page")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("UNDIFFUSE_CACHE", str(top / "cache"))
@@ -103,7 +103,7 @@ def test_names_are_shown_as_they_are(browser: Browser, page_file: Path) -> None:
         assert faults == []
 
 
-def test_the_page_reads_without_its_pictures(browser: Browser, page_file: Path) -> None:
+def test_the_page_reads_without_its_images(browser: Browser, page_file: Path) -> None:
     with opened(browser, page_file, DESK) as (page, _):
         described = page.evaluate("[...document.images].map(image => image.alt.length)")
         assert min(described) > 20

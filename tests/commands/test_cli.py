@@ -64,12 +64,12 @@ def test_a_wrong_command_is_answered_in_one_sentence(
     assert says in refused(capsys, *words)
 
 
-def test_settings_that_fit_no_picture_are_refused_before_pictures_are_opened(
+def test_settings_that_fit_no_image_are_refused_before_images_are_opened(
     capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from undiffuse.data import store
 
-    monkeypatch.setattr(store, "open_source", lambda *asked: pytest.fail("pictures were opened"))
+    monkeypatch.setattr(store, "open_source", lambda *asked: pytest.fail("images were opened"))
     for words in (["--size", "17"], ["--batch", "0"], ["--minutes", "0"], ["--set", "network.depth=3"]):
         refused(capsys, "train", *words)
 

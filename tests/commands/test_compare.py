@@ -22,7 +22,7 @@ def test_runs_samplers_and_steps_stand_in_one_table_at_equal_n(capsys: pytest.Ca
     shutil.copytree("runs/one", "runs/two")
     main(["compare", "one", "two", *PIXELS, "--count", "12", "--samplers", "euler", "heun", "--steps", "2"])
     found = json.loads(Path("runs/comparison/comparison.json").read_text())
-    calls = [(c["run"], c["sampler"], c["steps"], c["network_calls"]) for c in found["contestants"]]
+    calls = [(c["run"], c["sampler"], c["steps"], c["nfe"]) for c in found["contestants"]]
     # The quickstart's preset guides, which takes each call twice.
     expected = [("euler", 2, 4), ("heun", 2, 6)]
     assert calls == [(run, *way) for run in ("one", "two") for way in expected]
@@ -37,7 +37,7 @@ def test_runs_samplers_and_steps_stand_in_one_table_at_equal_n(capsys: pytest.Ca
     assert f"{min(distances):.3g}"[:3] in page
     capsys.readouterr()
     main(["compare", "one", *PIXELS, "--count", "12", "--samplers", "heun", "--steps", "2"])
-    assert "12 of 12 pictures are there already" in capsys.readouterr().out
+    assert "12 of 12 images are there already" in capsys.readouterr().out
     alone = json.loads(Path("runs/comparison/comparison.json").read_text())
     assert alone["contestants"][0]["metrics"] == found["contestants"][1]["metrics"]
 
@@ -54,7 +54,7 @@ def test_runs_of_one_name_are_told_apart_and_one_run_is_taken_once() -> None:
 
 
 @pytest.mark.parametrize(("setting", "value"), [("fit", "stretch"), ("channels", 3)])
-def test_runs_that_read_the_pictures_otherwise_are_not_compared(
+def test_runs_that_read_the_images_otherwise_are_not_compared(
     capsys: pytest.CaptureFixture, setting: str, value: object
 ) -> None:
     train("one")
@@ -66,7 +66,7 @@ def test_runs_that_read_the_pictures_otherwise_are_not_compared(
     assert "another size, fit or number of channels" in capsys.readouterr().err
 
 
-def test_runs_of_other_pictures_are_not_compared(capsys: pytest.CaptureFixture) -> None:
+def test_runs_of_other_images_are_not_compared(capsys: pytest.CaptureFixture) -> None:
     train("one")
     config = json.loads(Path("runs/one/config.json").read_text())
     Path("runs/two").mkdir()
@@ -74,4 +74,4 @@ def test_runs_of_other_pictures_are_not_compared(capsys: pytest.CaptureFixture) 
     with pytest.raises(SystemExit) as end:
         main(["compare", "one", "two", *PIXELS])
     assert end.value.code == 2
-    assert "were trained on other pictures" in capsys.readouterr().err
+    assert "were trained on other images" in capsys.readouterr().err

@@ -1,4 +1,4 @@
-"""undiffuse evaluate: a run, and any two sets of pictures."""
+"""undiffuse evaluate: a run, and any two sets of images."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import making
 import numpy as np
 import pytest
+from helpers import making
 
 from undiffuse.cli import main
-from undiffuse.evaluation import bits
+from undiffuse.evaluation import bits_per_dim as bits
 
 TINY = ["--images", "128", "--set", "network.channels=8", "network.groups=4", "network.patch=1"]
 PIXELS = ["--features", "pixels"]
@@ -44,12 +44,12 @@ def test_a_run_is_sampled_measured_and_reported(capsys: pytest.CaptureFixture) -
     assert "60 samples" in written["why"]
     assert written["warnings"]
     protocol = written["protocol"]
-    expected = {"sampler": "euler", "steps": 3, "guidance": 1.5, "ema": True, "seeds": "0 to 59", "network_calls": 6}
+    expected = {"sampler": "euler", "steps": 3, "guidance": 1.5, "ema": True, "seeds": "0 to 59", "nfe": 6}
     assert {name: protocol[name] for name in expected} == expected
     assert protocol["versions"]["torch"]
-    assert protocol["references"][0]["pictures"] == 1797
+    assert protocol["references"][0]["images"] == 1797
     assert len(written["precision_by_class"]) == 10
-    assert written["memorization"][0]["control"] == "training pictures, each to the next"
+    assert written["memorization"][0]["control"] == "training images, each to the next"
     assert "FD-pixels" in said
     report = Path("runs/tiny/evaluation/report.html").read_text()
     addresses = re.findall(r'(?:src|href)="(.*?)"', report)
@@ -67,7 +67,7 @@ def test_sampling_goes_on_where_it_stopped(capsys: pytest.CaptureFixture) -> Non
     made[5].unlink()
     capsys.readouterr()
     main(words)
-    assert "11 of 12 pictures are there already" in capsys.readouterr().out
+    assert "11 of 12 images are there already" in capsys.readouterr().out
     assert [path for path in made if path.stat().st_mtime_ns != before[path]] == [made[5]]
     assert values(metrics()) == values(first)
     assert metrics()["protocol"]["references"][0]["features_from_cache"] is True
@@ -98,9 +98,9 @@ def test_train_and_test_stand_beside_one_another_and_bits_are_of_the_held_out(
     train("--data", str(split_folder), "--preset", "digits", "--size", "8")
     main(["evaluate", *PIXELS, "--count", "20", "--steps", "2", "--likelihood", "1"])
     written = metrics()
-    assert [(r["split"], r["pictures"]) for r in written["protocol"]["references"]] == [("train", 24), ("test", 12)]
+    assert [(r["split"], r["images"]) for r in written["protocol"]["references"]] == [("train", 24), ("test", 12)]
     assert values(written, "train")["FD-pixels"] != values(written, "test")["FD-pixels"]
-    assert written["memorization"][0]["control"] == "held-out real pictures"
+    assert written["memorization"][0]["control"] == "held-out real images"
     found = written["bits_per_dim"]
     assert {found[name]["split"] for name in ("variational bound", "probability flow")} == {"test"}
     # A network that has learned next to nothing: near the eight bits of pixels that are even noise.
@@ -113,18 +113,18 @@ def test_train_and_test_stand_beside_one_another_and_bits_are_of_the_held_out(
     assert {f["split"] for f in only["metrics"]} == {"test"}
     assert only["memorization"] == []
     assert "copies of the others would be missed" in Path("elsewhere/report.html").read_text()
-    # Bits of split all would be those of training pictures too.
+    # Bits of split all would be those of training images too.
     main(["evaluate", *PIXELS, "--count", "20", "--steps", "2", "--split", "all", "--likelihood", "1"])
     assert {value["split"] for value in metrics()["bits_per_dim"].values()} == {"test"}
 
 
-def test_copies_are_not_looked_for_among_a_part_of_the_training_pictures(capsys: pytest.CaptureFixture) -> None:
+def test_copies_are_not_looked_for_among_a_part_of_the_training_images(capsys: pytest.CaptureFixture) -> None:
     train("--size", "8")
     words = ["evaluate", "tiny", *PIXELS, "--count", "12", "--steps", "2"]
     for count, spaces in (("40", 0), ("5k", 1)):
         main([*words, "--real-count", count])
         assert len(metrics()["memorization"]) == spaces
-    assert "--real-count 5,000: there are only digits, split all, 1,797 pictures" in capsys.readouterr().out
+    assert "--real-count 5,000: there are only digits, split all, 1,797 images" in capsys.readouterr().out
 
 
 def test_the_report_is_there_before_the_bits_are(split_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -149,7 +149,7 @@ def test_any_two_sets_are_measured_and_too_few_are_warned_of(tmp_path: Path, cap
     assert written["protocol"]["references"][0]["size"] == "12x12"
     assert written["protocol"]["references"][0]["resized"] is True
     assert written["protocol"]["samples"]["data"] == "fake"
-    assert written["protocol"]["samples"]["pictures"] == 50
+    assert written["protocol"]["samples"]["images"] == 50
     assert "fewer than 2,048" in capsys.readouterr().out
     assert all(np.isfinite(value) for value in values(written).values())
     main(["evaluate", "--real", "mixed", "--fake", "mixed", *PIXELS])
@@ -174,8 +174,8 @@ def test_any_two_sets_are_measured_and_too_few_are_warned_of(tmp_path: Path, cap
         (["--real", "digits", "--fake", "digits", "--steps", "5"], "--steps does nothing with --real and --fake"),
         (["--real", "digits", "--fake", "digits", "--set", "eta=1"], "--set does nothing with --real and --fake"),
         (["--size", "8"], "--size does nothing with a RUN"),
-        (["--real", "p", "--fake", "p", *PIXELS, "--out", "p/out"], "lies among the pictures in"),
-        (["--real", "p", "--fake", "p", *PIXELS, "--out", "p/1.png"], "lies among the pictures in"),
+        (["--real", "p", "--fake", "p", *PIXELS, "--out", "p/out"], "lies among the images in"),
+        (["--real", "p", "--fake", "p", *PIXELS, "--out", "p/1.png"], "lies among the images in"),
         (["--real", "p", "--fake", "p", *PIXELS, "--out", "file/out"], "cannot be made (Not a directory)"),
     ],
 )
@@ -204,23 +204,23 @@ def test_each_side_has_a_split_of_its_own(split_folder: Path) -> None:
     words = ["evaluate", "--real", str(split_folder), "--fake", str(split_folder), *PIXELS]
     main([*words, "--split", "test", "--fake-split", "train"])
     protocol = metrics("evaluation")["protocol"]
-    assert (protocol["references"][0]["split"], protocol["references"][0]["pictures"]) == ("test", 12)
-    assert (protocol["samples"]["split"], protocol["samples"]["pictures"]) == ("train", 24)
+    assert (protocol["references"][0]["split"], protocol["references"][0]["images"]) == ("test", 12)
+    assert (protocol["samples"]["split"], protocol["samples"]["images"]) == ("train", 24)
 
 
-def test_an_imported_run_is_compared_with_pictures_that_are_named(capsys: pytest.CaptureFixture) -> None:
+def test_an_imported_run_is_compared_with_images_that_are_named(capsys: pytest.CaptureFixture) -> None:
     train("--size", "8")
     config = json.loads(Path("runs/tiny/config.json").read_text())
     Path("runs/tiny/config.json").write_text(json.dumps(config | {"data_content": ""}))  # As import leaves it.
     words = ["evaluate", "tiny", *PIXELS, "--count", "12", "--steps", "2"]
     with pytest.raises(SystemExit):
         main(words)
-    assert "holds an imported model, and nobody knows its pictures: name some with" in capsys.readouterr().err
+    assert "holds an imported model, and nobody knows its images: name some with" in capsys.readouterr().err
     making.save_noise(Path("p"), *(f"{i}.png" for i in range(20)))
     main([*words, "--real", "p"])
     written = metrics()
     (reference,) = written["protocol"]["references"]
-    assert (reference["data"], reference["pictures"], reference["size"], reference["resized"]) == ("p", 20, "8x8", True)
+    assert (reference["data"], reference["images"], reference["size"], reference["resized"]) == ("p", 20, "8x8", True)
     assert written["protocol"]["sampler"] == config["sampling"]["sampler"]
     assert written["memorization"] == []
     assert "is not known" in Path("runs/tiny/evaluation/report.html").read_text()

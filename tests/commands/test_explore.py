@@ -6,14 +6,14 @@ from pathlib import Path
 
 import pytest
 import torch
-from exploring import messy
-from making import encoded, noise, save_noise, write_zip
+from helpers.exploring import messy
+from helpers.making import encoded, noise, save_noise, write_zip
 
 from undiffuse.cli import main
 from undiffuse.commands import explore
 from undiffuse.data import store
 from undiffuse.exploration import report
-from undiffuse.training import estimate
+from undiffuse.training import cost as estimate
 
 
 @pytest.fixture(autouse=True)
@@ -23,7 +23,7 @@ def measured_once(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Draws nothing and measures nothing: for tests of what is looked at."""
+    """SigmaSampler nothing and measures nothing: for tests of what is looked at."""
     monkeypatch.setattr(report, "figures", lambda found, shown: {})
     monkeypatch.setattr(estimate, "estimate", lambda config, device: estimate.Estimate(1, 1, 1, 0.01))
 
@@ -34,10 +34,10 @@ def test_digits_are_explored_without_an_option(capsys: pytest.CaptureFixture) ->
     folder = Path("explored/digits").absolute()
     assert said.splitlines()[0] == f"Everything goes to {folder}"
     assert f"Open {folder / 'report.html'}" in said
-    for words in ("1,797", "10, 174 to 183 pictures", "0 exact, 6 near pairs", "undiffuse train --data digits"):
+    for words in ("1,797", "10, 174 to 183 images", "0 exact, 6 near pairs", "undiffuse train --data digits"):
         assert words in said
     statistics = json.loads((folder / "statistics.json").read_text())
-    assert statistics["inventory"]["pictures"] == 1797
+    assert statistics["inventory"]["images"] == 1797
     assert statistics["size"] == [16, 16]  # What train would read.
     assert statistics["suggestion"]["preset"] == "digits"
     assert statistics["suggestion"]["command"] in (folder / "report.html").read_text().replace("</span> <span>", " ")
@@ -58,7 +58,7 @@ def test_strict_fails_at_a_bad_file(capsys: pytest.CaptureFixture) -> None:
     with pytest.raises(SystemExit) as end:
         main(["explore", "--data", str(folder), "--strict", "--out", "out"])
     assert end.value.code == 2
-    assert re.search(r"cannot be decoded \(.+\): mend or remove it", capsys.readouterr().err)
+    assert re.search(r"cannot be decoded \(.+\): fix or remove it", capsys.readouterr().err)
     assert list(Path("out").iterdir()) == []
 
 
@@ -85,7 +85,7 @@ def test_an_archive_is_explored_as_a_folder_is(quick) -> None:
 def test_explored_again_nothing_is_decoded_again(quick, monkeypatch: pytest.MonkeyPatch) -> None:
     save_noise(Path("p"), "1.png", "2.png")
     main(["explore", "--data", "p"])
-    monkeypatch.setattr(store, "decode", lambda *picture: pytest.fail("a picture was decoded again"))
+    monkeypatch.setattr(store, "decode", lambda *image: pytest.fail("an image was decoded again"))
     main(["explore", "--data", "p"])
 
 
@@ -104,7 +104,7 @@ def test_options_for_data_are_trains(quick, capsys: pytest.CaptureFixture) -> No
         (["--size", "big"], "--size big is no size"),
         (["--out", "taken"], "taken cannot be made (File exists): give --out another folder"),
         (["--out", "taken/below"], "taken/below cannot be made (Not a directory): give --out another folder"),
-        (["--data", "p", "--out", "p"], "p lies among the pictures in"),
+        (["--data", "p", "--out", "p"], "p lies among the images in"),
         (["--data", "p", "--out", "p/a/../b/out"], "which must stay as they are: give --out a folder elsewhere"),
     ],
 )
@@ -123,7 +123,7 @@ def test_a_wrong_command_is_answered_in_one_sentence(
     assert len(said.splitlines()) == 1
 
 
-def test_from_inside_the_folder_nothing_is_written_among_the_pictures(
+def test_from_inside_the_folder_nothing_is_written_among_the_images(
     capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(save_noise(Path("p"), "a/1.png", "b/1.png"))
@@ -131,7 +131,7 @@ def test_from_inside_the_folder_nothing_is_written_among_the_pictures(
         with pytest.raises(SystemExit) as end:
             main([command, "--data", ".", "--size", "16"])
         assert end.value.code == 2
-        assert "lies among the pictures" in capsys.readouterr().err
+        assert "lies among the images" in capsys.readouterr().err
     assert sorted(str(path) for path in Path().rglob("*.*")) == ["a/1.png", "b/1.png"]
 
 

@@ -6,13 +6,13 @@ from pathlib import Path
 
 import pytest
 import torch
-from foreign import open_pipeline
+from helpers.foreign import open_pipeline
 
 from undiffuse.cli import main
 from undiffuse.config import Config, SamplingConfig, TrainingConfig
 from undiffuse.diffusion.recipe import DiffusionConfig
 from undiffuse.networks.unet import UNetConfig
-from undiffuse.runs import create_run
+from undiffuse.runs.run import create_run
 
 
 @pytest.fixture
@@ -82,8 +82,8 @@ def test_an_exported_run_can_be_imported_again(make_run: Callable) -> None:
     make_run()
     main(["export", "one", "--to", "diffusers", "out"])
     main(["import", "out", "--out", "runs/two"])
-    main(["sample", "two", "--label", "snow", "--guidance", "2", "--count", "1", "--steps", "2", "--out", "pictures"])
-    assert Path("pictures/000000.png").exists()
+    main(["sample", "two", "--label", "snow", "--guidance", "2", "--count", "1", "--steps", "2", "--out", "images"])
+    assert Path("images/000000.png").exists()
 
 
 def test_what_cannot_be_exported_is_refused_by_name(make_run: Callable, capsys: pytest.CaptureFixture) -> None:

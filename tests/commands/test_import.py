@@ -7,17 +7,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from foreign import save_pipeline
+from helpers.foreign import save_pipeline
 from PIL import Image
 
 from undiffuse.cli import main
 from undiffuse.config import Config
-from undiffuse.run_names import find_run
-from undiffuse.runs import open_run
+from undiffuse.runs.find import find_run
+from undiffuse.runs.run import open_run
 
 ORACLES = Path(os.environ.get("UNDIFFUSE_ORACLES", Path(__file__).parents[1] / "oracles")).absolute()
 IMPROVED = str(ORACLES / "openai_unet_0.safetensors")
-"""Weights of Improved DDPM for 16x16 pictures of ten classes, with a learned variance."""
+"""Weights of Improved DDPM for 16x16 images of ten classes, with a learned variance."""
 
 
 def imported(*words: str) -> Config:
@@ -54,7 +54,7 @@ def test_what_weights_do_not_say_can_be_said() -> None:
     words = ["--size", "32x16", "--heads", "2", "--schedule", "linear", "--chain-length", "100"]
     config = imported(IMPROVED, *words, "--parametrization", "x0", "--raw-timesteps")
     assert (config.network.size, config.network.heads, config.network.time_scale) == ((32, 16), 2, 1.0)
-    assert (config.diffusion.schedule, config.diffusion.chain_length) == ("linear", 100)
+    assert (config.diffusion.schedule, config.diffusion.num_timesteps) == ("linear", 100)
     assert (config.diffusion.parametrization, config.sampling.steps) == ("x0", 100)
 
 
@@ -69,9 +69,9 @@ def test_weights_without_a_learned_variance_have_the_one_that_is_said() -> None:
 def test_an_imported_run_is_sampled_like_any_other(capsys: pytest.CaptureFixture) -> None:
     imported(IMPROVED, "--size", "16", "--chain-length", "20")
     main(["sample", "one", "--count", "2", "--sampler", "ancestral", "--steps", "4", "--out", "out"])
-    pictures = [np.asarray(Image.open(f"out/00000{i}.png")) for i in range(2)]
-    assert pictures[0].shape == (16, 16, 3)
-    assert (pictures[0] != pictures[1]).any()
+    images = [np.asarray(Image.open(f"out/00000{i}.png")) for i in range(2)]
+    assert images[0].shape == (16, 16, 3)
+    assert (images[0] != images[1]).any()
     capsys.readouterr()
     for words in (["--guidance", "2"], ["--label", "none"]):  # It never saw what is there without a class.
         with pytest.raises(SystemExit) as end:
@@ -130,7 +130,7 @@ def test_what_is_there_is_left_alone(capsys: pytest.CaptureFixture) -> None:
         ([IMPROVED, "--size", "16", "--heads", "5"], "5 heads"),
         ([IMPROVED, "--size", "16", "--heads", "0"], "--heads 0 is too few"),
         ([IMPROVED, "--size", "16", "--chain-length", "0"], "--chain-length 0 is too few"),
-        ([IMPROVED, "--size", "16", "--chain-length", "5", "--schedule", "linear"], "chain_length 5 does not fit"),
+        ([IMPROVED, "--size", "16", "--chain-length", "5", "--schedule", "linear"], "num_timesteps 5 does not fit"),
         ([IMPROVED, "--size", "16", "--variance", "small"], "has a learned variance"),
     ],
 )

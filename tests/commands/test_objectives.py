@@ -1,4 +1,4 @@
-"""Every objective and parametrization trains through the command and makes pictures."""
+"""Every objective and parametrization trains through the command and makes images."""
 
 from pathlib import Path
 
@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from undiffuse.cli import main
-from undiffuse.runs import open_run
+from undiffuse.runs.run import open_run
 from undiffuse.training import session
 
 SMALL = ["network.channels=8", "network.groups=4", "network.multipliers=[1]", "network.patch=1"]
@@ -34,7 +34,7 @@ def decoded(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.parametrize("settings", WAYS.values(), ids=WAYS)
-def test_a_way_to_train_makes_a_model_that_makes_pictures(
+def test_a_way_to_train_makes_a_model_that_makes_images(
     settings: list[str], decoded: Path, own_folders: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("UNDIFFUSE_CACHE", str(decoded))
@@ -46,12 +46,12 @@ def test_a_way_to_train_makes_a_model_that_makes_pictures(
     assert [line["images"] for line in lines] == [32, 64, 96, 128]
     assert all(0 < line["loss"] < 1e6 for line in lines)
     assert lines[-1]["skipped_batches"] == 0
-    # The last layer starts at 0: what it is for, a picture or a variance, has been learned where it is not.
+    # The last layer starts at 0: what it is for, an image or a variance, has been learned where it is not.
     weights = run.checkpoints()[0].tensors("network")["output.2.weight"]
     assert len(weights) == (2 if run.config.diffusion.learned_variance else 1)
     assert all(part.any() for part in weights)
 
-    main(["sample", "it", "--sampler", "ancestral", "--steps", "5", "--count", "2", "--out", "pictures"])
-    first, second = (np.asarray(Image.open(f"pictures/{seed:06d}.png")).astype(int) for seed in (0, 1))
+    main(["sample", "it", "--sampler", "ancestral", "--steps", "5", "--count", "2", "--out", "images"])
+    first, second = (np.asarray(Image.open(f"images/{seed:06d}.png")).astype(int) for seed in (0, 1))
     assert first.shape == second.shape == (8, 8)
     assert np.abs(first - second).max() > 1

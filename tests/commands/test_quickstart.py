@@ -31,7 +31,7 @@ def test_a_short_quickstart_writes_a_page_that_needs_no_other_file(
     assert float(shown["samples read as the digit asked for"].rstrip("%")) < 60
     assert float(shown["held-out real digits read right"].rstrip("%")) >= 98
     addresses = re.findall(r'(?:src|href)="(.*?)"', report)
-    assert len(addresses) == 7  # The icon, samples, real digits, film, curves, nearest pictures, their distances.
+    assert len(addresses) == 7  # The icon, samples, real digits, film, curves, nearest images, their distances.
     assert all(address.startswith("data:") for address in addresses)
     assert len(list(Path("runs/quickstart/samples").rglob("000*.png"))) == 100
 

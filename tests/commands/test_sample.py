@@ -1,4 +1,4 @@
-"""undiffuse sample: the same seed, the same picture, and only what is missing is made."""
+"""undiffuse sample: the same seed, the same image, and only what is missing is made."""
 
 import json
 import os
@@ -12,9 +12,9 @@ from PIL import Image
 
 from undiffuse.cli import main
 from undiffuse.commands import asked
-from undiffuse.gallery import PNG_END
-from undiffuse.names import SamplerName
-from undiffuse.runs import open_run
+from undiffuse.runs.gallery import PNG_END
+from undiffuse.runs.run import open_run
+from undiffuse.utils.names import SamplerName
 
 TINY = ["--size", "8", "--images", "2k", "--out", "runs/tiny"]
 TINY += ["--set", "network.channels=16", "network.groups=4", "network.patch=1"]
@@ -50,7 +50,7 @@ def pixels(folder: str, seed: int) -> np.ndarray:
 
 
 @pytest.mark.parametrize("sampler", ["ipndm", "heun", "ancestral"])
-def test_a_seed_is_a_picture_whatever_the_batch(sampler: str, tmp_path: Path) -> None:
+def test_a_seed_is_a_image_whatever_the_batch(sampler: str, tmp_path: Path) -> None:
     how = ["sample", "tiny", "--sampler", sampler, "--steps", "6"]
     main([*how, "--count", "8", "--batch", "8", "--out", str(tmp_path / "eight")])
     main([*how, "--count", "8", "--batch", "3", "--out", str(tmp_path / "three")])
@@ -83,7 +83,7 @@ def test_more_steps_than_the_chain_has_are_refused(capsys: pytest.CaptureFixture
 
 
 @pytest.mark.parametrize("sampler", get_args(SamplerName))
-def test_each_sampler_makes_pictures_of_models_with_and_without_a_chain(sampler: str, tmp_path: Path) -> None:
+def test_each_sampler_makes_images_of_models_with_and_without_a_chain(sampler: str, tmp_path: Path) -> None:
     for run in ("tiny", "chain"):
         out = tmp_path / run
         main(["sample", run, "--sampler", sampler, "--steps", "7", "--count", "2", "--out", str(out)])
@@ -120,7 +120,7 @@ def test_what_is_named_with_set_stays_at_few_steps(setting: str, sampler: str, g
         ("euler", "grid=log_snr"),
     ],
 )
-def test_a_setting_of_a_sampler_changes_its_picture_and_stands_in_the_folder(
+def test_a_setting_of_a_sampler_changes_its_image_and_stands_in_the_folder(
     sampler: str, setting: str, tmp_path: Path
 ) -> None:
     words = ["sample", "chain", "--sampler", sampler, "--steps", "7", "--count", "1", "--out"]
@@ -131,7 +131,7 @@ def test_a_setting_of_a_sampler_changes_its_picture_and_stands_in_the_folder(
     assert str(made_with(tmp_path / "set")[name]).lower() in (value, f"{value}.0")
 
 
-def test_only_missing_pictures_are_made(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+def test_only_missing_images_are_made(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     words = ["sample", "tiny", "--steps", "4", "--count", "6", "--out", str(tmp_path / "out")]
     main(words)
     kept = tmp_path / "out" / "000002.png"
@@ -142,10 +142,10 @@ def test_only_missing_pictures_are_made(tmp_path: Path, capsys: pytest.CaptureFi
     lost.unlink()
     kept_content = kept.read_bytes()
     capsys.readouterr()
-    with pytest.raises(SystemExit):  # The grid cannot read the picture that we spoiled, and says which.
+    with pytest.raises(SystemExit):  # The grid cannot read the image that we spoiled, and says which.
         main(words)
     said = capsys.readouterr()
-    assert "5 of 6 pictures are there already" in said.out
+    assert "5 of 6 images are there already" in said.out
     assert kept.read_bytes() == kept_content
     assert lost.read_bytes() == before
 
@@ -159,7 +159,7 @@ def test_samples_made_otherwise_are_not_mixed(tmp_path: Path, capsys: pytest.Cap
     assert "made with steps 4" in capsys.readouterr().err
 
 
-def test_the_folder_says_what_made_the_pictures(tmp_path: Path) -> None:
+def test_the_folder_says_what_made_the_images(tmp_path: Path) -> None:
     main(["sample", "tiny", "--steps", "3", "--count", "4", "--film", "--label", "3", "--out", str(tmp_path / "out")])
     said = json.loads((tmp_path / "out" / "samples.json").read_text())
     expected = {"sampler": "ipndm", "steps": 3, "label": 3, "weights": "average", "run": "tiny"}
@@ -192,7 +192,7 @@ def test_what_the_model_does_not_have_is_refused(capsys: pytest.CaptureFixture, 
     assert says in capsys.readouterr().err
 
 
-def test_pictures_of_another_model_of_the_same_name_are_not_taken_for_its_own(
+def test_images_of_another_model_of_the_same_name_are_not_taken_for_its_own(
     tmp_path: Path, capsys: pytest.CaptureFixture
 ) -> None:
     for seed in ("0", "1"):
@@ -243,7 +243,7 @@ def test_a_sampler_for_few_steps_does_not_take_over_a_thousand_of_another() -> N
     assert asked.sampling(config, None, None, None) == config.sampling
 
 
-def test_labels_and_guidance_change_the_picture(tmp_path: Path) -> None:
+def test_labels_and_guidance_change_the_image(tmp_path: Path) -> None:
     for name, words in {
         "three": ["--label", "3"],
         "four": ["--label", "4"],
@@ -255,7 +255,7 @@ def test_labels_and_guidance_change_the_picture(tmp_path: Path) -> None:
     assert all(np.abs(a - b).max() > 0 for i, a in enumerate(made) for b in made[:i])
 
 
-def test_empty_and_cut_pictures_are_made_again(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_empty_and_cut_images_are_made_again(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """As a crash or a full disk leaves them."""
     how = ["sample", "tiny", "--steps", "2", "--count", "4", "--out", str(tmp_path / "out")]
     main(how)
@@ -265,5 +265,5 @@ def test_empty_and_cut_pictures_are_made_again(tmp_path: Path, capsys: pytest.Ca
         file.write_bytes(file.read_bytes()[:left])
     capsys.readouterr()
     main(how)
-    assert "1 of 4 pictures are there already" in capsys.readouterr().out
+    assert "1 of 4 images are there already" in capsys.readouterr().out
     assert all(np.abs(pixels(str(tmp_path / "out"), seed) - whole[seed]).max() <= 1 for seed in range(4))

@@ -8,29 +8,29 @@ from torch import Tensor, nn
 from undiffuse.data.augmentation import AugmentationConfig, augmentation
 from undiffuse.data.pixels import to_unit_range
 
-PICTURES = torch.from_numpy(np.random.default_rng(0).integers(0, 256, (6, 3, 8, 12), np.uint8))
+IMAGES = torch.from_numpy(np.random.default_rng(0).integers(0, 256, (6, 3, 8, 12), np.uint8))
 
 
-def normalized(pictures: Tensor) -> Tensor:
-    return nn.Sequential(*to_unit_range())(pictures)
+def normalized(images: Tensor) -> Tensor:
+    return nn.Sequential(*to_unit_range())(images)
 
 
-def augmented(config: AugmentationConfig, pictures: Tensor, numbers: list[int], seed: int = 0) -> Tensor:
-    height, width = pictures.shape[-2:]
-    return augmentation(config, (height, width))(pictures, seed, numbers)
+def augmented(config: AugmentationConfig, images: Tensor, numbers: list[int], seed: int = 0) -> Tensor:
+    height, width = images.shape[-2:]
+    return augmentation(config, (height, width))(images, seed, numbers)
 
 
 @pytest.mark.parametrize("channels", [1, 3, 4])
-def test_without_flip_or_crop_pictures_are_only_normalized(channels: int) -> None:
-    pictures = PICTURES[:, :1].expand(6, channels, 8, 12)
-    assert torch.equal(augmented(AugmentationConfig(crop_scale=1.0), pictures, list(range(6))), normalized(pictures))
+def test_without_flip_or_crop_images_are_only_normalized(channels: int) -> None:
+    images = IMAGES[:, :1].expand(6, channels, 8, 12)
+    assert torch.equal(augmented(AugmentationConfig(crop_scale=1.0), images, list(range(6))), normalized(images))
 
 
-def test_about_half_of_the_pictures_are_mirrored_exactly() -> None:
+def test_about_half_of_the_images_are_mirrored_exactly() -> None:
     n = 2000
-    picture = PICTURES[:1]
-    straight = normalized(picture)
-    results = augmented(AugmentationConfig(flip=True), picture.expand(n, -1, -1, -1), list(range(n)))
+    image = IMAGES[:1]
+    straight = normalized(image)
+    results = augmented(AugmentationConfig(flip=True), image.expand(n, -1, -1, -1), list(range(n)))
     mirrored = (results == straight.flip(-1)).flatten(1).all(dim=1)
     assert torch.equal(~mirrored, (results == straight).flatten(1).all(dim=1))
     # The share of heads in n throws has standard deviation 0.5/sqrt(n): five of them.
@@ -41,7 +41,7 @@ CROP = AugmentationConfig(crop_scale=0.25, crop_ratio=1.5)
 
 
 def crop_sides(config: AugmentationConfig, size: tuple[int, int], n: int) -> Tensor:
-    """Height and width of n crops as shares of the picture's, (n, 2), read off the slopes of a ramp."""
+    """Height and width of n crops as shares of the image's, (n, 2), read off the slopes of a ramp."""
     height, width = size
     rows, columns = torch.meshgrid(torch.linspace(0, 250, height), torch.linspace(0, 250, width), indexing="ij")
     ramp = torch.stack([rows, columns, rows]).round().to(torch.uint8)[None]
@@ -63,7 +63,7 @@ def test_crops_have_the_areas_and_proportions_that_were_asked_for(size: tuple[in
     assert 1.15 < proportion.max() < 1.5 * 1.08
 
 
-def test_crops_keep_the_size_and_the_plain_colours() -> None:
+def test_crops_keep_the_size_and_the_plain_colors() -> None:
     plain = torch.tensor([10, 200, 99], dtype=torch.uint8).reshape(1, 3, 1, 1).expand(4, 3, 24, 40)
     assert torch.equal(augmented(CROP, plain, list(range(4))), normalized(plain))
 
@@ -72,14 +72,14 @@ BOTH = AugmentationConfig(flip=True, crop_scale=0.5)
 
 
 def test_an_image_is_transformed_alike_in_any_batch() -> None:
-    together = augmented(BOTH, PICTURES, [10, 11, 12, 13, 14, 15])
-    assert torch.equal(augmented(BOTH, PICTURES, [10, 11, 12, 13, 14, 15]), together)
-    assert torch.equal(augmented(BOTH, PICTURES[[4, 1]], [14, 11]), together[[4, 1]])
-    assert torch.equal(augmented(BOTH, PICTURES[3:4], [13]), together[3:4])
+    together = augmented(BOTH, IMAGES, [10, 11, 12, 13, 14, 15])
+    assert torch.equal(augmented(BOTH, IMAGES, [10, 11, 12, 13, 14, 15]), together)
+    assert torch.equal(augmented(BOTH, IMAGES[[4, 1]], [14, 11]), together[[4, 1]])
+    assert torch.equal(augmented(BOTH, IMAGES[3:4], [13]), together[3:4])
 
 
 def test_another_number_or_seed_is_transformed_otherwise() -> None:
-    same = PICTURES[:1].expand(6, -1, -1, -1)
+    same = IMAGES[:1].expand(6, -1, -1, -1)
     by_number = augmented(BOTH, same, list(range(6)))
     by_seed = torch.cat([augmented(BOTH, same[:1], [0], seed) for seed in range(6)])
     for results in (by_number, by_seed):
@@ -89,7 +89,7 @@ def test_another_number_or_seed_is_transformed_otherwise() -> None:
 
 def test_the_global_generator_is_left_alone() -> None:
     before = torch.random.get_rng_state()
-    augmented(BOTH, PICTURES, list(range(6)))
+    augmented(BOTH, IMAGES, list(range(6)))
     assert torch.equal(torch.random.get_rng_state(), before)
 
 

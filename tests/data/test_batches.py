@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from making import opened, save_noise
+from helpers.making import opened, save_noise
 from torch import Tensor
 
 from undiffuse.data.augmentation import AugmentationConfig
@@ -18,7 +18,7 @@ FULL = AugmentationConfig(flip=True, crop_scale=0.5)
 
 @pytest.fixture
 def store(tmp_path: Path) -> Store:
-    """Ten pictures in three classes."""
+    """Ten images in three classes."""
     names = [f"class-{i % 3}/{i}.png" for i in range(10)]
     return opened(save_noise(tmp_path / "photos", *names), size=(8, 12))
 
@@ -48,7 +48,7 @@ def same(a: Batch, b: Batch) -> bool:
 
 
 def which(store: Store, x0: Tensor) -> list[int]:
-    """The index in the store of each picture that was not augmented."""
+    """The index in the store of each image that was not augmented."""
     index = {pixels.tobytes(): i for i, pixels in enumerate(store.read(range(len(store))))}
     return [index[pixels.numpy().tobytes()] for pixels in to_pixels(x0).permute(0, 2, 3, 1).contiguous()]
 
@@ -72,7 +72,7 @@ def test_the_size_of_the_batch_changes_nothing(store: Store) -> None:
     assert same(joined(small), joined(large))
 
 
-def test_every_epoch_shows_each_picture_once_in_another_order(store: Store) -> None:
+def test_every_epoch_shows_each_image_once_in_another_order(store: Store) -> None:
     images = stream(store, AugmentationConfig(), label_dropout=0.0)
     seen = joined(taken(images, steps=10, batch=7))
     order = which(store, seen.x0)
@@ -123,7 +123,7 @@ def test_noise_and_its_level_are_normal_and_uniform(store: Store) -> None:
     assert len(seen.u.unique()) == n
 
 
-def test_pictures_without_classes_have_no_label(tmp_path: Path) -> None:
+def test_images_without_classes_have_no_label(tmp_path: Path) -> None:
     folder = save_noise(tmp_path / "photos", "a.png", "b.png")
     assert stream(opened(folder)).__getitems__([0, 1, 2]).label.tolist() == [-1, -1, -1]
 

@@ -3,16 +3,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from making import encoded, noise, save
+from helpers.making import encoded, noise, save
 from PIL import Image
 
 from undiffuse.data.decoding import decode
-from undiffuse.names import Fit
+from undiffuse.utils.names import Fit
 
 
-def pixels(picture: Image.Image, channels: int, size: tuple[int, int] | None = None, fit: Fit = "crop") -> np.ndarray:
-    """Through a file's bytes nothing changes, so pictures in memory will do."""
-    return decode(picture, size or picture.size[::-1], fit, channels)
+def pixels(image: Image.Image, channels: int, size: tuple[int, int] | None = None, fit: Fit = "crop") -> np.ndarray:
+    """Through a file's bytes nothing changes, so images in memory will do."""
+    return decode(image, size or image.size[::-1], fit, channels)
 
 
 def row(*values: object) -> np.ndarray:
@@ -21,16 +21,16 @@ def row(*values: object) -> np.ndarray:
     return array.reshape(1, len(values), -1)
 
 
-# Gray of a colour: 0.299 R + 0.587 G + 0.114 B (ITU-R 601).
+# Gray of a color: 0.299 R + 0.587 G + 0.114 B (ITU-R 601).
 RED, GREEN, BLUE, WHITE = (255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 255)
 GRAY_OF = {RED: 76, GREEN: 150, BLUE: 29, WHITE: 255, (7, 7, 7): 7}
 
 
 def test_rgb_stays_as_it_is_and_becomes_gray_by_the_eyes_weights() -> None:
-    picture = Image.fromarray(row(*GRAY_OF).astype(np.uint8))
-    assert (pixels(picture, 3) == row(*GRAY_OF)).all()
-    assert (pixels(picture, 1) == row(*GRAY_OF.values())).all()
-    assert (pixels(picture, 4) == row(*((*colour, 255) for colour in GRAY_OF))).all()
+    image = Image.fromarray(row(*GRAY_OF).astype(np.uint8))
+    assert (pixels(image, 3) == row(*GRAY_OF)).all()
+    assert (pixels(image, 1) == row(*GRAY_OF.values())).all()
+    assert (pixels(image, 4) == row(*((*color, 255) for color in GRAY_OF))).all()
 
 
 def test_gray_becomes_equal_channels() -> None:
@@ -42,58 +42,58 @@ def test_gray_becomes_equal_channels() -> None:
 
 
 def test_black_and_white_becomes_0_and_255() -> None:
-    picture = Image.fromarray(np.array([[True, False, True]]))
-    assert picture.mode == "1"
-    assert (pixels(picture, 1) == row(255, 0, 255)).all()
-    assert (pixels(picture, 3) == row(WHITE, (0, 0, 0), WHITE)).all()
+    image = Image.fromarray(np.array([[True, False, True]]))
+    assert image.mode == "1"
+    assert (pixels(image, 1) == row(255, 0, 255)).all()
+    assert (pixels(image, 3) == row(WHITE, (0, 0, 0), WHITE)).all()
 
 
 def test_alpha_that_is_not_kept_is_laid_over_white() -> None:
     values = row((10, 200, 30, 255), (10, 200, 30, 0), (10, 200, 30, 51), (0, 0, 0, 128)).astype(np.uint8)
-    picture = Image.fromarray(values)
+    image = Image.fromarray(values)
     over_white = row((10, 200, 30), WHITE, (206, 244, 210), (127, 127, 127))  # c a + 255 (1 - a)
-    assert (pixels(picture, 3) == over_white).all()
-    assert (pixels(picture, 1) == row(124, 255, 229, 127)).all()
+    assert (pixels(image, 3) == over_white).all()
+    assert (pixels(image, 1) == row(124, 255, 229, 127)).all()
 
 
-def test_alpha_that_is_kept_keeps_colours() -> None:
+def test_alpha_that_is_kept_keeps_colors() -> None:
     values = row((10, 200, 30, 255), (10, 200, 30, 0), (10, 200, 30, 51)).astype(np.uint8)
     assert (pixels(Image.fromarray(values), 4) == values).all()
 
 
 def test_gray_with_alpha_is_laid_over_white() -> None:
-    picture = Image.fromarray(row((100, 255), (100, 0), (100, 51)).astype(np.uint8))
-    assert picture.mode == "LA"
-    assert (pixels(picture, 1) == row(100, 255, 224)).all()
-    assert (pixels(picture, 3) == row((100,) * 3, WHITE, (224,) * 3)).all()
-    assert (pixels(picture, 4) == row((100, 100, 100, 255), (100, 100, 100, 0), (100, 100, 100, 51))).all()
+    image = Image.fromarray(row((100, 255), (100, 0), (100, 51)).astype(np.uint8))
+    assert image.mode == "LA"
+    assert (pixels(image, 1) == row(100, 255, 224)).all()
+    assert (pixels(image, 3) == row((100,) * 3, WHITE, (224,) * 3)).all()
+    assert (pixels(image, 4) == row((100, 100, 100, 255), (100, 100, 100, 0), (100, 100, 100, 51))).all()
 
 
 def palette(**options: object) -> Image.Image:
-    picture = Image.fromarray(np.array([[0, 1, 2, 3]], np.uint8))
-    picture.putpalette([*RED, *GREEN, *BLUE, 9, 8, 7])
+    image = Image.fromarray(np.array([[0, 1, 2, 3]], np.uint8))
+    image.putpalette([*RED, *GREEN, *BLUE, 9, 8, 7])
     file = io.BytesIO()
-    picture.save(file, "PNG", **options)
+    image.save(file, "PNG", **options)
     opened = Image.open(file)
     assert opened.mode == "P"
     return opened
 
 
-def test_a_palette_becomes_its_colours() -> None:
+def test_a_palette_becomes_its_colors() -> None:
     assert (pixels(palette(), 3) == row(RED, GREEN, BLUE, (9, 8, 7))).all()
     assert (pixels(palette(), 1) == row(76, 150, 29, 8)).all()
 
 
 @pytest.mark.parametrize("transparency", [1, bytes([255, 0, 255, 255])], ids=["entry", "table"])
 def test_a_palettes_transparent_entry_is_transparent(transparency: int | bytes) -> None:
-    picture = palette(transparency=transparency)
-    assert (pixels(picture, 3) == row(RED, WHITE, BLUE, (9, 8, 7))).all()
-    alpha = pixels(picture, 4)
+    image = palette(transparency=transparency)
+    assert (pixels(image, 3) == row(RED, WHITE, BLUE, (9, 8, 7))).all()
+    alpha = pixels(image, 4)
     assert (alpha[..., 3] == row(255, 0, 255, 255)[..., 0]).all()
     assert (alpha[0, [0, 2, 3], :3] == [RED, BLUE, (9, 8, 7)]).all()
 
 
-def test_a_colour_that_stands_for_transparency_is_transparent() -> None:
+def test_a_color_that_stands_for_transparency_is_transparent() -> None:
     file = io.BytesIO()
     Image.fromarray(row(RED, GREEN).astype(np.uint8)).save(file, "PNG", transparency=GREEN)
     assert (pixels(Image.open(file), 3) == row(RED, WHITE)).all()
@@ -104,12 +104,12 @@ def test_a_colour_that_stands_for_transparency_is_transparent() -> None:
 def test_cmyk_becomes_rgb(format: str) -> None:
     inks = {(0, 0, 0, 0): WHITE, (0, 255, 255, 0): RED, (255, 0, 255, 0): GREEN, (0, 0, 0, 255): (0, 0, 0)}
     inks[(51, 0, 102, 51)] = (163, 204, 122)  # (255 - ink) (255 - black) / 255
-    for ink, colour in inks.items():
+    for ink, color in inks.items():
         file = io.BytesIO()
         Image.new("CMYK", (8, 8), ink).save(file, format, quality=100)
         decoded = pixels(Image.open(file), 3).astype(int)
-        # A JPEG is rounded in its own colour space first.
-        assert np.abs(decoded - colour).max() <= (2 if format == "JPEG" else 0)
+        # A JPEG is rounded in its own color space first.
+        assert np.abs(decoded - color).max() <= (2 if format == "JPEG" else 0)
 
 
 SIXTEEN_BITS = {
@@ -130,9 +130,9 @@ SIXTEEN_BITS = {
 @pytest.mark.parametrize("dtype", ["<u2", ">u2"])
 @pytest.mark.parametrize("format", ["PNG", "TIFF"])
 def test_sixteen_bits_are_divided_by_257(format: str, dtype: str) -> None:
-    picture = Image.fromarray(np.array([list(SIXTEEN_BITS)], dtype))
+    image = Image.fromarray(np.array([list(SIXTEEN_BITS)], dtype))
     file = io.BytesIO()
-    picture.save(file, format)
+    image.save(file, format)
     assert (pixels(Image.open(file), 1) == row(*SIXTEEN_BITS.values())).all()
     assert (pixels(Image.open(file), 3) == row(*([v] * 3 for v in SIXTEEN_BITS.values()))).all()
 
@@ -170,14 +170,14 @@ def test_exif_orientation_is_applied(tmp_path: Path, orientation: int, suffix: s
     exif[0x0112] = orientation
     stored = save(tmp_path / f"stored{suffix}", noise(0, 6, 10), lossless=True)
     turned = save(tmp_path / f"turned{suffix}", noise(0, 6, 10), lossless=True, exif=exif.tobytes())
-    with Image.open(stored) as as_stored, Image.open(turned) as picture:
+    with Image.open(stored) as as_stored, Image.open(turned) as image:
         expected = UPRIGHT[orientation](np.asarray(as_stored.convert("RGB")))
         size = (6, 10) if orientation < 5 else (10, 6)
-        assert (decode(picture, size, "crop", 3) == expected).all()
+        assert (decode(image, size, "crop", 3) == expected).all()
 
 
 @pytest.mark.filterwarnings("ignore:Corrupt EXIF data")
-def test_a_damaged_exif_block_does_not_spoil_the_picture() -> None:
+def test_a_damaged_exif_block_does_not_spoil_the_image() -> None:
     for exif in (b"Exif\0\0garbage!!", b"Exif\0\0II*\0\xff\xff\xff\xff", b"Exif\0\0"):
         plain, damaged = io.BytesIO(), io.BytesIO()
         noise(0).save(plain, "JPEG")
@@ -186,14 +186,14 @@ def test_a_damaged_exif_block_does_not_spoil_the_picture() -> None:
 
 
 def test_of_an_animation_the_first_frame_is_taken() -> None:
-    frames = [Image.new("RGB", (8, 8), colour) for colour in (RED, BLUE)]
+    frames = [Image.new("RGB", (8, 8), color) for color in (RED, BLUE)]
     for format in ("GIF", "PNG", "WEBP"):
         file = io.BytesIO()
         frames[0].save(file, format, save_all=True, append_images=frames[1:], lossless=True)
-        picture = Image.open(file)
-        picture.seek(1)  # There is a second.
-        picture.seek(0)
-        assert (pixels(picture, 3) == RED).all()
+        image = Image.open(file)
+        image.seek(1)  # There is a second.
+        image.seek(0)
+        assert (pixels(image, 3) == RED).all()
 
 
 def test_crop_cuts_off_evenly_on_both_sides() -> None:
@@ -205,14 +205,14 @@ def test_crop_cuts_off_evenly_on_both_sides() -> None:
 
 def test_crop_fills_the_size_with_what_is_larger_or_smaller() -> None:
     bands = np.repeat(np.array([[10], [80], [160]], np.uint8), [8, 16, 8], axis=0)
-    picture = Image.fromarray(np.tile(bands, (1, 16)))
-    halved = pixels(picture, 1, (8, 8))[..., 0]  # The middle 16 rows of 32, all in the middle band.
+    image = Image.fromarray(np.tile(bands, (1, 16)))
+    halved = pixels(image, 1, (8, 8))[..., 0]  # The middle 16 rows of 32, all in the middle band.
     # Bicubic weights reach two pixels of the result beyond its own.
     assert (halved[2:-2] == 80).all()
     assert (halved == halved[:, :1]).all()
 
 
-def test_pad_shows_all_of_the_picture_on_black() -> None:
+def test_pad_shows_all_of_the_image_on_black() -> None:
     wide, high = np.asarray(noise(0, 4, 8)), np.asarray(noise(1, 8, 4))
     black = np.zeros((8, 8, 3), np.uint8)
     below, beside = black.copy(), black.copy()
@@ -229,15 +229,15 @@ def test_pad_is_transparent_where_alpha_is_kept() -> None:
     assert (pixels(Image.fromarray(wide), 4, (8, 8), "pad") == expected).all()
 
 
-def test_stretch_shows_all_of_the_picture_without_borders() -> None:
+def test_stretch_shows_all_of_the_image_without_borders() -> None:
     rows = np.random.default_rng(0).integers(0, 256, (8, 1, 3), np.uint8)
-    picture = Image.fromarray(rows.repeat(4, axis=1))
-    assert (pixels(picture, 3, (8, 20), "stretch") == rows.repeat(20, axis=1)).all()
+    image = Image.fromarray(rows.repeat(4, axis=1))
+    assert (pixels(image, 3, (8, 20), "stretch") == rows.repeat(20, axis=1)).all()
 
 
 @pytest.mark.parametrize("fit", ["crop", "pad", "stretch"])
 @pytest.mark.parametrize("channels", [1, 3, 4])
-def test_every_fit_gives_the_size_asked_for_and_keeps_a_plain_colour(fit: Fit, channels: int) -> None:
+def test_every_fit_gives_the_size_asked_for_and_keeps_a_plain_color(fit: Fit, channels: int) -> None:
     for source in ((31, 47), (200, 20), (5, 9)):
         decoded = decode(Image.new("RGB", source[::-1], (7, 7, 7)), (24, 16), fit, channels)
         assert decoded.shape == (24, 16, channels)
@@ -246,16 +246,16 @@ def test_every_fit_gives_the_size_asked_for_and_keeps_a_plain_colour(fit: Fit, c
 
 
 @pytest.mark.parametrize("fit", ["crop", "stretch"])
-def test_the_colour_of_transparent_pixels_does_not_bleed(fit: Fit) -> None:
+def test_the_color_of_transparent_pixels_does_not_bleed(fit: Fit) -> None:
     values = np.zeros((32, 32, 4), np.uint8)
     values[:, :13] = (*GREEN, 255)
     values[:, 13:] = (*RED, 0)  # Nobody ever sees this red.
-    picture = Image.fromarray(values)
-    kept = pixels(picture, 4, (8, 8), fit)
+    image = Image.fromarray(values)
+    kept = pixels(image, 4, (8, 8), fit)
     seen = kept[kept[..., 3] > 0]
     assert len(np.unique(kept[..., 3])) > 2, "the edge must fall within a pixel for this to prove anything"
     assert (seen[:, :3] == GREEN).all()
-    on_white = pixels(picture, 3, (8, 8), fit)
+    on_white = pixels(image, 3, (8, 8), fit)
     assert (on_white[..., 0] == on_white[..., 2]).all()
     assert (on_white[..., 1] == 255).all()
 
@@ -267,7 +267,7 @@ def test_shrinking_is_antialiased() -> None:
 
 
 @pytest.mark.parametrize("format", ["JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM"])
-def test_a_cut_off_file_raises_and_gives_no_half_picture(format: str) -> None:
+def test_a_cut_off_file_raises_and_gives_no_half_image(format: str) -> None:
     whole = encoded(noise(0, 64, 64), format)
     with pytest.raises((OSError, SyntaxError, ValueError, EOFError, IndexError)):
         pixels(Image.open(io.BytesIO(whole[: len(whole) // 2])), 3)

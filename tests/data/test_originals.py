@@ -4,11 +4,11 @@ import json
 from pathlib import Path
 
 import pytest
-from making import encoded, noise, opened, save, save_noise, write_tar, write_zip
+from helpers.making import encoded, noise, opened, save, save_noise, write_tar, write_zip
 from PIL import Image
 
 from undiffuse.data import store
-from undiffuse.data.naming import read_names
+from undiffuse.data.paths import read_names
 
 SPLIT = ("train/a/1.png", "train/b/1.png", "val/a/1.png", "Testing/b/1.png")
 
@@ -30,7 +30,7 @@ def test_a_files_header_is_kept_as_it_was(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("kind", ["folder", "zip", "tar"])
-def test_each_picture_knows_its_split(tmp_path: Path, kind: str) -> None:
+def test_each_image_knows_its_split(tmp_path: Path, kind: str) -> None:
     if kind == "folder":
         data = save_noise(tmp_path / "p", *SPLIT)
     else:
@@ -58,4 +58,4 @@ def test_a_store_of_an_older_format_is_left_alone_and_not_read(tmp_path: Path, m
     assert old.folder.exists()
     assert new.names == ["1.png", "2.png"]
     assert new.content == old.content  # Runs that were trained on it go on.
-    assert json.loads((new.folder / "store.json").read_text())["total_pictures"] == 2
+    assert json.loads((new.folder / "store.json").read_text())["total_images"] == 2

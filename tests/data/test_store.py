@@ -8,24 +8,25 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from making import contents, encoded, noise, opened, run_python, save, save_noise, start_python, write_zip
+from helpers.making import contents, encoded, noise, opened, run_python, save, save_noise, start_python, write_zip
 
-from undiffuse.data import folders, store
+from undiffuse.data import store
+from undiffuse.data.readers import folder as folders
 from undiffuse.data.store import DataConfig, Store, cache_folder
-from undiffuse.files import UNFINISHED
+from undiffuse.utils.files import UNFINISHED
 
 SIX = [f"{kind}/{i}.png" for kind in ("cats", "dogs") for i in range(3)]
 
 
 @pytest.fixture
 def decoded(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, int]]:
-    """The sizes of the pictures as they are decoded."""
+    """The sizes of the images as they are decoded."""
     sizes = []
     decode = store.decode
 
-    def counting(picture, *options):
-        sizes.append(picture.size)
-        return decode(picture, *options)
+    def counting(image, *options):
+        sizes.append(image.size)
+        return decode(image, *options)
 
     monkeypatch.setattr(store, "decode", counting)
     return sizes
@@ -53,7 +54,7 @@ def test_opened_again_nothing_is_decoded_or_read_again(tmp_path: Path, decoded: 
     assert len(decoded) == 6
 
 
-def test_the_same_pictures_elsewhere_are_not_decoded_again(tmp_path: Path, decoded: list) -> None:
+def test_the_same_images_elsewhere_are_not_decoded_again(tmp_path: Path, decoded: list) -> None:
     folder = save_noise(tmp_path / "photos", *SIX)
     first = opened(folder)
     copy = tmp_path / "elsewhere" / "photos"
@@ -269,14 +270,14 @@ print("result", total, peak.split()[1])
 
 
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="this system does not say how much memory was held")
-def test_memory_does_not_grow_with_the_pictures(tmp_path: Path) -> None:
-    picture = encoded(noise(0, 4, 4).resize((64, 64), 0))
+def test_memory_does_not_grow_with_the_images(tmp_path: Path) -> None:
+    image = encoded(noise(0, 4, 4).resize((64, 64), 0))
     peaks = {}
     for count in (500, 8000):
-        archive = write_zip(tmp_path / f"{count}.zip", {f"{i % 10}/{i}.png": picture for i in range(count)})
+        archive = write_zip(tmp_path / f"{count}.zip", {f"{i % 10}/{i}.png": image for i in range(count)})
         out = run_python(READ_ALL, archive)
         _, total, peak = out[out.index("result") :].split()
         assert int(total) == count * (int(np.asarray(noise(0, 4, 4), np.int64).sum()) * 256 + 64 * 64 * 255)
         peaks[count] = int(peak)  # In KiB.
-    # Held in memory the 7,500 pictures more would be 117 MiB; their names are about one.
+    # Held in memory the 7,500 images more would be 117 MiB; their names are about one.
     assert peaks[8000] - peaks[500] < 40 * 1024

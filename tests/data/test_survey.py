@@ -1,14 +1,14 @@
 from pathlib import Path
 
 import pytest
-from making import noise, opened, save, save_noise
+from helpers.making import noise, opened, save, save_noise
 from PIL import Image
 
-from undiffuse.data.folders import folder_source
+from undiffuse.data.readers.folder import folder_source
 from undiffuse.data.survey import Survey, survey
 
 
-def pictures(folder: Path, *modes: str) -> Path:
+def images(folder: Path, *modes: str) -> Path:
     for i, mode in enumerate(modes):
         save(folder / f"{i}.png", noise(i).convert(mode))
     return folder
@@ -26,11 +26,11 @@ def pictures(folder: Path, *modes: str) -> Path:
         (("LA", "L"), 3),
     ],
 )
-def test_channels_are_what_all_pictures_have(tmp_path: Path, modes: tuple[str, ...], channels: int) -> None:
-    assert opened(pictures(tmp_path / "photos", *modes)).channels == channels
+def test_channels_are_what_all_images_have(tmp_path: Path, modes: tuple[str, ...], channels: int) -> None:
+    assert opened(images(tmp_path / "photos", *modes)).channels == channels
 
 
-def test_floats_and_cmyk_count_as_gray_and_colour(tmp_path: Path) -> None:
+def test_floats_and_cmyk_count_as_gray_and_color(tmp_path: Path) -> None:
     save(tmp_path / "photos" / "a.tif", noise(0, channels=1).convert("F"))
     assert opened(tmp_path / "photos").channels == 1
     save(tmp_path / "photos" / "b.tif", noise(1).convert("CMYK"))
@@ -61,13 +61,13 @@ def test_a_size_that_all_share_is_taken_up_to_64_in_multiples_of_8(
     assert opened(tmp_path / "photos").size == chosen
 
 
-def test_pictures_of_several_sizes_become_64_by_64(tmp_path: Path) -> None:
+def test_images_of_several_sizes_become_64_by_64(tmp_path: Path) -> None:
     save(tmp_path / "photos" / "a.png", noise(0, 32, 32))
     save(tmp_path / "photos" / "b.png", noise(1, 32, 40))
     assert opened(tmp_path / "photos").size == (64, 64)
 
 
-def test_sizes_are_those_of_the_upright_pictures(tmp_path: Path) -> None:
+def test_sizes_are_those_of_the_upright_images(tmp_path: Path) -> None:
     exif = Image.Exif()
     exif[0x0112] = 6
     save(tmp_path / "photos" / "upright.png", noise(0, 48, 24))
@@ -82,10 +82,10 @@ def test_what_is_asked_for_goes_before_what_is_found(tmp_path: Path) -> None:
     assert store.read([0]).shape == (1, 24, 40, 1)
 
 
-def test_pictures_that_cannot_be_opened_are_not_counted(tmp_path: Path) -> None:
-    folder = pictures(tmp_path / "photos", "L", "L")
-    (folder / "text.jpg").write_text("no picture")
-    assert survey(folder_source(folder)) == Survey(gray=2, colour=0, alpha=0, sizes={"16x16": 2})
+def test_images_that_cannot_be_opened_are_not_counted(tmp_path: Path) -> None:
+    folder = images(tmp_path / "photos", "L", "L")
+    (folder / "text.jpg").write_text("no image")
+    assert survey(folder_source(folder)) == Survey(gray=2, color=0, alpha=0, sizes={"16x16": 2})
 
 
 def test_of_nothing_the_survey_still_chooses() -> None:

@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import pytest
 import torch
-from tensors import normal
+from helpers.tensors import normal
 from torch import Tensor
 
 from undiffuse.diffusion import noise, parametrization
@@ -23,7 +23,7 @@ from undiffuse.diffusion.denoiser import (
 from undiffuse.diffusion.loss import denoising_loss
 
 CHAIN = noise.sigmas_of_betas(noise.linear_betas(1000))
-CLOCK = parametrization.chain_clock(CHAIN)
+CLOCK = parametrization.discrete_index(CHAIN)
 
 
 def network(x: Tensor, c_noise: Tensor, label: Tensor | None) -> Tensor:
@@ -50,9 +50,9 @@ def test_a_float32_network_is_told_the_exact_index_in_training_and_sampling(make
         told.append(c_noise)
         return x
 
-    pictures = torch.zeros(1000, 1, 1, 1)
-    denoising_loss(watching, make(CLOCK), pictures, pictures, CHAIN)
-    estimator(watching, make(CLOCK))(pictures.double(), CHAIN, None)
+    images = torch.zeros(1000, 1, 1, 1)
+    denoising_loss(watching, make(CLOCK), images, images, CHAIN)
+    estimator(watching, make(CLOCK))(images.double(), CHAIN, None)
     for c_noise in told:
         assert torch.equal(c_noise, torch.arange(1000, dtype=torch.float32))
 
@@ -127,7 +127,7 @@ def test_guidance_extrapolates_from_no_label_through_the_label() -> None:
         eps, eps_without = (x - with_label.x0) / spread(sigma), (x - without.x0) / spread(sigma)
         guided_eps = scale * eps - (scale - 1) * eps_without
         torch.testing.assert_close(x0, x - spread(sigma) * guided_eps)
-        # The variance is that of the label: it is no estimate of the picture that could be exaggerated.
+        # The variance is that of the label: it is no estimate of the image that could be exaggerated.
         torch.testing.assert_close(fraction, with_label.fraction)
 
 

@@ -11,8 +11,8 @@ from itertools import product
 import numpy as np
 import pytest
 import torch
-from gaussians import gaussian, on_the_path
-from tensors import normal
+from helpers.gaussians import gaussian, on_the_path
+from helpers.tensors import normal
 from torch import Tensor
 from torch.distributions import MultivariateNormal, Normal
 
@@ -32,7 +32,7 @@ LOW, HIGH = torch.tensor([SIGMA_MIN, SIGMA_MAX], dtype=torch.float64)
 
 MEAN = 0.3 * normal(1, 1, 2, 3, seed=5)
 STD = torch.tensor([0.2, 0.3, 0.5, 0.7, 0.9, 1.1], dtype=torch.float64).view(1, 1, 2, 3)
-PICTURES = MEAN + STD * normal(4, 1, 2, 3)
+IMAGES = MEAN + STD * normal(4, 1, 2, 3)
 
 
 def signs(*shape: int, seed: int = 9) -> Tensor:
@@ -57,25 +57,25 @@ def density(x: Tensor, solve: Solver, seed: int = 9) -> Tensor:
 def test_with_independent_pixels_the_density_is_exact_to_the_solvers_tolerance(tolerance: float) -> None:
     # The Jacobian is diagonal: any probe of signs gives its trace.
     for seed in (9, 10):
-        ours = density(PICTURES, RK45(tolerance), seed)
-        torch.testing.assert_close(ours, exact_density(PICTURES), rtol=0, atol=100 * tolerance)
+        ours = density(IMAGES, RK45(tolerance), seed)
+        torch.testing.assert_close(ours, exact_density(IMAGES), rtol=0, atol=100 * tolerance)
 
 
 def test_the_classical_methods_error_falls_with_the_fourth_power_of_its_steps() -> None:
     step_counts = [32, 48, 64, 96, 128]
-    errors = [float((density(PICTURES, RK4(steps)) - exact_density(PICTURES)).abs().max()) for steps in step_counts]
+    errors = [float((density(IMAGES, RK4(steps)) - exact_density(IMAGES)).abs().max()) for steps in step_counts]
     slope = np.polyfit(np.log(step_counts), np.log(errors), 1)[0]
     assert slope == pytest.approx(-4, abs=0.2)
 
 
 def test_the_density_is_the_datas_own_but_for_the_noise_at_both_ends() -> None:
-    own = Normal(MEAN, torch.sqrt(STD**2 + LOW**2)).log_prob(PICTURES).sum(dim=(1, 2, 3))
+    own = Normal(MEAN, torch.sqrt(STD**2 + LOW**2)).log_prob(IMAGES).sum(dim=(1, 2, 3))
     # The prior's variance is 1 + sigma_max^2, the data's STD^2 + sigma_max^2, with means apart by MEAN. So the density
     # is wrong by these differences in ln p at a point that lies z deviations out, and 2 |MEAN z| / sigma_max besides.
-    z = (PICTURES - MEAN) / STD
+    z = (IMAGES - MEAN) / STD
     variance = (1 - STD**2).abs() / SIGMA_MAX**2 * (1 + z**2) / 2
     shift = (MEAN * z).abs() / SIGMA_MAX + (MEAN / SIGMA_MAX) ** 2 / 2
-    error = (density(PICTURES, RK45(1e-9)) - own).abs()
+    error = (density(IMAGES, RK45(1e-9)) - own).abs()
     assert (error <= 1.01 * (variance + shift).sum(dim=(1, 2, 3)) + 1e-6).all()
     assert error.max() > 1e-6
 
@@ -114,7 +114,7 @@ def test_the_label_reaches_the_denoiser() -> None:
         told.append(label)
         return gaussian(MEAN, STD)(x, sigma, label)
 
-    log_density(denoise, PICTURES, SIGMA_MIN, SIGMA_MAX, asked, probe=signs(4, 1, 2, 3), solve=RK4(1))
+    log_density(denoise, IMAGES, SIGMA_MIN, SIGMA_MAX, asked, probe=signs(4, 1, 2, 3), solve=RK4(1))
     assert len(told) == 4
     assert all(label is asked for label in told)
 
@@ -129,7 +129,7 @@ def likelihood_of(x0: Tensor, uniform: Tensor, solve: Solver, watch: Callable = 
     )
 
 
-PIXELS = (255 * (PICTURES.clamp(-1, 1) + 1) / 2).round() / 255 * 2 - 1
+PIXELS = (255 * (IMAGES.clamp(-1, 1) + 1) / 2).round() / 255 * 2 - 1
 UNIFORM = torch.rand(4, 1, 2, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
 
 
@@ -203,4 +203,4 @@ def test_a_flow_that_cannot_be_followed_is_an_error_and_no_number() -> None:
         return x * torch.nan if sigma[0] > 1 else gaussian(MEAN, STD)(x, sigma, label)
 
     with pytest.raises(ArithmeticError, match="could not be followed"):
-        log_density(denoise, PICTURES, SIGMA_MIN, SIGMA_MAX, probe=signs(4, 1, 2, 3), solve=RK45())
+        log_density(denoise, IMAGES, SIGMA_MIN, SIGMA_MAX, probe=signs(4, 1, 2, 3), solve=RK45())

@@ -8,14 +8,14 @@ from itertools import pairwise
 import mpmath
 import pytest
 import torch
-from gaussians import drawing, gaussian
-from tensors import normal
+from helpers.gaussians import drawing, gaussian
+from helpers.tensors import normal
 from torch import Tensor
 from torch.distributions import MultivariateNormal, Normal, kl_divergence
 
 from undiffuse.diffusion import likelihood, noise, reverse
 from undiffuse.diffusion.denoiser import Estimate, Estimator, without_variance
-from undiffuse.diffusion.likelihood import HALF_BIN, Bound, LogMass, Term
+from undiffuse.diffusion.likelihood import HALF_BIN, VLB, LogMass, Term
 
 CHAIN = noise.sigmas_of_betas(noise.linear_betas(1000))
 PIXELS = torch.linspace(-1, 1, 256, dtype=torch.float64)
@@ -193,9 +193,9 @@ def expected_gap(estimate: Estimator, sigmas: Tensor, variance: reverse.LogVaria
 COSINE = noise.sigmas_of_betas(noise.cosine_betas(8))
 GRIDS = {
     "chosen": f64(20, 5, 1.5, 0.5, 0.2, 0.1, 0),
-    "cosine": noise.chain_grid(range(8), COSINE),
-    "linear": noise.chain_grid(range(25), noise.sigmas_of_betas(noise.linear_betas(25))),
-    "strided": noise.chain_grid([60, 300, 999], CHAIN),
+    "cosine": noise.discrete_sigmas(range(8), COSINE),
+    "linear": noise.discrete_sigmas(range(25), noise.sigmas_of_betas(noise.linear_betas(25))),
+    "strided": noise.discrete_sigmas([60, 300, 999], CHAIN),
     "two steps": f64(3.0, 0.2, 0),
 }
 BINS = 2e-3
@@ -244,7 +244,7 @@ def test_the_bound_is_tight_but_for_the_prior_where_the_variance_is_learned_to_p
 def test_the_gap_falls_towards_zero_as_the_chain_grows(share: float) -> None:
     gaps = []
     for steps in (16, 32, 64, 128, 256):
-        sigmas = noise.log_snr_grid(steps, 0.1, 100.0)
+        sigmas = noise.log_snr_sigmas(steps, 0.1, 100.0)
         # The decoder has the true variance, of which a finer chain would not bring it nearer.
         right = float(true_share(sigmas, sigmas[-2]))
 
@@ -278,7 +278,7 @@ def test_the_bound_of_real_pixels_is_their_entropy_and_the_gap_within_five_stand
 # What is told of it.
 
 
-def some_bound(images: int = 3, log_mass: LogMass = likelihood.exact) -> Bound:
+def some_bound(images: int = 3, log_mass: LogMass = likelihood.exact) -> VLB:
     x0 = PIXELS[torch.arange(images * 16) % 256].view(images, 1, 4, 4)
     return likelihood.bound(
         without_variance(gaussian(MEAN, STD)),
@@ -313,7 +313,7 @@ def test_the_protocol_tells_how_the_bound_was_computed() -> None:
     }
 
 
-def test_errors_of_picture_and_noise_are_told_for_each_step() -> None:
+def test_errors_of_image_and_noise_are_told_for_each_step() -> None:
     x0 = PIXELS[torch.arange(32)].view(2, 1, 4, 4)
     off = f64(0.1, 0.4).view(2, 1, 1, 1)
     sigmas = GRIDS["chosen"]

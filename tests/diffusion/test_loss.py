@@ -4,25 +4,25 @@ from collections.abc import Callable
 
 import pytest
 import torch
-from tensors import normal
+from helpers.tensors import normal
 from torch import Tensor
 
 from undiffuse.diffusion import likelihood, noise, parametrization, reverse
 from undiffuse.diffusion.denoiser import denoiser, estimator
 from undiffuse.diffusion.loss import (
-    HYBRID_SHARE,
+    VLB_WEIGHT,
     Weight,
-    bound_loss,
     denoising_loss,
     edm_weight,
     hybrid_loss,
     min_snr,
+    vlb_loss,
 )
 from undiffuse.diffusion.parametrization import Parametrization
 
 ALPHA_BAR = torch.cumprod(1 - noise.linear_betas(1000), 0)
 CHAIN = noise.sigmas_of_betas(noise.linear_betas(1000))
-CLOCK = parametrization.chain_clock(CHAIN)
+CLOCK = parametrization.discrete_index(CHAIN)
 SIGMA_DATA = 0.6
 
 
@@ -36,7 +36,7 @@ def network(x: Tensor, c_noise: Tensor, label: Tensor | None) -> Tensor:
     return torch.tanh(0.8 * x) * torch.cos(spread(c_noise) / 300) + 0.3 * x.roll(1, dims=-1) + asked
 
 
-# The losses as their papers write them, on the picture `x0`, the noise `e` and DDPM's index or flow's time `t`.
+# The losses as their papers write them, on the image `x0`, the noise `e` and DDPM's index or flow's time `t`.
 
 
 def mean(square: Tensor) -> Tensor:
@@ -64,7 +64,7 @@ def v_loss(x0: Tensor, e: Tensor, t: Tensor, label: Tensor | None) -> Tensor:
 
 
 def flow_loss(x0: Tensor, e: Tensor, t: Tensor, label: Tensor | None) -> Tensor:
-    """Lipman et al. 2023, Eq. 23 without sigma_min, time running from the picture to the noise."""
+    """Lipman et al. 2023, Eq. 23 without sigma_min, time running from the image to the noise."""
     path = (1 - spread(t)) * x0 + spread(t) * e
     return mean((network(path, t, label) - (e - x0)) ** 2)
 
@@ -101,7 +101,7 @@ def test_the_one_loss_is_the_published_loss(
 
 
 @pytest.mark.parametrize(("coefficients", "published_loss", "t", "sigma"), FIVE)
-def test_float32_pictures_lose_no_digits_of_the_loss_at_any_level(
+def test_float32_images_lose_no_digits_of_the_loss_at_any_level(
     coefficients: Parametrization, published_loss: Callable[..., Tensor], t: Tensor, sigma: Tensor
 ) -> None:
     x0, e = normal(8, 3, 4, 4), normal(8, 3, 4, 4, seed=1)
@@ -203,7 +203,7 @@ def test_the_hybrid_loss_moves_the_mean_as_l_simple_and_the_variance_as_the_boun
 ) -> None:
     batch = normal(8, 3, 4, 4).clamp(-1, 1), normal(8, 3, 4, 4, seed=1), CHAIN[INDEX]
     of_simple, none = gradients(lambda network: denoising_loss(network, coefficients, *batch))
-    of_bound, of_variance = gradients(lambda network: bound_loss(network, coefficients, CHAIN, *batch))
+    of_bound, of_variance = gradients(lambda network: vlb_loss(network, coefficients, CHAIN, *batch))
     of_hybrid = gradients(lambda network: hybrid_loss(network, coefficients, CHAIN, *batch))
     torch.testing.assert_close(of_hybrid[0], of_simple, rtol=1e-12, atol=0)
     torch.testing.assert_close(of_hybrid[1], 0.001 * of_variance, rtol=1e-6, atol=0)
@@ -221,9 +221,9 @@ def learning_network(x: Tensor, c_noise: Tensor, label: Tensor | None) -> Tensor
 def test_the_hybrid_loss_is_l_simple_and_a_thousandth_of_the_bound(coefficients: Parametrization) -> None:
     batch = normal(8, 3, 4, 4).clamp(-1, 1), normal(8, 3, 4, 4, seed=1), CHAIN[INDEX]
     simple = denoising_loss(learning_network, coefficients, *batch)
-    bound = bound_loss(learning_network, coefficients, CHAIN, *batch)
+    bound = vlb_loss(learning_network, coefficients, CHAIN, *batch)
     hybrid = hybrid_loss(learning_network, coefficients, CHAIN, *batch)
-    torch.testing.assert_close(hybrid, simple + HYBRID_SHARE * bound)
+    torch.testing.assert_close(hybrid, simple + VLB_WEIGHT * bound)
     torch.testing.assert_close(simple, denoising_loss(network, coefficients, *batch))
 
 
@@ -233,14 +233,14 @@ def test_the_bounds_loss_at_every_level_averages_to_the_sum_of_its_terms(
     make: Callable[..., Parametrization], betas: Tensor
 ) -> None:
     chain = noise.sigmas_of_betas(betas)
-    T, coefficients = len(chain), make(parametrization.chain_clock(chain))
+    T, coefficients = len(chain), make(parametrization.discrete_index(chain))
     x0, e = normal(1, 3, 4, 4).clamp(-1, 1), normal(T, 3, 4, 4, seed=1)
-    losses = bound_loss(learning_network, coefficients, chain, x0.expand(T, -1, -1, -1), e, chain)
+    losses = vlb_loss(learning_network, coefficients, chain, x0.expand(T, -1, -1, -1), e, chain)
     from_the_noisiest = iter(e.flip(0).split(1))
     bound = likelihood.bound(
         estimator(learning_network, coefficients, torch.float64),
         x0,
-        noise.chain_grid(range(T), chain),
+        noise.discrete_sigmas(range(T), chain),
         noise=lambda: next(from_the_noisiest),
         variance=reverse.learned,
     )
@@ -250,6 +250,6 @@ def test_the_bounds_loss_at_every_level_averages_to_the_sum_of_its_terms(
 
 def test_losses_that_need_a_learned_variance_refuse_a_network_without() -> None:
     batch = normal(8, 3, 4, 4), normal(8, 3, 4, 4, seed=1), CHAIN[INDEX]
-    for loss in (hybrid_loss, bound_loss):
+    for loss in (hybrid_loss, vlb_loss):
         with pytest.raises(ValueError, match="has not learned its variance"):
             loss(network, parametrization.eps(CLOCK), CHAIN, *batch)

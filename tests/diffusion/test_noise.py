@@ -88,25 +88,25 @@ def test_no_uniform_number_draws_a_level_of_zero_or_infinity(dtype: torch.dtype)
 def test_karras_grid_is_equation_5_and_then_zero(steps: int, rho: float) -> None:
     low, high = 0.002, 80.0
     roots = [high ** (1 / rho) + i / (steps - 1) * (low ** (1 / rho) - high ** (1 / rho)) for i in range(steps)]
-    grid = noise.karras_grid(steps, low, high, rho)
+    grid = noise.karras_sigmas(steps, low, high, rho)
     same(grid, [root**rho for root in roots] + [0.0])
     same(grid[[0, -2, -1]], [high, low, 0.0])
 
 
 @pytest.mark.parametrize("steps", [2, 18, 200])
 def test_the_log_snr_grid_is_even_in_the_logarithm_of_the_signal_to_noise_ratio(steps: int) -> None:
-    grid = noise.log_snr_grid(steps, 0.002, 80.0)
+    grid = noise.log_snr_sigmas(steps, 0.002, 80.0)
     log_snr = [-2 * math.log(80.0) + i / (steps - 1) * (2 * math.log(80.0) - 2 * math.log(0.002)) for i in range(steps)]
     same(grid, [math.exp(-value / 2) for value in log_snr] + [0.0])
 
 
-@pytest.mark.parametrize("make", [noise.karras_grid, noise.log_snr_grid])
+@pytest.mark.parametrize("make", [noise.karras_sigmas, noise.log_snr_sigmas])
 def test_one_step_goes_from_the_highest_level_to_zero(make: Callable[..., torch.Tensor]) -> None:
     same(make(1, 0.002, 80.0), [80.0, 0.0])
 
 
 @pytest.mark.parametrize("steps", [-1, 0])
-@pytest.mark.parametrize("make", [noise.karras_grid, noise.log_snr_grid])
+@pytest.mark.parametrize("make", [noise.karras_sigmas, noise.log_snr_sigmas])
 def test_a_grid_refuses_fewer_than_one_step(make: Callable[..., torch.Tensor], steps: int) -> None:
     with pytest.raises(ValueError, match=f"^{steps} sampling steps are too few"):
         make(steps, 0.002, 80.0)
@@ -114,7 +114,7 @@ def test_a_grid_refuses_fewer_than_one_step(make: Callable[..., torch.Tensor], s
 
 def test_a_chains_grid_has_its_levels_from_the_noisiest_down_and_then_zero() -> None:
     levels = f64([0.1, 0.5, 2.0, 9.0])
-    assert noise.chain_grid([0, 2, 3], levels).tolist() == [9.0, 2.0, 0.1, 0.0]
+    assert noise.discrete_sigmas([0, 2, 3], levels).tolist() == [9.0, 2.0, 0.1, 0.0]
 
 
 @pytest.mark.parametrize("T", [2, 50, 1000])

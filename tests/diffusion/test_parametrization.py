@@ -1,11 +1,11 @@
-"""Five ways to ask for one denoiser: what each network is asked for and told, and that none changes a picture."""
+"""Five ways to ask for one denoiser: what each network is asked for and told, and that none changes an image."""
 
 from collections.abc import Callable, Iterator
 
 import pytest
 import torch
-from gaussians import drawing
-from tensors import normal
+from helpers.gaussians import drawing
+from helpers.tensors import normal
 from torch import Tensor
 
 from undiffuse.diffusion import noise, parametrization, samplers
@@ -13,7 +13,7 @@ from undiffuse.diffusion.denoiser import Denoise, denoiser, estimator, without_v
 from undiffuse.diffusion.parametrization import Coefficients
 
 CHAIN = noise.sigmas_of_betas(noise.linear_betas(1000))
-CLOCK = parametrization.chain_clock(CHAIN)
+CLOCK = parametrization.discrete_index(CHAIN)
 
 
 def level_of_index(c_noise: Tensor) -> Tensor:
@@ -58,7 +58,7 @@ def test_a_perfect_denoiser_samples_the_same_however_its_network_is_asked(
         x = scaled_x / c_in
         return (perfect(x, sigma) - c_skip * x) / c_out
 
-    grid = noise.chain_grid(noise.strided(1000, "20"), CHAIN)
+    grid = noise.discrete_sigmas(noise.strided(1000, "20"), CHAIN)
     start = samplers.starting_noise(normal(4, 1, 8, 8), grid[0])
     ours = sampler(denoiser(estimator(network, coefficients, torch.float64)), start, grid)
     for step, expected in zip(ours, sampler(perfect, start, grid), strict=True):
@@ -115,7 +115,7 @@ def test_flow_shows_its_network_the_point_on_the_straight_path_and_its_time() ->
 @pytest.mark.parametrize("betas", [noise.linear_betas(1000), noise.cosine_betas(4000), noise.cosine_betas(2)])
 def test_the_chain_clock_is_the_exact_index_at_every_level(betas: Tensor) -> None:
     chain = noise.sigmas_of_betas(betas)
-    assert torch.equal(parametrization.chain_clock(chain)(chain), torch.arange(len(chain), dtype=torch.float64))
+    assert torch.equal(parametrization.discrete_index(chain)(chain), torch.arange(len(chain), dtype=torch.float64))
 
 
 def test_the_chain_clock_rises_between_levels_and_is_linear_in_the_logarithm() -> None:

@@ -6,12 +6,12 @@ from typing import Literal
 
 import pytest
 import torch
-from tensors import normal
+from helpers.tensors import normal
 from torch import Tensor
 
 from undiffuse.diffusion import loss, noise, parametrization
-from undiffuse.diffusion.importance import LossAware
 from undiffuse.diffusion.recipe import DiffusionConfig
+from undiffuse.diffusion.sigma_samplers import LossSecondMomentResampler
 
 Schedule = Literal["linear", "cosine"]
 Parametrization = Literal["eps", "x0", "v", "flow", "edm"]
@@ -22,9 +22,9 @@ U = torch.linspace(0.01, 0.99, 50, dtype=torch.float64)
 
 def test_each_schedule_is_its_chain() -> None:
     for length in (50, 1000):
-        linear = DiffusionConfig(schedule="linear", chain_length=length)
+        linear = DiffusionConfig(schedule="linear", num_timesteps=length)
         assert torch.equal(linear.chain(), noise.sigmas_of_betas(noise.linear_betas(length)))
-        cosine = DiffusionConfig(schedule="cosine", chain_length=length)
+        cosine = DiffusionConfig(schedule="cosine", num_timesteps=length)
         assert torch.equal(cosine.chain(), noise.sigmas_of_betas(noise.cosine_betas(length)))
 
 
@@ -32,7 +32,7 @@ def test_each_schedule_is_its_chain() -> None:
 def test_each_parametrization_is_the_function_of_its_name(schedule: Schedule) -> None:
     recipe = DiffusionConfig(schedule=schedule, sigma_data=0.7)
     sigma = torch.tensor([0.02, 0.5, 3.0, 70.0], dtype=torch.float64)
-    clock = parametrization.chain_clock(recipe.chain())
+    clock = parametrization.discrete_index(recipe.chain())
     functions = {
         "eps": parametrization.eps(clock),
         "x0": parametrization.x0(clock),
@@ -57,8 +57,8 @@ def test_each_draw_is_the_function_of_its_name() -> None:
         sigma, weight = replace(recipe, draw=name).draws().draw(U)
         assert torch.equal(sigma, draw(U))
         assert torch.equal(weight, torch.ones_like(U))
-    loss_aware = replace(recipe, draw="loss_aware", schedule="cosine", chain_length=30).draws()
-    assert isinstance(loss_aware, LossAware)
+    loss_aware = replace(recipe, draw="loss_aware", schedule="cosine", num_timesteps=30).draws()
+    assert isinstance(loss_aware, LossSecondMomentResampler)
     assert torch.equal(loss_aware.sigmas, noise.sigmas_of_betas(noise.cosine_betas(30)))
     assert loss_aware.losses.shape == (30, 10)  # Nichol & Dhariwal 2021, section 3.3: the last ten.
     assert loss_aware.uniform_share == 0.001
@@ -96,7 +96,7 @@ def test_each_objective_is_the_function_of_its_name(name: Parametrization, sched
     recipe = DiffusionConfig(parametrization=name, draw="discrete_uniform", schedule=schedule)
     chain = recipe.chain()
     sigma = chain[[0, 100, 300, 600, 999]]
-    for word, function in {"hybrid": loss.hybrid_loss, "vlb": loss.bound_loss}.items():
+    for word, function in {"hybrid": loss.hybrid_loss, "vlb": loss.vlb_loss}.items():
         chosen = replace(recipe, objective=word)
         assert chosen.learned_variance
         ours = chosen.loss()(network, x0=BATCH[0], eps=BATCH[1], sigma=sigma)
@@ -111,34 +111,34 @@ ON_THE_CHAIN = DiffusionConfig(draw="discrete_uniform", schedule="cosine")
 def test_a_model_of_the_chain_walks_its_levels_and_knows_no_others(draw: Draw) -> None:
     recipe = replace(ON_THE_CHAIN, draw=draw)
     chain = recipe.chain()
-    assert recipe.on_chain
+    assert recipe.is_discrete
     assert recipe.sigma_range() == (chain[0], chain[-1])
-    assert torch.equal(recipe.chain_grid(25), noise.chain_grid(noise.strided(1000, "25"), chain))
+    assert torch.equal(recipe.discrete_sigmas(25), noise.discrete_sigmas(noise.strided(1000, "25"), chain))
     low, high = float(chain[0]), float(chain[-1])
-    assert torch.equal(recipe.log_snr_grid(25), noise.log_snr_grid(25, low, high))
+    assert torch.equal(recipe.log_snr_sigmas(25), noise.log_snr_sigmas(25, low, high))
     # From the noisiest level in one step to sigma_max, and Karras et al.'s levels from there.
-    assert recipe.karras_grid(25)[0] == high > recipe.sigma_max
-    assert recipe.karras_grid(1)[0] == pytest.approx(high, rel=1e-12)
-    assert torch.equal(recipe.karras_grid(25)[1:], noise.karras_grid(24, low, recipe.sigma_max))
+    assert recipe.karras_sigmas(25)[0] == high > recipe.sigma_max
+    assert recipe.karras_sigmas(1)[0] == pytest.approx(high, rel=1e-12)
+    assert torch.equal(recipe.karras_sigmas(25)[1:], noise.karras_sigmas(24, low, recipe.sigma_max))
     tamer = replace(recipe, sigma_max=1e6)
-    assert torch.equal(tamer.karras_grid(25), noise.karras_grid(25, low, high))
+    assert torch.equal(tamer.karras_sigmas(25), noise.karras_sigmas(25, low, high))
 
 
 @pytest.mark.parametrize("draw", ["log_normal", "logit_normal"])
 def test_a_model_of_a_continuum_walks_its_range_and_has_no_chain(draw: Draw) -> None:
     recipe = DiffusionConfig(draw=draw, sigma_min=0.01, sigma_max=50.0)
-    assert not recipe.on_chain
+    assert not recipe.is_discrete
     assert recipe.sigma_range() == (0.01, 50.0)
-    assert torch.equal(recipe.karras_grid(25), noise.karras_grid(25, 0.01, 50.0))
-    assert torch.equal(recipe.log_snr_grid(2000), noise.log_snr_grid(2000, 0.01, 50.0))
+    assert torch.equal(recipe.karras_sigmas(25), noise.karras_sigmas(25, 0.01, 50.0))
+    assert torch.equal(recipe.log_snr_sigmas(2000), noise.log_snr_sigmas(2000, 0.01, 50.0))
     with pytest.raises(ValueError, match="was not trained on a chain of noise levels: choose grid karras or log_snr"):
-        recipe.chain_grid(25)
+        recipe.discrete_sigmas(25)
 
 
 @pytest.mark.parametrize("steps", [1, 2, 7, 999, 1000])
 def test_a_chains_grid_of_any_number_of_steps_starts_at_the_noisiest_level_and_ends_in_zero(steps: int) -> None:
     for recipe in (ON_THE_CHAIN, replace(ON_THE_CHAIN, schedule="linear")):
-        chain, grid = recipe.chain(), recipe.chain_grid(steps)
+        chain, grid = recipe.chain(), recipe.discrete_sigmas(steps)
         assert len(grid) == steps + 1
         assert grid[0] == chain[-1]
         assert grid[-1] == 0
@@ -151,11 +151,11 @@ def test_a_chains_grid_of_any_number_of_steps_starts_at_the_noisiest_level_and_e
 @pytest.mark.parametrize("steps", [-1, 0, 1001])
 def test_a_chains_grid_refuses_step_counts_that_the_chain_does_not_have(steps: int) -> None:
     with pytest.raises(ValueError, match=f"^{steps} steps do not fit this model's chain: choose between 1 and 1000"):
-        ON_THE_CHAIN.chain_grid(steps)
+        ON_THE_CHAIN.discrete_sigmas(steps)
 
 
 def test_the_shortest_chains_that_are_accepted_have_finite_rising_levels() -> None:
-    for config in (DiffusionConfig(chain_length=21), DiffusionConfig(schedule="cosine", chain_length=2)):
+    for config in (DiffusionConfig(num_timesteps=21), DiffusionConfig(schedule="cosine", num_timesteps=2)):
         chain = config.chain()
         assert torch.isfinite(chain).all()
         assert (chain.diff() > 0).all()
@@ -164,9 +164,9 @@ def test_the_shortest_chains_that_are_accepted_have_finite_rising_levels() -> No
 @pytest.mark.parametrize(
     ("settings", "words"),
     [
-        ({"chain_length": 20}, "chain_length 20 does not fit the linear schedule: choose between 21 and 1,000,000"),
-        ({"schedule": "cosine", "chain_length": 1}, "chain_length 1 does not fit the cosine schedule"),
-        ({"chain_length": 10**30}, "does not fit the linear schedule"),
+        ({"num_timesteps": 20}, "num_timesteps 20 does not fit the linear schedule: choose between 21 and 1,000,000"),
+        ({"schedule": "cosine", "num_timesteps": 1}, "num_timesteps 1 does not fit the cosine schedule"),
+        ({"num_timesteps": 10**30}, "does not fit the linear schedule"),
         ({"sigma_min": 0.0}, "sigma_min 0.0 and sigma_max 80.0 are no range"),
         ({"sigma_min": 2.0, "sigma_max": 2.0}, "sigma_min 2.0 and sigma_max 2.0 are no range"),
         ({"sigma_max": float("nan")}, "sigma_max nan are no range"),

@@ -6,7 +6,7 @@ from itertools import pairwise
 
 import pytest
 import torch
-from tensors import normal
+from helpers.tensors import normal
 from torch import Tensor
 
 from undiffuse.diffusion import noise, reverse
@@ -41,7 +41,7 @@ def test_each_variance_is_exact_for_the_data_it_is_meant_for_in_any_number_of_st
 ) -> None:
     # x starts with the variance of N(0, data_std^2) plus noise and must have it after each step (Ho et al., 3.2).
     for steps in (2, 5, 100):
-        grid = noise.chain_grid(noise.strided(1000, str(steps)), CHAIN)
+        grid = noise.discrete_sigmas(noise.strided(1000, str(steps)), CHAIN)
         spread = data_std**2 + grid[0] ** 2
         for sigma, s in pairwise(grid[:-1]):
             shrink = data_std**2 / (data_std**2 + sigma**2)  # D = shrink * x.
@@ -93,7 +93,7 @@ def clipped_log_variance(betas: Tensor) -> float:
 @pytest.mark.parametrize("betas", [noise.linear_betas(1000), noise.cosine_betas(4000), noise.cosine_betas(2)])
 def test_what_stands_for_log_0_is_ddpms_variance_of_the_step_before(betas: Tensor) -> None:
     chain = noise.sigmas_of_betas(betas)
-    grid = noise.chain_grid(range(len(chain)), chain)
+    grid = noise.discrete_sigmas(range(len(chain)), chain)
     assert reverse.last_log_variance(grid) == pytest.approx(clipped_log_variance(betas), rel=1e-9)
 
 

@@ -7,8 +7,8 @@ from functools import partial
 import numpy as np
 import pytest
 import torch
-from gaussians import Impulses, drawing, gaussian, on_the_path
-from tensors import normal
+from helpers.gaussians import Impulses, drawing, gaussian, on_the_path
+from helpers.tensors import normal
 from torch import Tensor
 
 from undiffuse.diffusion import noise, reverse, samplers
@@ -25,12 +25,12 @@ ALPHA_BAR = torch.cumprod(1 - BETAS, 0)
 Sampler = Callable[..., Iterator[Step]]
 
 
-def chain_grid(steps: int) -> Tensor:
-    return noise.chain_grid(noise.strided(1000, str(steps)), CHAIN)
+def discrete_sigmas(steps: int) -> Tensor:
+    return noise.discrete_sigmas(noise.strided(1000, str(steps)), CHAIN)
 
 
 def curved(x: Tensor, sigma: Tensor, label: Tensor | None = None) -> Tensor:
-    """A denoiser with no closed form: each pixel depends on its neighbour, the level and the label."""
+    """A denoiser with no closed form: each pixel depends on its neighbor, the level and the label."""
     level = sigma.view(-1, 1, 1, 1)
     shift = 0.0 if label is None else 0.1 * label.view(-1, 1, 1, 1)
     return torch.tanh(x / (1 + level**2) + 0.2 * x.roll(1, dims=-1) / (1 + level)) + shift
@@ -56,7 +56,7 @@ PUT_NOISE_IN: dict[str, Sampler] = {
 
 
 def all_samplers() -> list:
-    """Each with its name; those that put noise in draw it for two pictures of 4x4."""
+    """Each with its name; those that put noise in draw it for two images of 4x4."""
     noisy = {name: partial(sampler, noise=drawing(2, 1, 4, 4)) for name, sampler in PUT_NOISE_IN.items()}
     return [pytest.param(sampler, id=name) for name, sampler in (FOLLOW_THE_FLOW | noisy).items()]
 
@@ -69,12 +69,12 @@ def even_grid(steps: int) -> Tensor:
     return torch.cat([torch.linspace(10, 0.5, steps, dtype=torch.float64), torch.zeros(1, dtype=torch.float64)])
 
 
-def karras_grid(steps: int) -> Tensor:
-    return noise.karras_grid(steps, sigma_min=1e-4, sigma_max=80)
+def karras_sigmas(steps: int) -> Tensor:
+    return noise.karras_sigmas(steps, sigma_min=1e-4, sigma_max=80)
 
 
-def log_snr_grid(steps: int) -> Tensor:
-    return noise.log_snr_grid(steps, sigma_min=1e-4, sigma_max=80)
+def log_snr_sigmas(steps: int) -> Tensor:
+    return noise.log_snr_sigmas(steps, sigma_min=1e-4, sigma_max=80)
 
 
 def fitted_order(sampler: Sampler, grid: Callable[[int], Tensor]) -> float:
@@ -89,7 +89,7 @@ def fitted_order(sampler: Sampler, grid: Callable[[int], Tensor]) -> float:
     return -float(np.polyfit(np.log(step_counts), np.log(errors), 1)[0])
 
 
-@pytest.mark.parametrize("grid", [even_grid, karras_grid, log_snr_grid])
+@pytest.mark.parametrize("grid", [even_grid, karras_sigmas, log_snr_sigmas])
 @pytest.mark.parametrize(("sampler", "order"), [(samplers.euler, 1), (samplers.heun, 2), (samplers.dpmpp_2m, 2)])
 def test_the_error_falls_with_the_samplers_order(sampler: Sampler, order: int, grid: Callable[[int], Tensor]) -> None:
     assert fitted_order(sampler, grid) == pytest.approx(order, abs=0.1)
@@ -112,7 +112,7 @@ def test_on_an_even_grid_multistep_methods_have_the_order_that_was_asked_for(sam
 def test_on_an_uneven_grid_lms_keeps_its_order_and_ipndms_even_weights_are_worth_two(
     sampler: str, order: int, has: int
 ) -> None:
-    assert fitted_order(partial(FOLLOW_THE_FLOW[sampler], order=order), karras_grid) == pytest.approx(has, abs=0.15)
+    assert fitted_order(partial(FOLLOW_THE_FLOW[sampler], order=order), karras_sigmas) == pytest.approx(has, abs=0.15)
 
 
 def rough_grid(steps: int) -> Tensor:
@@ -133,13 +133,13 @@ def test_steps_that_jump_cost_lms_nothing_and_ipndm_an_order(sampler: str, order
 @pytest.mark.parametrize("sampler", all_samplers())
 def test_data_at_one_point_is_reached_exactly_in_any_number_of_steps(sampler: Sampler, steps: int) -> None:
     start = 80 * normal(2, 1, 4, 4)
-    *_, end = sampler(lambda x, sigma, label: torch.full_like(x, 0.4), start, noise.karras_grid(steps, 0.002, 80))
+    *_, end = sampler(lambda x, sigma, label: torch.full_like(x, 0.4), start, noise.karras_sigmas(steps, 0.002, 80))
     torch.testing.assert_close(end.x, torch.full_like(start, 0.4), rtol=0, atol=1e-9)
 
 
 @pytest.mark.parametrize("sampler", FOLLOW_THE_FLOW.values(), ids=FOLLOW_THE_FLOW)
 def test_the_straight_path_to_one_point_is_followed_exactly(sampler: Sampler) -> None:
-    start, sigmas = 80 * normal(2, 1, 4, 4), noise.karras_grid(7, 0.002, 80)
+    start, sigmas = 80 * normal(2, 1, 4, 4), noise.karras_sigmas(7, 0.002, 80)
     for step in sampler(lambda x, sigma, label: torch.full_like(x, 0.4), start, sigmas):
         expected = 0.4 + step.sigma / sigmas[0] * (start - 0.4)
         torch.testing.assert_close(step.x, expected, rtol=1e-9, atol=1e-9)
@@ -147,14 +147,14 @@ def test_the_straight_path_to_one_point_is_followed_exactly(sampler: Sampler) ->
 
 @pytest.mark.parametrize("steps", [1, 2, 7])
 @pytest.mark.parametrize("sampler", all_samplers())
-def test_a_sampler_yields_every_level_and_what_it_was_told_of_the_picture(sampler: Sampler, steps: int) -> None:
+def test_a_sampler_yields_every_level_and_what_it_was_told_of_the_image(sampler: Sampler, steps: int) -> None:
     told = []
 
     def telling(x: Tensor, sigma: Tensor, label: Tensor | None) -> Tensor:
         told.append(curved(x, sigma, label))
         return told[-1]
 
-    sigmas = noise.karras_grid(steps, 0.002, 80)
+    sigmas = noise.karras_sigmas(steps, 0.002, 80)
     walk = list(sampler(telling, samplers.starting_noise(normal(2, 1, 4, 4), sigmas[0]), sigmas, torch.tensor([0, 3])))
     assert [float(step.sigma) for step in walk] == sigmas[1:].tolist()
     assert all(any(torch.equal(step.x0, x0) for x0 in told) for step in walk)
@@ -169,7 +169,7 @@ def test_a_sampler_yields_every_level_and_what_it_was_told_of_the_picture(sample
 @pytest.mark.parametrize("eta", [0.0, 0.3, 1.0])
 @pytest.mark.parametrize("steps", [1, 2, 10, 100])
 def test_ddim_is_song_et_als(steps: int, eta: float) -> None:
-    sigmas = chain_grid(steps) if steps > 1 else torch.cat([CHAIN[-1:], torch.zeros(1)])
+    sigmas = discrete_sigmas(steps) if steps > 1 else torch.cat([CHAIN[-1:], torch.zeros(1)])
     t = torch.searchsorted(CHAIN, sigmas[:-1])
     x_T, label = normal(3, 1, 4, 4), torch.tensor([0, 1, 2])
     theirs = drawing(3, 1, 4, 4)
@@ -201,7 +201,7 @@ def test_ancestral_is_ddpms_posterior_step_by_step(variance: reverse.LogVariance
     theirs = drawing(3, 1, 4, 4)
 
     x_t = x_T
-    sigmas = chain_grid(1000)
+    sigmas = discrete_sigmas(1000)
     start = samplers.starting_noise(x_T, sigmas[0])
     walk = ancestral(curved, start, sigmas, label, noise=drawing(3, 1, 4, 4), variance=variance)
     for t, step in zip(reversed(range(1000)), walk, strict=True):
@@ -215,7 +215,7 @@ def test_ancestral_is_ddpms_posterior_step_by_step(variance: reverse.LogVariance
 
 
 def test_churned_heun_is_karras_et_als_algorithm_2() -> None:
-    sigmas, label = noise.karras_grid(12, 0.002, 80), torch.tensor([0, 1])
+    sigmas, label = noise.karras_sigmas(12, 0.002, 80), torch.tensor([0, 1])
     S_churn, S_tmin, S_tmax, S_noise, N = 4.0, 0.05, 50.0, 1.1, 12
     theirs = drawing(2, 1, 4, 4)
     start = 80 * normal(2, 1, 4, 4)
@@ -238,7 +238,7 @@ def test_churned_heun_is_karras_et_als_algorithm_2() -> None:
 
 def test_dpmpp_2m_is_lu_et_als_algorithm_2() -> None:
     # Lu et al. 2022b, on x_t with signal alpha and noise sigma, over steps of different lengths.
-    levels = chain_grid(9)
+    levels = discrete_sigmas(9)
     x_T, label = normal(2, 1, 4, 4), torch.tensor([0, 1])
     alpha = 1 / torch.sqrt(1 + levels**2)
     sigma = torch.sqrt(1 - alpha**2)
@@ -281,7 +281,7 @@ def ends_of(walk: Iterator[Step]) -> Tensor:
 
 @pytest.mark.parametrize("steps", [2, 7, 100])
 def test_ddim_without_noise_is_euler_and_with_all_of_it_ancestral_with_the_small_variance(steps: int) -> None:
-    sigmas, label = chain_grid(steps), torch.tensor([0, 1, 2])
+    sigmas, label = discrete_sigmas(steps), torch.tensor([0, 1, 2])
     start = samplers.starting_noise(normal(3, 1, 4, 4), sigmas[0])
     without = samplers.ddim(curved, start, sigmas, label, noise=lambda: pytest.fail("noise was drawn"), eta=0.0)
     torch.testing.assert_close(
@@ -293,14 +293,14 @@ def test_ddim_without_noise_is_euler_and_with_all_of_it_ancestral_with_the_small
 
 
 def test_churned_heun_without_churn_is_heun() -> None:
-    sigmas, start = noise.karras_grid(7, 0.002, 80), 80 * normal(2, 1, 4, 4)
+    sigmas, start = noise.karras_sigmas(7, 0.002, 80), 80 * normal(2, 1, 4, 4)
     churned = samplers.churned_heun(curved, start, sigmas, noise=drawing(2, 1, 4, 4), churn=0.0)
     assert torch.equal(ends_of(churned), ends_of(samplers.heun(curved, start, sigmas)))
 
 
 @pytest.mark.parametrize("sampler", [samplers.lms, samplers.ipndm])
 def test_multistep_methods_of_order_1_are_euler(sampler: Sampler) -> None:
-    sigmas, start = noise.karras_grid(7, 0.002, 80), 80 * normal(2, 1, 4, 4)
+    sigmas, start = noise.karras_sigmas(7, 0.002, 80), 80 * normal(2, 1, 4, 4)
     first_order = sampler(curved, start, sigmas, order=1)
     torch.testing.assert_close(ends_of(first_order), ends_of(samplers.euler(curved, start, sigmas)))
 
@@ -309,7 +309,7 @@ def test_multistep_methods_of_order_1_are_euler(sampler: Sampler) -> None:
 def test_a_learned_variance_at_its_bounds_samples_as_the_fixed_one(
     fraction: float, variance: reverse.LogVariance
 ) -> None:
-    sigmas, start = chain_grid(20), samplers.starting_noise(normal(2, 1, 4, 4), CHAIN[-1])
+    sigmas, start = discrete_sigmas(20), samplers.starting_noise(normal(2, 1, 4, 4), CHAIN[-1])
 
     def estimate(x: Tensor, sigma: Tensor, label: Tensor | None) -> Estimate:
         return Estimate(curved(x, sigma, label), torch.full_like(x, fraction))
@@ -350,7 +350,7 @@ REPRODUCE: dict[str, Sampler] = {
 
 @pytest.mark.parametrize("sampler", REPRODUCE.values(), ids=REPRODUCE)
 def test_a_thousand_steps_down_the_chain_reproduce_mean_and_variance_of_the_data(sampler: Sampler) -> None:
-    mean, variance = moments(sampler, GAUSSIAN, chain_grid(1000))
+    mean, variance = moments(sampler, GAUSSIAN, discrete_sigmas(1000))
     assert mean == pytest.approx(MEAN, rel=0.02)
     assert variance == pytest.approx(STD**2, rel=0.02)
 
@@ -360,7 +360,7 @@ def test_churn_keeps_the_variance_of_the_data(churn: float) -> None:
     errors = []
     for steps in (200, 400):
         sampler = partial(samplers.churned_heun, churn=churn)
-        mean, variance = moments(sampler, GAUSSIAN, noise.karras_grid(steps, 0.002, 80))
+        mean, variance = moments(sampler, GAUSSIAN, noise.karras_sigmas(steps, 0.002, 80))
         assert mean == pytest.approx(MEAN, rel=0.02)
         errors.append(abs(variance / STD**2 - 1))
     assert max(errors) < 0.02
@@ -384,13 +384,15 @@ def test_ancestral_draws_noise_for_every_step_but_the_last() -> None:
         drawn.append(normal(2, 1, 4, 4, seed=len(drawn)))
         return drawn[-1]
 
-    list(ancestral(curved, normal(2, 1, 4, 4), chain_grid(7), noise=draw))
+    list(ancestral(curved, normal(2, 1, 4, 4), discrete_sigmas(7), noise=draw))
     assert len(drawn) == 6
 
 
 @pytest.mark.parametrize("steps", [2, 3, 7, 20, 399])
 def test_ddim_stays_finite_in_float32_down_from_the_cosine_chains_noisiest_level(steps: int) -> None:
-    grid = DiffusionConfig(draw="discrete_uniform", schedule="cosine", chain_length=4000).chain_grid(steps).float()
+    grid = (
+        DiffusionConfig(draw="discrete_uniform", schedule="cosine", num_timesteps=4000).discrete_sigmas(steps).float()
+    )
     x = torch.full((1, 1, 2, 2), float(grid[0]))
     end = list(samplers.ddim(lambda x, sigma, label=None: 0 * x, x, grid, noise=lambda: torch.ones_like(x), eta=1.0))[
         -1

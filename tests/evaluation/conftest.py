@@ -1,21 +1,21 @@
-"""Inception of random weights in torch-fidelity's format, made once, and small sets of pictures."""
+"""Inception of random weights in torch-fidelity's format, made once, and small sets of images."""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import making
 import numpy as np
 import pytest
+from helpers import making
 
 if TYPE_CHECKING:
-    from undiffuse.evaluation.feature_nets import FeatureNet
+    from undiffuse.features.networks import FeatureNet
 
 
 @pytest.fixture(scope="session")
 def inception_weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Random weights whose features differ from picture to picture, as those of the release do: 95 MB."""
+    """Random weights whose features differ from image to image, as those of the release do: 95 MB."""
     import torch
     from torch import nn
     from torch_fidelity import feature_extractor_inceptionv3 as module
@@ -42,20 +42,20 @@ def inception_weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def inception(inception_weights: Path) -> FeatureNet:
     import torch
 
-    from undiffuse.evaluation.feature_nets import load_inception
+    from undiffuse.features.networks import load_inception
 
     return load_inception(inception_weights, torch.device("cpu"), given=True)
 
 
 @pytest.fixture(scope="session")
 def two_folders(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
-    """14 and 18 pictures of 32x32 from two distributions: smooth blobs, brighter in the second."""
-    folder = tmp_path_factory.mktemp("pictures")
+    """14 and 18 images of 32x32 from two distributions: smooth blobs, brighter in the second."""
+    folder = tmp_path_factory.mktemp("images")
     return blobs(folder / "real", 14, 0, 90), blobs(folder / "fake", 18, 1, 130)
 
 
 def blobs(folder: Path, count: int, seed: int, brightness: int, side: int = 32) -> Path:
-    """Pictures of random smooth colours."""
+    """Images of random smooth colors."""
     from PIL import Image
 
     rng = np.random.default_rng(seed)

@@ -1,13 +1,13 @@
-"""undiffuse evaluate with Inception, on weights that are not the published ones, and pictures that are trouble."""
+"""undiffuse evaluate with Inception, on weights that are not the published ones, and images that are trouble."""
 
 from __future__ import annotations
 
 import json
 from pathlib import Path
 
-import making
 import numpy as np
 import pytest
+from helpers import making
 from PIL import Image
 
 from undiffuse.cli import main
@@ -20,7 +20,7 @@ def measured(real: str, fake: str, weights: Path) -> dict:
     return written | {"values": {figure["metric"]: figure["value"] for figure in written["metrics"]}}
 
 
-def test_few_pictures_of_mixed_sizes_in_one_class_have_finite_figures_and_a_warning(
+def test_few_images_of_mixed_sizes_in_one_class_have_finite_figures_and_a_warning(
     tmp_path: Path, inception_weights: Path, capsys: pytest.CaptureFixture
 ) -> None:
     for i in range(50):

@@ -3,24 +3,24 @@
 import numpy as np
 import torch
 
-from undiffuse.evaluation.feature_nets import pixels_net
-from undiffuse.evaluation.features import Share, features_of
+from undiffuse.evaluation.feature_sets import FeatureSet
 from undiffuse.evaluation.metrics import class_precision, compare
-from undiffuse.evaluation.picture_sets import PictureSet
-from undiffuse.evaluation.statistics import Side
+from undiffuse.features.cache import Share, features_of
+from undiffuse.features.image_sets import ImageSet
+from undiffuse.features.networks import pixels_net
 
 net = pixels_net()
 BRIGHTNESS = {"cats": 40, "dogs": 200, "snow": 250}
 
 
-def side(name: str, classes: tuple[str, ...], drawn_as: tuple[str, ...], each: int = 10) -> Side:
-    """`each` pictures a class, of the brightness of the class in the same place of `drawn_as`."""
+def side(name: str, classes: tuple[str, ...], drawn_as: tuple[str, ...], each: int = 10) -> FeatureSet:
+    """`each` images a class, of the brightness of the class in the same place of `drawn_as`."""
     rng = np.random.default_rng(len(name))
     pixels = np.concatenate([rng.integers(-5, 5, (each, 4, 4, 3)) + BRIGHTNESS[c] for c in drawn_as]).astype(np.uint8)
     labels = np.repeat(np.arange(len(classes)), each)
     n = len(pixels)
-    pictures = PictureSet(name, "all", name, (4, 4), "none", n, labels, classes, lambda i: pixels[np.asarray(i)])
-    return Side(pictures, features_of(pixels_net(), pictures, 64, Share()), torch.device("cpu"))
+    images = ImageSet(name, "all", name, (4, 4), "none", n, labels, classes, lambda i: pixels[np.asarray(i)])
+    return FeatureSet(images, features_of(pixels_net(), images, 64, Share()), torch.device("cpu"))
 
 
 def test_a_class_is_the_one_of_the_same_name_whatever_its_number() -> None:
@@ -36,7 +36,7 @@ def test_a_class_is_the_one_of_the_same_name_whatever_its_number() -> None:
 def test_subsets_that_are_the_whole_have_no_spread() -> None:
     even = compare(net, side("real", ("cats",), ("cats",)), side("fakes", ("cats",), ("cats",)))
     uneven = compare(net, side("many", ("cats",), ("cats",), each=30), side("fakes", ("cats",), ("cats",)))
-    spreads = [next(f.spread for f in found.figures if f.metric == "KD-pixels") for found in (even, uneven)]
+    spreads = [next(f.spread for f in found.values if f.metric == "KD-pixels") for found in (even, uneven)]
     assert spreads[0] is None
     assert spreads[1] is not None
     assert spreads[1] > 0
@@ -44,7 +44,7 @@ def test_subsets_that_are_the_whole_have_no_spread() -> None:
 
 def test_shares_of_none_or_all_claim_no_certainty() -> None:
     real = side("real", ("cats",), ("cats",))
-    found = {figure.metric: figure for figure in compare(net, real, side("fakes", ("cats",), ("snow",))).figures}
+    found = {figure.metric: figure for figure in compare(net, real, side("fakes", ("cats",), ("snow",))).values}
     assert found["precision"].value == 0
     assert found["precision"].spread is None
     assert found["precision"].spread_is == ""

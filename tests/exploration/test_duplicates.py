@@ -4,13 +4,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from exploring import found_duplicates, names_of, smooth
-from making import noise, opened, save
+from helpers.exploring import found_duplicates, names_of, smooth
+from helpers.making import noise, opened, save
 from PIL import Image, ImageEnhance
 
 from undiffuse.exploration import duplicates
-from undiffuse.exploration.copies import copies, shown_pairs
 from undiffuse.exploration.duplicates import find_duplicates
+from undiffuse.exploration.named_duplicates import copies, shown_pairs
 from undiffuse.exploration.scan import Scan, scan
 
 
@@ -60,17 +60,17 @@ def test_copies_that_were_changed_a_little_are_found_and_no_others(tmp_path: Pat
             ("005.png", "cut.png"),
         )
     }
-    assert [pair.likeness for pair in found.near] == sorted((pair.likeness for pair in found.near), reverse=True)
+    assert [pair.similarity for pair in found.near] == sorted((pair.similarity for pair in found.near), reverse=True)
 
 
-def test_among_pictures_that_are_alike_anyway_more_is_asked_for(tmp_path: Path) -> None:
+def test_among_images_that_are_alike_anyway_more_is_asked_for(tmp_path: Path) -> None:
     base = np.asarray(smooth(0, 64, 64), dtype=float)
-    for i in range(30):  # A common scene, and in it something of each picture's own.
+    for i in range(30):  # A common scene, and in it something of each image's own.
         own = np.asarray(smooth(i + 1, 64, 64), dtype=float)
         save(tmp_path / "p" / f"{i}.png", Image.fromarray((0.8 * base + 0.2 * own).astype(np.uint8)))
     found, _ = found_duplicates(tmp_path / "p")
-    assert found.usual_likeness > 0.95
-    assert found.asked_likeness == pytest.approx(min(1 - (1 - found.usual_likeness) / 4, 0.995))
+    assert found.usual_similarity > 0.95
+    assert found.asked_similarity == pytest.approx(min(1 - (1 - found.usual_similarity) / 4, 0.995))
     assert found.near == ()
 
 
@@ -97,28 +97,30 @@ def test_every_pair_is_compared_whatever_the_blocks(monkeypatch) -> None:
     monkeypatch.setattr(duplicates, "ROWS", 32)
     monkeypatch.setattr(duplicates, "COLUMNS", 48)
     found = find_duplicates(scanned)
-    likeness = scanned.thumbnails @ scanned.thumbnails.T
+    similarity = scanned.thumbnails @ scanned.thumbnails.T
     bits = np.array([[int(a ^ b).bit_count() for b in scanned.hashes] for a in scanned.hashes])
-    nearest = np.median((likeness - 2 * np.eye(n)).max(axis=1))
-    assert found.usual_likeness == pytest.approx(float(nearest), abs=0.02)  # torch takes the lower of two middle ones.
-    first, second = np.nonzero(np.triu((likeness >= found.asked_likeness) & (bits <= duplicates.MOST_BITS), 1))
+    nearest = np.median((similarity - 2 * np.eye(n)).max(axis=1))
+    assert found.usual_similarity == pytest.approx(
+        float(nearest), abs=0.02
+    )  # torch takes the lower of two middle ones.
+    first, second = np.nonzero(np.triu((similarity >= found.asked_similarity) & (bits <= duplicates.MOST_BITS), 1))
     assert len(first) > 100
     assert {(pair.first, pair.second) for pair in found.near} == set(zip(first.tolist(), second.tolist(), strict=True))
     for pair in found.near:
-        assert pair.likeness == pytest.approx(likeness[pair.first, pair.second], abs=1e-5)
+        assert pair.similarity == pytest.approx(similarity[pair.first, pair.second], abs=1e-5)
         assert pair.bits == bits[pair.first, pair.second]
 
 
 def test_groups_hang_together_through_any_pair() -> None:
     scanned = random_scan(150)
     found = find_duplicates(scanned)
-    neighbours = {i: {i} for i in range(150)}
+    neighbors = {i: {i} for i in range(150)}
     for _ in range(150):
         for pair in found.near:
-            both = neighbours[pair.first] | neighbours[pair.second]
+            both = neighbors[pair.first] | neighbors[pair.second]
             for i in both:
-                neighbours[i] = both
-    expected = {frozenset(group) for group in neighbours.values() if len(group) > 1}
+                neighbors[i] = both
+    expected = {frozenset(group) for group in neighbors.values() if len(group) > 1}
     assert {frozenset(group) for group in found.groups} == expected
     assert [len(group) for group in found.groups] == sorted(map(len, found.groups), reverse=True)
 
@@ -131,14 +133,14 @@ def test_frames_of_a_film_end_the_search_early(monkeypatch) -> None:
 
 
 @pytest.mark.parametrize("count", [1, 2])
-def test_a_picture_or_two_are_enough(tmp_path: Path, count: int) -> None:
+def test_a_image_or_two_are_enough(tmp_path: Path, count: int) -> None:
     found, _ = found_duplicates(photos(tmp_path / "p", count))
     assert found.near == ()
 
 
-def test_plain_pictures_are_compared_by_their_pixels_alone(tmp_path: Path) -> None:
-    for i, colour in enumerate(("white", "white", "black", "gray", "red")):
-        save(tmp_path / "p" / f"{i}.png", Image.new("RGB", (16, 16), colour))
+def test_plain_images_are_compared_by_their_pixels_alone(tmp_path: Path) -> None:
+    for i, color in enumerate(("white", "white", "black", "gray", "red")):
+        save(tmp_path / "p" / f"{i}.png", Image.new("RGB", (16, 16), color))
     found, names = found_duplicates(tmp_path / "p")
     assert [[names[i] for i in group] for group in found.exact] == [["0.png", "1.png"]]
     assert found.near == ()
@@ -185,7 +187,7 @@ def test_the_surest_and_the_most_doubtful_pairs_are_shown_one_a_group(tmp_path: 
     assert all("the same pixels" in pair.caption for pair in sure)
     assert "bits apart" in doubtful[0].caption
     for pair in sure:
-        assert (pair.pictures[0] == pair.pictures[1]).all()
+        assert (pair.images[0] == pair.images[1]).all()
 
 
 def test_noise_is_like_no_other_noise(tmp_path: Path) -> None:
@@ -193,4 +195,4 @@ def test_noise_is_like_no_other_noise(tmp_path: Path) -> None:
         save(tmp_path / "p" / f"{i}.png", noise(i, 32, 32))
     found, _ = found_duplicates(tmp_path / "p")
     assert (found.exact, found.near) == ((), ())
-    assert found.asked_likeness == duplicates.LEAST_LIKENESS
+    assert found.asked_similarity == duplicates.LEAST_LIKENESS

@@ -6,8 +6,8 @@ from pathlib import Path
 import matplotlib
 import numpy as np
 import pytest
-from exploring import found_in, messy, smooth
-from making import save, save_noise
+from helpers.exploring import found_in, messy, smooth
+from helpers.making import save, save_noise
 from matplotlib.axes import Axes
 from matplotlib.collections import PathCollection
 from matplotlib.colors import to_rgb
@@ -15,11 +15,11 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from matplotlib.text import Text
 
-from undiffuse import style
 from undiffuse.exploration import charts, sheets
 from undiffuse.exploration.findings import Exhibits, Findings
 from undiffuse.exploration.noising import curves
 from undiffuse.exploration.report import figures
+from undiffuse.report import style
 
 
 def words(figure: Figure) -> list[str]:
@@ -53,17 +53,17 @@ def test_dots_lie_where_the_sizes_are(tmp_path: Path) -> None:
     for i, (height, width) in enumerate([(40, 30), (40, 30), (30, 60)]):
         save(tmp_path / "p" / f"{i}.png", smooth(i, height, width))
     found, _ = found_in(tmp_path / "p")
-    (axes,) = charts.picture_sizes(found.inventory).axes
+    (axes,) = charts.image_sizes(found.inventory).axes
     (dots,) = axes.collections
     assert isinstance(dots, PathCollection)
     assert sorted(map(tuple, np.asarray(dots.get_offsets()).tolist())) == [(30, 40), (60, 30)]
-    assert dots.get_sizes()[0] > dots.get_sizes()[1]  # Two pictures, and one.
+    assert dots.get_sizes()[0] > dots.get_sizes()[1]  # Two images, and one.
 
 
 def test_histogram_lines_are_shares_without_what_is_clipped(tmp_path: Path) -> None:
     found, _ = found_in(pets(tmp_path / "p"))
-    (axes,) = charts.channel_histograms(found.colours).axes
-    for channel, line in zip(found.colours.channels, axes.lines[::2], strict=True):
+    (axes,) = charts.channel_histograms(found.colors).axes
+    for channel, line in zip(found.colors.channels, axes.lines[::2], strict=True):
         assert line.get_ydata() == pytest.approx(np.array(channel.histogram[1:-1]) / sum(channel.histogram))
         assert np.asarray(line.get_xdata())[0] == 1
 
@@ -79,30 +79,30 @@ def test_curves_are_the_schedules_over_their_whole_chain() -> None:
         assert snr.lines[i].get_label() == curve.name
 
 
-def test_noise_begins_with_the_picture_itself(tmp_path: Path) -> None:
+def test_noise_begins_with_the_image_itself(tmp_path: Path) -> None:
     _, shown = found_in(pets(tmp_path / "p"))
-    picture = shown.samples.before[0]
-    figure = sheets.noise(picture, shown.schedules)
+    image = shown.samples.before[0]
+    figure = sheets.noise(image, shown.schedules)
     first, second, *noisy = (np.asarray(image.get_array()) for image in figure.axes[0].images)
-    assert np.array_equal(first, picture)
-    assert np.array_equal(second, picture)
-    linear = [float(np.abs(other.astype(float) - picture).mean()) for other in noisy[::2]]
+    assert np.array_equal(first, image)
+    assert np.array_equal(second, image)
+    linear = [float(np.abs(other.astype(float) - image).mean()) for other in noisy[::2]]
     assert linear == sorted(linear)
     assert linear[0] > 0
-    assert words(figure)[1] == "t/T = 0: the picture itself"
+    assert words(figure)[1] == "t/T = 0: the image itself"
 
 
 def test_samples_stand_in_the_same_place_before_and_after(tmp_path: Path) -> None:
     _, shown = found_in(pets(tmp_path / "p"))
     before, after = (draw(shown.samples) for draw in (sheets.before_augmentation, sheets.after_augmentation))
     assert words(before)[1:] == words(after)[1:] == list(shown.samples.names)
-    for figure, pictures in ((before, shown.samples.before), (after, shown.samples.after)):
-        for image, picture in zip(figure.axes[0].images, pictures, strict=True):
-            assert np.array_equal(np.asarray(image.get_array()), picture)
+    for figure, images in ((before, shown.samples.before), (after, shown.samples.after)):
+        for image, image in zip(figure.axes[0].images, images, strict=True):
+            assert np.array_equal(np.asarray(image.get_array()), image)
     assert [image.get_extent() for image in before.axes[0].images] == [i.get_extent() for i in after.axes[0].images]
 
 
-def test_pictures_keep_their_proportions(tmp_path: Path) -> None:
+def test_images_keep_their_proportions(tmp_path: Path) -> None:
     for i in range(3):
         save(tmp_path / "p" / f"{i}.png", smooth(i, 30, 60))
     _, shown = found_in(tmp_path / "p", size=(16, 32))
@@ -136,13 +136,13 @@ def test_hostile_names_are_drawn_as_they_are(everything) -> None:
     assert max(map(len, words(figure))) <= style.LONGEST_NAME + 20
 
 
-@pytest.mark.parametrize("colours", [style.LIGHT, style.DARK], ids=["light", "dark"])
-def test_every_figure_is_drawn_without_a_warning_in_letters_that_stand_out(everything, colours: dict) -> None:
+@pytest.mark.parametrize("colors", [style.LIGHT, style.DARK], ids=["light", "dark"])
+def test_every_figure_is_drawn_without_a_warning_in_letters_that_stand_out(everything, colors: dict) -> None:
     drawn = figures(*everything)
     assert set(drawn) >= {"classes", "sizes", "framing", "samples", "augmented", "histograms", "mean"}
     assert set(drawn) >= {"duplicates", "noise", "snr", "signal"}
     for name, draw in drawn.items():
-        with warnings.catch_warnings(), style.drawn_in(colours):
+        with warnings.catch_warnings(), style.drawn_in(colors):
             warnings.simplefilter("error")
             warnings.filterwarnings("ignore", message="Glyph .* missing from")
             figure = draw()
@@ -156,8 +156,8 @@ def test_every_figure_is_drawn_without_a_warning_in_letters_that_stand_out(every
 def contrast(ink, paper) -> float:
     """WCAG 2: 4.5 is asked of small print."""
 
-    def luminance(colour) -> float:
-        channels = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in to_rgb(colour)]
+    def luminance(color) -> float:
+        channels = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in to_rgb(color)]
         return float(np.dot((0.2126, 0.7152, 0.0722), channels))
 
     darker, lighter = sorted((luminance(ink), luminance(paper)))

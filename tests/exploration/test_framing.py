@@ -7,7 +7,7 @@ from undiffuse.exploration.framing import better_size, crop_box, framing, kept_s
 
 
 def ramps(height: int, width: int) -> Image.Image:
-    """Red is the column and green the row, as shares of the picture."""
+    """Red is the column and green the row, as shares of the image."""
     rows, columns = np.meshgrid(np.linspace(0, 255, height), np.linspace(0, 255, width), indexing="ij")
     return Image.fromarray(np.stack([columns, rows, rows], axis=2).round().astype(np.uint8))
 
@@ -49,7 +49,7 @@ def test_stretching_changes_proportions() -> None:
 
 
 @pytest.mark.parametrize(("fit", "enlarged"), [("crop", 3), ("pad", 1), ("stretch", 3)])
-def test_pictures_that_become_larger_along_a_side_are_counted(fit, enlarged: int) -> None:
+def test_images_that_become_larger_along_a_side_are_counted(fit, enlarged: int) -> None:
     shapes = {(32, 32): 1, (64, 32): 2, (64, 64): 4, (100, 80): 8}
     assert framing(shapes, (64, 64), fit).enlarged == enlarged
 
@@ -63,5 +63,5 @@ def test_pictures_that_become_larger_along_a_side_are_counted(fit, enlarged: int
         ({(100, 2000): 1}, (16, 64)),
     ],
 )
-def test_a_better_size_has_the_pictures_own_shape(shapes: dict, size: tuple[int, int]) -> None:
+def test_a_better_size_has_the_images_own_shape(shapes: dict, size: tuple[int, int]) -> None:
     assert better_size(shapes, 64) == size

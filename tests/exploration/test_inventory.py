@@ -2,8 +2,8 @@ import math
 from pathlib import Path
 
 import pytest
-from exploring import messy
-from making import noise, opened, save, save_noise
+from helpers.exploring import messy
+from helpers.making import noise, opened, save, save_noise
 from PIL import Image
 
 from undiffuse.exploration.inventory import Inventory, Spread, balance, inventory
@@ -13,12 +13,12 @@ def found(folder: Path, **options) -> Inventory:
     return inventory(opened(folder, split="all", **options))
 
 
-def test_pictures_are_counted_by_class_and_split(tmp_path: Path) -> None:
+def test_images_are_counted_by_class_and_split(tmp_path: Path) -> None:
     names = ["train/cats/1.png", "train/cats/2.png", "train/dogs/1.png", "test/cats/1.png", "val/dogs/1.png"]
     there = found(save_noise(tmp_path / "pets", *names))
-    assert there.pictures == 5
+    assert there.images == 5
     assert there.splits == {"train": 3, "val": 1, "test": 1}
-    assert {c.name: (c.pictures, c.splits) for c in there.classes} == {
+    assert {c.name: (c.images, c.splits) for c in there.classes} == {
         "cats": (3, {"train": 2, "val": 0, "test": 1}),
         "dogs": (2, {"train": 1, "val": 1, "test": 0}),
     }
@@ -46,13 +46,13 @@ def test_formats_modes_and_sizes_are_those_of_the_files(tmp_path: Path) -> None:
 
 def test_every_bad_file_is_named_with_its_reason(tmp_path: Path) -> None:
     there = found(messy(tmp_path / "p"))
-    assert there.pictures == 2 + 3 + 4 + 5
+    assert there.images == 2 + 3 + 4 + 5
     assert len(there.bad_files) == 3
     assert {Path(bad.name).name for bad in there.bad_files} == {"<b>empty<_b>.png", "half.png", "空.jpg"}
     assert all(bad.reason for bad in there.bad_files)
 
 
-def test_pictures_that_were_never_files_have_no_format(tmp_path: Path) -> None:
+def test_images_that_were_never_files_have_no_format(tmp_path: Path) -> None:
     there = found(Path("digits"), size=(8, 8))
     assert there.formats == {"no file": 1797}
     assert there.modes == {"L": 1797}
@@ -64,7 +64,7 @@ def test_balance_says_how_uneven_classes_are(tmp_path: Path) -> None:
     measured = balance(found(save_noise(tmp_path / "p", *names)))
     assert measured is not None
     assert measured.largest.name == "a"
-    assert measured.smallest.pictures == 2
+    assert measured.smallest.images == 2
     assert measured.imbalance_ratio == 2
     assert measured.entropy_bits == pytest.approx(1.5)  # 1/2 log 2 + 2 (1/4 log 4)
     assert measured.evenness == pytest.approx(1.5 / math.log2(3))
@@ -76,7 +76,7 @@ def test_an_empty_class_has_no_ratio_and_no_part_in_the_entropy(tmp_path: Path) 
     (folder / "c" / "bad.png").touch()
     measured = balance(found(folder))
     assert measured is not None
-    assert (measured.smallest.name, measured.smallest.pictures) == ("c", 0)
+    assert (measured.smallest.name, measured.smallest.images) == ("c", 0)
     assert measured.imbalance_ratio is None
     assert measured.entropy_bits == pytest.approx(1)
 

@@ -3,7 +3,7 @@ import math
 import numpy as np
 import pytest
 import torch
-from making import noise
+from helpers.making import noise
 
 from undiffuse.data.pixels import to_pixels
 from undiffuse.exploration.noising import curves, level, noising, noisy
@@ -38,7 +38,7 @@ def test_the_table_goes_evenly_to_the_last_level() -> None:
     assert found.levels[9].schedules["linear"].snr == pytest.approx(
         linear_alpha_bar(500) / (1 - linear_alpha_bar(500)), rel=1e-6
     )
-    assert found.chain_length == T
+    assert found.num_timesteps == T
 
 
 def test_noise_is_as_strong_as_signal_where_alpha_bar_is_a_half() -> None:
@@ -48,12 +48,12 @@ def test_noise_is_as_strong_as_signal_where_alpha_bar_is_a_half() -> None:
         assert alpha_bar(t) <= 0.5 < alpha_bar(t - 1)
 
 
-def test_noisy_pictures_are_ddpms_x_t_with_one_noise_for_all() -> None:
-    picture = np.asarray(noise(0, 8, 8))
+def test_noisy_images_are_ddpms_x_t_with_one_noise_for_all() -> None:
+    image = np.asarray(noise(0, 8, 8))
     linear, cosine = curves(T)
-    early, late = noisy(picture, linear, [250, 1000])
-    (other,) = noisy(picture, cosine, [1000])
-    x0 = torch.tensor(picture).permute(2, 0, 1) / 127.5 - 1
+    early, late = noisy(image, linear, [250, 1000])
+    (other,) = noisy(image, cosine, [1000])
+    x0 = torch.tensor(image).permute(2, 0, 1) / 127.5 - 1
     # At the end there is next to nothing but noise: from it follows what stands at t = 250.
     eps = torch.from_numpy(late).permute(2, 0, 1) / 127.5 - 1
     alpha_bar = linear_alpha_bar(250)
@@ -64,7 +64,7 @@ def test_noisy_pictures_are_ddpms_x_t_with_one_noise_for_all() -> None:
 
 
 def test_another_seed_is_other_noise() -> None:
-    picture = np.asarray(noise(0, 8, 8))
-    first, second = (noisy(picture, curves(T)[0], [500], seed) for seed in (0, 1))
-    assert (noisy(picture, curves(T)[0], [500], 0) == first).all()
+    image = np.asarray(noise(0, 8, 8))
+    first, second = (noisy(image, curves(T)[0], [500], seed) for seed in (0, 1))
+    assert (noisy(image, curves(T)[0], [500], 0) == first).all()
     assert (first != second).any()

@@ -31,7 +31,7 @@ def test_flowers_within_a_minute_once_they_are_decoded(real_data: Path) -> None:
     classes = found["inventory"]["classes"]
     assert len(classes) == 102
     assert {(c["splits"]["train"], c["splits"]["val"]) for c in classes} == {(10, 10)}
-    assert (min(c["pictures"] for c in classes), max(c["pictures"] for c in classes)) == (40, 258)
+    assert (min(c["images"] for c in classes), max(c["images"] for c in classes)) == (40, 258)
     assert found["balance"]["imbalance_ratio"] == pytest.approx(6.45)
     # Looked at one by one: the exact pairs are, and of the near ones nearly all are, the same photo.
     assert found["copies"]["superfluous"] == 5
@@ -51,7 +51,7 @@ def test_cifar_10_has_the_duplicates_that_are_known(real_data: Path) -> None:
 
 def test_photos_have_their_own_sizes(real_data: Path) -> None:
     found = explored("--data", str(real_data / "flower-photos"))
-    assert found["inventory"]["pictures"] == 480
+    assert found["inventory"]["images"] == 480
     assert len(found["inventory"]["sizes"]) > 100
     assert found["inventory"]["height"]["least"] >= 400
     assert 0.7 < found["framing"]["kept_mean"] < 0.8
@@ -69,7 +69,7 @@ print("peak", peak.split()[1])
 
 
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="this system does not say how much memory was held")
-def test_sixty_thousand_pictures_need_little_more_memory_than_a_thousand(real_data: Path, tmp_path: Path) -> None:
+def test_sixty_thousand_images_need_little_more_memory_than_a_thousand(real_data: Path, tmp_path: Path) -> None:
     few = tmp_path / "few"
     for folder in sorted((real_data / "cifar10" / "train").iterdir()):
         for file in sorted(folder.iterdir())[:100]:

@@ -8,8 +8,8 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from exploring import HOSTILE, found_in, messy, smooth
-from making import save, save_noise
+from helpers.exploring import HOSTILE, found_in, messy, smooth
+from helpers.making import save, save_noise
 from matplotlib.figure import Figure
 from PIL import Image
 
@@ -17,12 +17,12 @@ from undiffuse.exploration import report, sections
 from undiffuse.exploration.duplicates import LEAST_LIKENESS, SURE_LIKENESS
 from undiffuse.exploration.findings import Findings
 from undiffuse.exploration.summary import summary
-from undiffuse.exploration.words import number
+from undiffuse.utils.text import number
 
 
 @pytest.fixture(scope="module")
 def written(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Findings]:
-    """A page about messy pictures, some of them there twice."""
+    """A page about messy images, some of them there twice."""
     top = tmp_path_factory.mktemp("written")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("UNDIFFUSE_CACHE", str(top / "cache"))
@@ -64,9 +64,9 @@ def test_every_figure_is_a_file_too(written) -> None:
     assert names >= {"classes", "sizes", "framing", "samples", "augmented", "histograms", "mean"}
     assert names >= {"duplicates", "noise", "snr", "signal"}
     for file in (written[0] / "figures").iterdir():
-        with Image.open(file) as picture:
-            picture.load()
-            assert picture.width >= 700
+        with Image.open(file) as image:
+            image.load()
+            assert image.width >= 700
 
 
 def numbers(value) -> set[float]:
@@ -81,7 +81,7 @@ def numbers(value) -> set[float]:
 def test_the_numbers_of_the_page_are_those_of_the_statistics(written) -> None:
     folder, _ = written
     statistics = json.loads((folder / "statistics.json").read_text(encoding="utf-8"))
-    for channel in statistics["colours"]["channels"]:
+    for channel in statistics["colors"]["channels"]:
         del channel["histogram"]  # Which has nearly every number.
     known = numbers(statistics)
     page = html.unescape((folder / "report.html").read_text(encoding="utf-8"))
@@ -103,14 +103,14 @@ def test_each_number_stands_beside_its_name(written) -> None:
     page = html.unescape((folder / "report.html").read_text(encoding="utf-8"))
     table = [re.findall(r"<td[^>]*>(.*?)</td>", row) for row in re.findall(r"<tr>(.*?)</tr>", page)]
     rows = {cells[0]: cells[1:] for cells in table if cells}
-    for channel in found.colours.channels:
+    for channel in found.colors.channels:
         assert [float(cell) for cell in rows[channel.name][:2]] == pytest.approx([channel.mean, channel.std], abs=0.06)
     balance, frame, copies = found.balance, found.framing, found.copies
     assert balance is not None
     assert rows["entropy"][0].startswith(f"{balance.entropy_bits:.3f} bits, {balance.evenness:.1%}")
     assert float(rows["imbalance ratio, largest to smallest"][0]) == pytest.approx(balance.imbalance_ratio, rel=1e-2)
     assert rows["area kept"][0].startswith(f"{frame.kept_mean:.1%} on average, {frame.kept_least:.1%}")
-    assert rows["pictures that are enlarged"] == [str(frame.enlarged)]
+    assert rows["images that are enlarged"] == [str(frame.enlarged)]
     assert rows["exact copies, which could go"] == [str(copies.superfluous)] == ["1"]
     assert rows["pairs nearly the same"] == [str(len(copies.near_pairs))] == ["1"]
     assert rows["500"][1] == number(found.noising.levels[9].schedules["linear"].snr, 2)
@@ -119,13 +119,13 @@ def test_each_number_stands_beside_its_name(written) -> None:
 @pytest.mark.parametrize(
     ("usual", "asked", "words"),
     [
-        (0.8, 0.95, "at most half as far away. These pictures set the threshold themselves."),
+        (0.8, 0.95, "at most half as far away. These images set the threshold themselves."),
         (0.2, LEAST_LIKENESS, "but less is never asked."),
         (1.0, SURE_LIKENESS, "but more is never asked."),
     ],
 )
 def test_who_set_the_threshold_of_duplicates_is_said(written, usual: float, asked: float, words: str) -> None:
-    copies = replace(written[1].copies, usual_likeness=usual, asked_likeness=asked)
+    copies = replace(written[1].copies, usual_similarity=usual, asked_similarity=asked)
     (said,) = (s.text for s in sections.sections(replace(written[1], copies=copies), {}) if s.title == "Duplicates")
     assert words in said
     assert f"correlate at least {asked:.3f}" in said
@@ -151,7 +151,7 @@ def test_statistics_are_json_that_anything_reads(written) -> None:
 
     statistics = json.loads((folder / "statistics.json").read_text(encoding="utf-8"), parse_constant=refuse)
     assert statistics["version"] == 1
-    assert statistics["inventory"]["pictures"] == found.inventory.pictures
+    assert statistics["inventory"]["images"] == found.inventory.images
     assert [c["name"] for c in statistics["inventory"]["classes"]] == sorted(HOSTILE)
     assert {bad["name"] for bad in statistics["inventory"]["bad_files"]} == {b.name for b in found.inventory.bad_files}
     assert math.isfinite(sum(numbers(statistics)))
@@ -179,7 +179,7 @@ def test_written_again_it_is_replaced_and_what_no_longer_holds_goes(tmp_path: Pa
     del drawn["duplicates"]
     report.write(tmp_path / "out", *found_in(tmp_path / "p"))
     assert {file.name for file in figures.iterdir()} == {"mean.png", "mine.png"}
-    assert ": 1 picture<" in (tmp_path / "out" / "report.html").read_text()
+    assert ": 1 image<" in (tmp_path / "out" / "report.html").read_text()
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [
         "figures",
         "report.html",
@@ -187,9 +187,9 @@ def test_written_again_it_is_replaced_and_what_no_longer_holds_goes(tmp_path: Pa
     ]
 
 
-def test_one_picture_alone_makes_a_page(tmp_path: Path) -> None:
+def test_one_image_alone_makes_a_page(tmp_path: Path) -> None:
     save(tmp_path / "p" / "1.png", smooth(0))
     found, shown = found_in(tmp_path / "p")
     report.write(tmp_path / "out", found, shown)
-    assert ": 1 picture<" in (tmp_path / "out" / "report.html").read_text()
+    assert ": 1 image<" in (tmp_path / "out" / "report.html").read_text()
     assert "classes" not in {file.stem for file in (tmp_path / "out" / "figures").iterdir()}

@@ -4,15 +4,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from making import noise, opened, save
+from helpers.making import noise, opened, save
 from torchvision.transforms import InterpolationMode, v2
 
 from undiffuse.data.augmentation import AugmentationConfig
 from undiffuse.data.pixels import to_pixels
-from undiffuse.data.sources import open_source
-from undiffuse.exploration.beside import beside
+from undiffuse.data.source import open_source
+from undiffuse.exploration.before_after import beside
 from undiffuse.exploration.samples import SHOWN, samples
-from undiffuse.randomness import derived_seed
+from undiffuse.utils.randomness import derived_seed
 
 
 def pets(folder: Path, **counts: int) -> Path:
@@ -39,7 +39,7 @@ def test_of_many_classes_some_are_drawn_from_the_first_to_the_last(tmp_path: Pat
     assert (drawn.names[0], drawn.names[-1]) == ("k00", "k39")
 
 
-def test_few_pictures_without_classes_are_all_drawn_and_numbered(tmp_path: Path) -> None:
+def test_few_images_without_classes_are_all_drawn_and_numbered(tmp_path: Path) -> None:
     drawn = samples(opened(pets(tmp_path / "p", only=5)))
     assert sorted(drawn.indices) == [0, 1, 2, 3, 4]
     assert drawn.names == tuple(f"no. {i}" for i in drawn.indices)
@@ -88,12 +88,12 @@ def test_originals_stand_beside_what_training_reads(tmp_path: Path) -> None:
     (tmp_path / "p" / "bad.png").touch()
     store = opened(tmp_path / "p", size=(16, 16))
     shown = beside(open_source(str(tmp_path / "p")), store)
-    assert [picture.name for picture in shown] == ["3.png", "2.png", "1.png", "0.png"]  # The one that loses most first.
-    for picture in shown:
-        assert (picture.result == store.read([int(picture.name[0])])[0]).all()
-        assert max(picture.original.shape[:2]) <= 320
-        ratio = picture.original.shape[1] / picture.original.shape[0]
-        assert ratio == pytest.approx(picture.width / picture.height, rel=0.05)
+    assert [image.name for image in shown] == ["3.png", "2.png", "1.png", "0.png"]  # The one that loses most first.
+    for image in shown:
+        assert (image.result == store.read([int(image.name[0])])[0]).all()
+        assert max(image.original.shape[:2]) <= 320
+        ratio = image.original.shape[1] / image.original.shape[0]
+        assert ratio == pytest.approx(image.width / image.height, rel=0.05)
     assert (shown[-1].original == np.asarray(noise(0, 100, 100))).all()
 
 
@@ -102,4 +102,4 @@ def test_an_original_that_is_gone_is_left_out(tmp_path: Path) -> None:
         save(tmp_path / "p" / f"{i}.png", noise(i))
     source, store = open_source(str(tmp_path / "p")), opened(tmp_path / "p")
     (tmp_path / "p" / "1.png").unlink()
-    assert [picture.name for picture in beside(source, store)] == ["0.png", "2.png"]
+    assert [image.name for image in beside(source, store)] == ["0.png", "2.png"]

@@ -3,13 +3,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from exploring import gray_ramp, smooth
-from making import noise, opened, save
+from helpers.exploring import gray_ramp, smooth
+from helpers.making import noise, opened, save
 from PIL import ImageEnhance
 
 from undiffuse.data.decoding import decode
 from undiffuse.exploration import fingerprints, scan
-from undiffuse.exploration.colours import colours
+from undiffuse.exploration.colors import colors
 
 
 @pytest.mark.parametrize("channels", [1, 3, 4])
@@ -20,8 +20,8 @@ def test_histograms_mean_and_deviation_are_numpys(tmp_path: Path, monkeypatch, c
     monkeypatch.setattr(scan, "BATCH_BYTES", 5 * 8 * 12 * channels)  # Several batches, the last of them short.
     scanned = scan.scan(store)
     pixels = store.read(range(23)).astype(np.float64)
-    assert scanned.mean_picture == pytest.approx(pixels.mean(axis=0))
-    measured = colours(scanned)
+    assert scanned.mean_image == pytest.approx(pixels.mean(axis=0))
+    measured = colors(scanned)
     assert len(measured.channels) == channels
     for i, channel in enumerate(measured.channels):
         values = pixels[..., i]
@@ -46,20 +46,20 @@ def test_batches_change_nothing(tmp_path: Path, monkeypatch) -> None:
         assert (getattr(whole, name) == getattr(one_by_one, name)).all()
 
 
-def pixels_of(*pictures) -> np.ndarray:
-    return np.stack([decode(picture, (64, 64), "crop", 3) for picture in pictures])
+def pixels_of(*images) -> np.ndarray:
+    return np.stack([decode(image, (64, 64), "crop", 3) for image in images])
 
 
 def test_a_digest_differs_where_any_pixel_does() -> None:
-    picture = pixels_of(noise(0))[0]
-    other = picture.copy()
+    image = pixels_of(noise(0))[0]
+    other = image.copy()
     other[63, 63, 2] ^= 1
-    assert fingerprints.digest(picture) == fingerprints.digest(picture.copy())
-    assert fingerprints.digest(picture) != fingerprints.digest(other)
+    assert fingerprints.digest(image) == fingerprints.digest(image.copy())
+    assert fingerprints.digest(image) != fingerprints.digest(other)
 
 
-def hashes_of(*pictures) -> list[str]:
-    return [f"{value:064b}" for value in fingerprints.difference_hashes(fingerprints.gray(pixels_of(*pictures)))]
+def hashes_of(*images) -> list[str]:
+    return [f"{value:064b}" for value in fingerprints.difference_hashes(fingerprints.gray(pixels_of(*images)))]
 
 
 def test_the_difference_hash_says_where_it_gets_brighter() -> None:
@@ -67,10 +67,10 @@ def test_the_difference_hash_says_where_it_gets_brighter() -> None:
     assert (rising, falling, flat) == ("1" * 64, "0" * 64, "0" * 64)
 
 
-def test_a_darker_copy_has_nearly_the_same_hash_and_another_picture_has_not() -> None:
+def test_a_darker_copy_has_nearly_the_same_hash_and_another_image_has_not() -> None:
     first, darker, other = hashes_of(smooth(1), ImageEnhance.Brightness(smooth(1)).enhance(0.6), smooth(2))
     assert sum(a != b for a, b in zip(first, darker, strict=True)) <= 2
-    # Bits of unrelated pictures agree by chance: 32 of 64, with standard deviation 4 if they were independent.
+    # Bits of unrelated images agree by chance: 32 of 64, with standard deviation 4 if they were independent.
     assert sum(a != b for a, b in zip(first, other, strict=True)) >= 16
 
 
@@ -81,7 +81,7 @@ def test_products_of_thumbnails_are_correlations() -> None:
     assert (thumbnails @ thumbnails.T).numpy() == pytest.approx(np.corrcoef(areas), abs=1e-5)
 
 
-def test_a_flat_picture_is_like_nothing() -> None:
+def test_a_flat_image_is_like_nothing() -> None:
     flat = fingerprints.gray(np.full((1, 16, 16, 3), 77, np.uint8))
     assert not fingerprints.standardized_thumbnails(flat).any()
 

@@ -8,12 +8,12 @@ from undiffuse.exploration.inventory import Inventory, Spread
 from undiffuse.exploration.suggestion import Suggestion, Wanted, suggest
 
 
-def pictures(shapes: Mapping[tuple[int, int], int]) -> Inventory:
+def images(shapes: Mapping[tuple[int, int], int]) -> Inventory:
     heights = sorted(height for (height, _), count in shapes.items() for _ in range(count))
     widths = sorted(width for (_, width), count in shapes.items() for _ in range(count))
     middle = len(heights) // 2
     return Inventory(
-        pictures=len(heights),
+        images=len(heights),
         splits={},
         classes=(),
         formats={},
@@ -46,7 +46,7 @@ def suggested(
     def measure(preset: str, size: tuple[int, int]) -> float:
         return size[0] * size[1] / 32**2 / images_per_second
 
-    return suggest(pictures(shapes), wanted, auto, device, measure)
+    return suggest(images(shapes), wanted, auto, device, measure)
 
 
 def option(first: Suggestion, name: str) -> str | None:
@@ -62,7 +62,7 @@ def test_a_first_run_on_a_cpu_takes_at_most_two_hours(
     images_per_second: float, size: tuple[int, int], images: int
 ) -> None:
     first = suggested(PHOTOS, images_per_second)
-    assert (first.preset, first.size, first.images) == ("small", size, images)
+    assert (first.preset, first.size, first.total_images) == ("small", size, images)
     assert first.seconds <= 2 * 3600
     assert first.seconds == pytest.approx(images * size[0] * size[1] / 32**2 / images_per_second)
     assert first.images_per_second == pytest.approx(images / first.seconds)
@@ -73,25 +73,25 @@ def test_a_first_run_on_a_cpu_takes_at_most_two_hours(
 
 def test_the_slowest_machine_still_gets_a_first_look() -> None:
     first = suggested(PHOTOS, 0.5)
-    assert first.images == 20_000
+    assert first.total_images == 20_000
     assert first.seconds > 2 * 3600
 
 
-def test_the_speed_is_measured_on_small_pictures_unless_there_is_a_gpu() -> None:
+def test_the_speed_is_measured_on_small_images_unless_there_is_a_gpu() -> None:
     assert suggested(PHOTOS, 100).measured_size == (32, 32)
     assert suggested(PHOTOS, 100, device="cuda").measured_size == (64, 64)
     assert suggested(PHOTOS, 100, wanted=Wanted("photos", (128, 256))).measured_size == (16, 32)
 
 
-def test_pictures_are_not_enlarged() -> None:
+def test_images_are_not_enlarged() -> None:
     assert suggested({(40, 44): 50, (41, 40): 50}, 1000).size == (40, 40)
     assert suggested({(32, 32): 100}, 1000, auto=(32, 32)).size == (32, 32)
 
 
-def test_pictures_of_one_shape_keep_it() -> None:
+def test_images_of_one_shape_keep_it() -> None:
     first = suggested({(500, 750): 80, (600, 900): 20}, 1000)
     assert first.size == (40, 64)
-    assert "keeps 94% of the pictures' area, a square 67%." in " ".join(first.reasons)
+    assert "keeps 94% of the images' area, a square 67%." in " ".join(first.reasons)
     assert suggested({(500, 750): 50, (750, 500): 50}, 1000).size == (64, 64)
 
 
@@ -99,7 +99,7 @@ def test_the_share_that_a_shape_keeps_is_that_of_the_size_that_is_suggested() ->
     for images_per_second in (1000, 5):
         first = suggested({(300, 500): 60, (330, 550): 40}, images_per_second)
         kept = framing({(300, 500): 1}, first.size, "crop").kept_mean
-        assert f"keeps {kept:.0%} of the pictures' area, a square 60%." in first.reasons[1]
+        assert f"keeps {kept:.0%} of the images' area, a square 60%." in first.reasons[1]
 
 
 @pytest.mark.parametrize("shape", [(30, 3000), (3000, 30), (300, 500), (200, 210)])
@@ -112,10 +112,10 @@ def test_a_size_that_is_quicker_has_fewer_pixels(shape: tuple[int, int]) -> None
     assert all(side % 8 == 0 and side >= 16 for side in (*fast.size, *slow.size))
 
 
-def test_passes_count_the_pictures_that_train_takes() -> None:
-    first = suggested(PHOTOS, 1000, wanted=Wanted("photos", pictures=100))
-    assert first.passes == pytest.approx(first.images / 100)
-    assert "Each picture is then seen 1,000 times." in first.reasons[2]
+def test_passes_count_the_images_that_train_takes() -> None:
+    first = suggested(PHOTOS, 1000, wanted=Wanted("photos", images=100))
+    assert first.passes == pytest.approx(first.total_images / 100)
+    assert "Each image is then seen 1,000 times." in first.reasons[2]
 
 
 def test_what_was_asked_for_is_repeated() -> None:
@@ -134,23 +134,23 @@ def test_a_size_that_no_network_halves_is_rounded() -> None:
 
 def test_digits_have_their_own_preset() -> None:
     first = suggested({(8, 8): 1797}, 1000, wanted=Wanted("digits"))
-    assert (first.preset, first.size, first.images) == ("digits", (16, 16), 32_000)
+    assert (first.preset, first.size, first.total_images) == ("digits", (16, 16), 32_000)
     assert first.command == "undiffuse train --data digits --images 32k"
 
 
-def test_a_gpu_gets_a_large_network_where_there_are_pictures_enough() -> None:
+def test_a_gpu_gets_a_large_network_where_there_are_images_enough() -> None:
     many = suggested({(500, 500): 5000, (500, 750): 1000}, 2000, device="cuda")
     assert many.preset == "flowers64"
     assert shlex.split(many.command)[-4:] == ["--preset", "flowers64", "--images", "10M"]
     few = suggested(PHOTOS, 2000, device="cuda")
     assert few.preset == "small"
-    assert "500 pictures by heart" in few.reasons[0]
+    assert "500 images by heart" in few.reasons[0]
     cifar10 = suggested({(32, 32): 60_000}, 2000, device="cuda", auto=(32, 32), wanted=Wanted("cifar10"))
     assert cifar10.command == "undiffuse train --data cifar10 --preset cifar10-edm --images 200M"
     assert suggested({(32, 32): 60_000}, 100, auto=(32, 32), wanted=Wanted("cifar10")).preset == "small"
 
 
-def test_seeing_few_pictures_very_often_is_warned_of() -> None:
+def test_seeing_few_images_very_often_is_warned_of() -> None:
     few, many = (suggested({(64, 64): n}, 1000) for n in (300, 3000))
     assert "by heart" in few.reasons[2]
     assert "by heart" not in many.reasons[2]

@@ -14,6 +14,6 @@ os.environ["HF_HUB_OFFLINE"] = "1"  # Before huggingface_hub is imported: no tes
 @pytest.fixture(scope="session")
 def saved(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
     """Saves a pipeline of diffusers; see `foreign.save_pipeline`."""
-    from foreign import save_pipeline
+    from helpers.foreign import save_pipeline
 
     return lambda scheduler=None, **settings: save_pipeline(tmp_path_factory.mktemp("theirs"), scheduler, **settings)

@@ -11,7 +11,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
-from serving import closed_port
+from helpers.serving import closed_port
 
 from undiffuse.cli import main
 from undiffuse.interop import hub as ours

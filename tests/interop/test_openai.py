@@ -13,7 +13,7 @@ from torch import Tensor
 
 from undiffuse.config import SamplingConfig
 from undiffuse.diffusion.recipe import DiffusionConfig
-from undiffuse.interop.found import Found, config_of
+from undiffuse.interop.imported import ImportedModel, config_of
 from undiffuse.interop.openai import from_openai
 from undiffuse.interop.weights import read_tensors
 from undiffuse.networks.unet import UNet
@@ -29,7 +29,7 @@ WHERE = Path("weights.pt")
 
 @pytest.fixture(scope="module")
 def weights() -> dict[str, Tensor]:
-    """Of a conditional network for 16x16 pictures with a learned variance."""
+    """Of a conditional network for 16x16 images with a learned variance."""
     return read_tensors(RECORDED[0])
 
 
@@ -57,7 +57,7 @@ def test_the_original_networks_output_is_ours(file: Path) -> None:
     assert network.blocks == config["num_res_blocks"]
     assert network.classes == (config["num_classes"] or 0)
     assert network.scale_shift_norm == config["use_scale_shift_norm"]
-    # They count how often the picture was halved, we count pixels.
+    # They count how often the image was halved, we count pixels.
     assert network.attention_resolutions == tuple(max(size) // halved for halved in config["attention_resolutions"])
     assert learned_variance == (config["out_channels"] == 2 * config["in_channels"])
 
@@ -75,7 +75,7 @@ def test_the_row_of_no_label_is_zero(weights: dict[str, Tensor]) -> None:
     assert not table[-1].any()
 
 
-def test_the_size_of_a_picture_on_its_side_counts_its_longer_side(weights: dict[str, Tensor]) -> None:
+def test_the_size_of_a_image_on_its_side_counts_its_longer_side(weights: dict[str, Tensor]) -> None:
     network, _, _ = from_openai(weights, (16, 32), 4, 0.25, WHERE)
     assert network.attention_resolutions == (16, 8)
     assert network.time_scale == 0.25
@@ -114,13 +114,13 @@ def test_weights_of_another_network_are_refused(
     assert str(WHERE.absolute()) in str(refusal.value)
 
 
-def test_a_network_of_six_channels_as_for_superresolution_makes_no_pictures_of_ours(weights: dict[str, Tensor]) -> None:
+def test_a_network_of_six_channels_as_for_superresolution_makes_no_images_of_ours(weights: dict[str, Tensor]) -> None:
     doubled = weights["input_blocks.0.0.weight"].repeat(1, 2, 1, 1)
     network, learned_variance, tensors = from_openai(
         weights | {"input_blocks.0.0.weight": doubled}, (16, 16), 4, 1.0, WHERE
     )
     assert not learned_variance
-    found = Found("weights.pt", network, DiffusionConfig(), SamplingConfig(), tensors, (), False)
+    found = ImportedModel("weights.pt", network, DiffusionConfig(), SamplingConfig(), tensors, (), False)
     with pytest.raises(ValueError, match="6 channels are not to be had"):
         config_of(found)
 

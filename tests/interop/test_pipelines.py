@@ -10,39 +10,39 @@ from typing import Any
 import pytest
 import safetensors.torch
 import torch
-from foreign import DDIMScheduler, DDPMScheduler, UNet2DModel, open_pipeline, random_unet2d
+from helpers.foreign import DDIMScheduler, DDPMScheduler, UNet2DModel, open_pipeline, random_unet2d
 from torch import Tensor
 
 from undiffuse.config import Config, SamplingConfig, TrainingConfig
 from undiffuse.diffusion.recipe import DiffusionConfig
 from undiffuse.interop import pipelines
-from undiffuse.interop.found import Found, config_of, save_run
+from undiffuse.interop.imported import ImportedModel, config_of, save_run
 from undiffuse.interop.pipelines import read_pipeline, write_pipeline
 from undiffuse.networks.unet import UNet, UNetConfig
-from undiffuse.runs import open_run
+from undiffuse.runs.run import open_run
 
 Saved = Callable[..., Path]
 WEIGHTS = "diffusion_pytorch_model"
 
 
-def read(folder: Path) -> Found:
+def read(folder: Path) -> ImportedModel:
     return read_pipeline(folder, str(folder), None)
 
 
-def answer(found: Found, label: Tensor | None = None) -> Tensor:
-    """What the model that was read makes of a fixed picture."""
+def answer(found: ImportedModel, label: Tensor | None = None) -> Tensor:
+    """What the model that was read makes of a fixed image."""
     network = UNet(found.network, found.diffusion.learned_variance).eval()
     network.load_state_dict(found.tensors)
     with torch.no_grad():
-        return network(picture(), torch.tensor([3.0, 500.0]), label)
+        return network(image(), torch.tensor([3.0, 500.0]), label)
 
 
 def their_answer(network: UNet2DModel, label: Tensor | None = None) -> Tensor:
     with torch.no_grad():
-        return network(picture(), torch.tensor([3, 500]), class_labels=label).sample
+        return network(image(), torch.tensor([3, 500]), class_labels=label).sample
 
 
-def picture() -> Tensor:
+def image() -> Tensor:
     return torch.randn(2, 1, 8, 8, generator=torch.Generator().manual_seed(3))
 
 
@@ -110,7 +110,7 @@ def test_a_model_beside_its_scheduler_is_read(plain: Path, index: bool, suffix: 
 
 def test_a_config_without_a_size_takes_the_one_that_is_given(saved: Saved, plain: Path) -> None:
     sizeless = saved(sample_size=None)
-    with pytest.raises(ValueError, match="has no sample_size: give the pictures' --size"):
+    with pytest.raises(ValueError, match="has no sample_size: give the images' --size"):
         read(sizeless)
     assert read_pipeline(sizeless, "x", (8, 16)).network.size == (8, 16)
     assert read_pipeline(plain, "x", (8, 8)).network.size == (8, 8)
@@ -149,12 +149,12 @@ def test_a_run_that_could_not_be_written_leaves_nothing(plain: Path, monkeypatch
 
 def test_an_exported_model_opens_and_draws(config: Config, random_unet: Callable) -> None:
     network = random_unet(replace(config.network, classes=0))
-    unlabelled = replace(config, network=network.config, class_names=())
-    write_pipeline(Path("out"), unlabelled, network.state_dict(), None, Path("run"))
+    unlabeled = replace(config, network=network.config, class_names=())
+    write_pipeline(Path("out"), unlabeled, network.state_dict(), None, Path("run"))
     opened = open_pipeline("out")
     assert type(opened).__name__ == "DDPMPipeline"
     with torch.no_grad():
-        assert same(their_answer(opened.unet), network(picture(), torch.tensor([3.0, 500.0])))
+        assert same(their_answer(opened.unet), network(image(), torch.tensor([3.0, 500.0])))
     opened.scheduler.set_timesteps(4)
     assert opened.scheduler.timesteps.tolist() == [999, 749, 499, 249]  # From the noisiest level.
     drawn = opened(num_inference_steps=2, generator=torch.Generator().manual_seed(0), output_type="np").images
@@ -170,20 +170,20 @@ def test_an_exported_model_keeps_its_classes_and_comes_back(
     hides_labels: bool, config: Config, random_unet: Callable
 ) -> None:
     network = random_unet(config.network)
-    labelled = replace(config, training=TrainingConfig(label_dropout=0.1 if hides_labels else 0.0))
-    write_pipeline(Path("out"), labelled, network.state_dict(), None, Path("run"))
+    labeled = replace(config, training=TrainingConfig(label_dropout=0.1 if hides_labels else 0.0))
+    write_pipeline(Path("out"), labeled, network.state_dict(), None, Path("run"))
     opened = open_pipeline("out")
     assert opened.unet.config.num_class_embeds == 3 + hides_labels
     for labels in ([0, 2], [1, 1], *([[2, 3]] if hides_labels else [])):
         ours = torch.tensor([label if label < 3 else -1 for label in labels])  # Their last row is our no label.
         with torch.no_grad():
-            expected = network(picture(), torch.tensor([3.0, 500.0]), ours)
+            expected = network(image(), torch.tensor([3.0, 500.0]), ours)
         assert same(their_answer(opened.unet, torch.tensor(labels)), expected)
     again = config_of(read(Path("out")))
     assert again.class_names == ("cats", "dogs", "snow")
     assert (again.training.label_dropout > 0) == hides_labels
-    assert again.network == labelled.network
-    assert again.diffusion == labelled.diffusion
+    assert again.network == labeled.network
+    assert again.diffusion == labeled.diffusion
 
 
 @pytest.mark.parametrize("label", [2, -1])
@@ -193,7 +193,7 @@ def test_a_class_that_was_chosen_is_drawn_without_labels(label: int, config: Con
     opened = open_pipeline("out")
     assert opened.unet.config.num_class_embeds is None
     with torch.no_grad():
-        expected = network(picture(), torch.tensor([3.0, 500.0]), torch.tensor([label, label]))
+        expected = network(image(), torch.tensor([3.0, 500.0]), torch.tensor([label, label]))
     assert same(their_answer(opened.unet), expected)
     assert read(Path("out")).class_names == ()
 
@@ -321,9 +321,9 @@ def test_control_characters_in_class_names_are_made_visible(saved: Saved) -> Non
     assert read(folder).class_names == ("a\N{REPLACEMENT CHARACTER}[2J", "b")
 
 
-def test_pictures_of_two_channels_are_refused(small_network: UNetConfig) -> None:
+def test_images_of_two_channels_are_refused(small_network: UNetConfig) -> None:
     network = replace(small_network, image_channels=2)
-    found = Found("somewhere", network, DiffusionConfig(), SamplingConfig(), {}, (), False)
-    with pytest.raises(ValueError, match="somewhere makes pictures that undiffuse does not: 2 channels"):
+    found = ImportedModel("somewhere", network, DiffusionConfig(), SamplingConfig(), {}, (), False)
+    with pytest.raises(ValueError, match="somewhere makes images that undiffuse does not: 2 channels"):
         save_run(found, Path("run"))
     assert not Path("run").exists()

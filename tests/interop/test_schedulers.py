@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 import pytest
 import torch
-from foreign import DDIMScheduler, DDPMScheduler, random_unet2d
+from helpers.foreign import DDIMScheduler, DDPMScheduler, random_unet2d
 
 from undiffuse.config import SamplingConfig
 from undiffuse.diffusion import noise, reverse, samplers
@@ -15,7 +15,7 @@ from undiffuse.diffusion.denoiser import clipped, estimator
 from undiffuse.diffusion.recipe import DiffusionConfig
 from undiffuse.interop.schedulers import SchedulerSettings, diffusion_of, settings_of
 from undiffuse.interop.settings import spoken
-from undiffuse.names import VarianceName
+from undiffuse.utils.names import VarianceName
 
 WHERE = Path("scheduler_config.json")
 
@@ -38,7 +38,7 @@ def test_an_exported_scheduler_has_our_noise_levels_and_is_read_again(
     schedule: Literal["linear", "cosine"], length: int
 ) -> None:
     diffusion = DiffusionConfig(
-        parametrization="v", draw="discrete_uniform", schedule=schedule, chain_length=length, objective="simple"
+        parametrization="v", draw="discrete_uniform", schedule=schedule, num_timesteps=length, objective="simple"
     )
     sampling = SamplingConfig(sampler="ancestral", steps=length, variance="large", clip=True)
     said = spoken(settings_of(diffusion, sampling, WHERE), without=("set_alpha_to_one",))
@@ -86,7 +86,7 @@ def test_our_chain_is_theirs_step_by_step(prediction: str, variance: str, clip: 
     variances = {"small": reverse.small, "large": reverse.large, "learned": reverse.learned}
     estimate = estimator(lambda x, c_noise, label: network(x, c_noise).sample, diffusion.coefficients())
     generator = torch.Generator().manual_seed(1)
-    sigmas = diffusion.chain_grid(length)
+    sigmas = diffusion.discrete_sigmas(length)
     steps = samplers.ancestral(
         clipped(estimate) if sampling.clip else estimate,
         samplers.starting_noise(start, sigmas[0]),
@@ -122,7 +122,7 @@ def test_our_chain_is_theirs_step_by_step(prediction: str, variance: str, clip: 
         ({"trained_betas": (0.1, 0.2)}, "betas from 0.1 to 0.2 in 2 levels"),
         ({"num_train_timesteps": 0}, "num_train_timesteps 0"),
         ({"num_train_timesteps": 10**12}, "num_train_timesteps 1000000000000"),
-        ({"num_train_timesteps": 10, "beta_start": 0.01, "beta_end": 2.0}, "chain_length 10 does not fit"),
+        ({"num_train_timesteps": 10, "beta_start": 0.01, "beta_end": 2.0}, "num_timesteps 10 does not fit"),
     ],
 )
 def test_a_setting_that_we_lack_is_refused_by_name(said: dict[str, Any], says: str) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from foreign import SETTINGS, UNet2DModel, random_unet2d
+from helpers.foreign import SETTINGS, UNet2DModel, random_unet2d
 from torch import Tensor
 
 from undiffuse.interop.unet2d import UNet2DSettings, network_of, settings_of

@@ -5,9 +5,9 @@ from collections.abc import Callable
 from functools import partial
 
 import pytest
-import tensors
 import torch
 import torch.nn.functional as F
+from helpers import tensors
 from torch import Tensor, nn
 
 from undiffuse.networks.layers import (
@@ -113,7 +113,7 @@ def test_a_resampling_block_resamples_the_branch_and_the_shortcut(randomized: Ca
         torch.testing.assert_close(block(x, embedding), expected)
 
 
-def test_halving_takes_means_of_four_and_doubling_undoes_it_for_even_pictures() -> None:
+def test_halving_takes_means_of_four_and_doubling_undoes_it_for_even_images() -> None:
     x = normal(2, 3, 4, 6)
     torch.testing.assert_close(halved(x)[0, 0, 1, 2], x[0, 0, 2:4, 4:6].mean())
     assert torch.equal(halved(doubled(x)), x)
@@ -208,8 +208,8 @@ def test_each_normalization_adds_norm_eps_to_the_variance(make: Callable[[float]
     assert norms
     x = normal(1, 8, 4, 4)
     groups = x.reshape(1, 4, 32)
-    centred = groups - groups.mean(dim=2, keepdim=True)
-    expected = (centred / torch.sqrt(centred.square().mean(dim=2, keepdim=True) + 0.125)).reshape(1, 8, 4, 4)
+    centered = groups - groups.mean(dim=2, keepdim=True)
+    expected = (centered / torch.sqrt(centered.square().mean(dim=2, keepdim=True) + 0.125)).reshape(1, 8, 4, 4)
     for norm in norms:
         torch.testing.assert_close(norm(x), expected)
 

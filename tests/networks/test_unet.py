@@ -7,9 +7,9 @@ from functools import partial
 from typing import Literal
 
 import pytest
-import tensors
 import torch
 import torch.nn.functional as F
+from helpers import tensors
 from torch import nn
 
 from undiffuse.networks.layers import Downsample, ResidualBlock, SelfAttention, sinusoidal_embedding
@@ -170,7 +170,7 @@ def test_the_frequency_shift_reaches_the_embedding(small_network: UNetConfig, ra
     torch.testing.assert_close(heard[0], sinusoidal_embedding(torch.tensor([3.0]), 16, shift=1))
 
 
-def test_a_picture_on_its_side_gives_the_output_on_its_side(small_network: UNetConfig, random_unet: Callable) -> None:
+def test_a_image_on_its_side_gives_the_output_on_its_side(small_network: UNetConfig, random_unet: Callable) -> None:
     wide = replace(small_network, size=(8, 16), attention_resolutions=(8,))
     network, turned = random_unet(wide), random_unet(replace(wide, size=(16, 8)))
     turned.load_state_dict({n: w.mT if w.ndim == 4 else w for n, w in network.state_dict().items()})
@@ -274,7 +274,7 @@ def test_a_network_without_classes_ignores_labels(small_network: UNetConfig, ran
     assert torch.equal(network(x, c_noise, torch.tensor([0, 1])), network(x, c_noise, None))
 
 
-def test_pictures_of_a_batch_do_not_hear_each_other(small_network: UNetConfig, random_unet: Callable) -> None:
+def test_images_of_a_batch_do_not_hear_each_other(small_network: UNetConfig, random_unet: Callable) -> None:
     network = random_unet(small_network)
     x, c_noise, label = normal(3, 1, 8, 8), torch.tensor([1.0, 2.0, 3.0]), torch.tensor([0, 1, -1])
     together = network(x, c_noise, label)

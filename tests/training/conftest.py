@@ -11,13 +11,13 @@ from undiffuse.config import Config, OptimizerConfig, TrainingConfig
 from undiffuse.data.store import DataConfig, Store, open_store
 from undiffuse.networks.unet import UNetConfig
 from undiffuse.presets import configure
-from undiffuse.runs import Run
+from undiffuse.runs.run import Run
 from undiffuse.training import session
-from undiffuse.training.processes import Processes
-from undiffuse.training.session import Habits, begin_or_resume, train_run
+from undiffuse.training.session import CheckpointOptions, begin_or_resume, train_run
 from undiffuse.training.signals import StopRequest
+from undiffuse.utils.world import World
 
-ALONE = Processes(0, 1, torch.device("cpu"))
+ALONE = World(0, 1, torch.device("cpu"))
 
 
 @pytest.fixture(scope="session")
@@ -58,9 +58,11 @@ def run_training(store: Store, monkeypatch: pytest.MonkeyPatch) -> Callable[...,
     """Trains a config in a folder, as the command does, without its words and its previews."""
     monkeypatch.setattr(session, "PREVIEWS", 0)
 
-    def run(folder: Path, config: Config, habits: Habits | None = None, say: Callable = lambda _: None) -> bool:
+    def run(
+        folder: Path, config: Config, habits: CheckpointOptions | None = None, say: Callable = lambda _: None
+    ) -> bool:
         begun: Run = begin_or_resume(folder, config)
         with StopRequest() as stop:
-            return train_run(begun, store, habits or Habits(), ALONE, stop, say)
+            return train_run(begun, store, habits or CheckpointOptions(), ALONE, stop, say)
 
     return run

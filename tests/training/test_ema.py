@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from undiffuse.training.ema import averaged_copy, update_average
+from undiffuse.training.ema import ema_copy, update_ema
 
 
 def weights(value: float) -> nn.Module:
@@ -18,7 +18,7 @@ def distance_after(images: int, batch: int, halflife_images: float, already_seen
     """How far the average still is from the weights, of the 1 that it began with, while the weights stay."""
     network, average = weights(1.0), weights(0.0)
     for seen in range(already_seen + batch, already_seen + images + batch, batch):
-        update_average(average, network, batch, seen, halflife_images)
+        update_ema(average, network, batch, seen, halflife_images)
     return 1 - float(average.get_parameter("weight"))
 
 
@@ -37,7 +37,7 @@ def test_the_average_of_moving_weights_is_the_exponentially_weighted_sum() -> No
     values, batch, halflife, seen = [3.0, -1.0, 0.5, 8.0], 30, 100.0, 10**6
     average = weights(2.0)
     for i, value in enumerate(values, 1):
-        update_average(average, weights(value), batch, seen + i * batch, halflife)
+        update_ema(average, weights(value), batch, seen + i * batch, halflife)
     kept = 0.5 ** (batch / halflife)
     expected = kept**4 * 2.0 + sum((1 - kept) * kept ** (3 - i) * value for i, value in enumerate(values))
     assert float(average.get_parameter("weight")) == pytest.approx(expected, rel=1e-12)
@@ -62,7 +62,7 @@ def test_a_half_life_of_nothing_is_the_weights_themselves() -> None:
 
 def test_the_averages_copy_is_apart_from_the_network_and_never_trained() -> None:
     network = nn.Sequential(nn.Linear(2, 2), nn.Dropout(0.5))
-    average = averaged_copy(network)
+    average = ema_copy(network)
     assert not average.training
     assert network.training
     assert not any(parameter.requires_grad for parameter in average.parameters())
@@ -73,10 +73,10 @@ def test_the_averages_copy_is_apart_from_the_network_and_never_trained() -> None
 
 def test_updating_the_average_leaves_the_network_and_its_gradients_alone() -> None:
     network = nn.Linear(3, 3)
-    average = averaged_copy(network)
+    average = ema_copy(network)
     network(torch.ones(1, 3)).sum().backward()
     before = {name: (p.detach().clone(), p.grad) for name, p in network.named_parameters()}
-    update_average(average, network, 10, 10**6, 100.0)
+    update_ema(average, network, 10, 10**6, 100.0)
     for name, p in network.named_parameters():
         assert torch.equal(p.detach(), before[name][0])
         assert p.grad is before[name][1]

@@ -5,7 +5,7 @@ from collections.abc import Callable
 import pytest
 import safetensors.torch
 import torch
-from tensors import normal
+from helpers.tensors import normal
 from torch import Tensor, nn
 from torch.optim import AdamW, Optimizer
 
@@ -194,7 +194,7 @@ def test_both_optimizers_make_the_loss_fall(network: nn.Module) -> None:
 
 
 def test_the_learning_rate_rises_over_the_warmup_and_falls_over_the_last_share() -> None:
-    config = OptimizerConfig(warmup_images=1000, decay_share=0.25)
+    config = OptimizerConfig(warmup_images=1000, decay_fraction=0.25)
     # (images seen, share of the budget spent) and the factor there.
     expected = {
         (0, 0.0): 0.001,
@@ -212,7 +212,7 @@ def test_the_learning_rate_rises_over_the_warmup_and_falls_over_the_last_share()
 
 
 def test_without_warmup_and_decay_the_learning_rate_stays() -> None:
-    config = OptimizerConfig(warmup_images=0, decay_share=0.0)
+    config = OptimizerConfig(warmup_images=0, decay_fraction=0.0)
     assert [learning_rate_factor(n, p, config) for n, p in ((0, 0.0), (10**9, 1.0), (10**9, 1.1))] == [1.0] * 3
 
 

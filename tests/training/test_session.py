@@ -14,17 +14,17 @@ from filelock import FileLock
 from undiffuse.config import Config, TrainingConfig
 from undiffuse.data.batches import ImageStream
 from undiffuse.data.store import Store
-from undiffuse.diffusion.importance import LossAware
 from undiffuse.diffusion.recipe import DiffusionConfig
-from undiffuse.errors import WorkFailed
-from undiffuse.runs import NonFiniteError, Run, open_run
+from undiffuse.diffusion.sigma_samplers import LossSecondMomentResampler
+from undiffuse.runs.run import NonFiniteError, Run, open_run
 from undiffuse.training import loop, session
-from undiffuse.training.processes import Processes
-from undiffuse.training.session import Habits, begin_or_resume, new_state
+from undiffuse.training.session import CheckpointOptions, begin_or_resume, new_state
+from undiffuse.utils.errors import WorkFailed
+from undiffuse.utils.world import World
 
 Train = Callable[..., bool]
 
-ALONE = Processes(0, 1, torch.device("cpu"))
+ALONE = World(0, 1, torch.device("cpu"))
 
 
 def with_budget(config: Config, images: int) -> Config:
@@ -45,7 +45,7 @@ def test_training_lowers_the_loss_and_leaves_what_the_contract_names(
     tiny: Config, run_training: Train, monkeypatch
 ) -> None:
     monkeypatch.setattr(session, "PREVIEWS", 2)
-    assert run_training(Path("run"), tiny, Habits(checkpoint_images=500, keep=2))
+    assert run_training(Path("run"), tiny, CheckpointOptions(checkpoint_images=500, keep=2))
     run = open_run(Path("run"))
     logged = losses(run)
     assert [images for images, _ in logged] == list(range(200, 2001, 200))
@@ -59,7 +59,7 @@ def test_training_lowers_the_loss_and_leaves_what_the_contract_names(
 
 
 LEARNING_WHERE_TO_LOOK = DiffusionConfig(
-    parametrization="eps", objective="hybrid", draw="loss_aware", schedule="cosine", chain_length=8
+    parametrization="eps", objective="hybrid", draw="loss_aware", schedule="cosine", num_timesteps=8
 )
 """So few levels that all are known after some hundred images."""
 
@@ -96,7 +96,7 @@ def test_levels_are_drawn_where_losses_are_large_once_all_are_known(tiny: Config
     run_training(Path("run"), replace(tiny, diffusion=LEARNING_WHERE_TO_LOOK))
     draws = LEARNING_WHERE_TO_LOOK.draws()
     draws.load(open_run(Path("run")).checkpoints()[0].tensors("draws"))
-    assert isinstance(draws, LossAware)
+    assert isinstance(draws, LossSecondMomentResampler)
     assert (draws.seen == 10).all()
     assert (draws.losses > 0).all()
     assert draws.probabilities().max() > 2 / 8
@@ -110,7 +110,7 @@ def test_losses_are_noted_before_their_weights_and_in_order(tiny: Config, store:
     for parameter in state.network.parameters():
         torch.nn.init.zeros_(parameter)
     batch = ImageStream(store, config.augmentation, 0.0, 0).__getitems__(list(range(100)))
-    draws, expected = LossAware(diffusion.chain()), LossAware(diffusion.chain())
+    draws, expected = LossSecondMomentResampler(diffusion.chain()), LossSecondMomentResampler(diffusion.chain())
     for each in (draws, expected):
         each.update(torch.arange(8).repeat_interleave(10), torch.arange(1, 81).double())
     state.draws = draws
@@ -174,20 +174,20 @@ def test_a_run_without_a_checkpoint_may_begin_anew_with_other_settings(tiny: Con
     assert open_run(Path("run")).config == lower
 
 
-def test_pictures_that_changed_are_named_and_the_run_is_left_alone(tiny: Config, run_training: Train) -> None:
+def test_images_that_changed_are_named_and_the_run_is_left_alone(tiny: Config, run_training: Train) -> None:
     run_training(Path("run"), with_budget(tiny, 200))
-    with pytest.raises(ValueError, match=r"pictures at digits are no longer those that .*run was trained on"):
+    with pytest.raises(ValueError, match=r"images at digits are no longer those that .*run was trained on"):
         begin_or_resume(Path("run"), replace(tiny, data_content="other"))
 
 
 def test_a_damaged_newer_checkpoint_never_crowds_out_a_good_one(tiny: Config, run_training: Train, monkeypatch) -> None:
-    run_training(Path("run"), with_budget(tiny, 900), Habits(checkpoint_images=300, keep=3))
+    run_training(Path("run"), with_budget(tiny, 900), CheckpointOptions(checkpoint_images=300, keep=3))
     run = open_run(Path("run"))
     for newest in run.checkpoints()[:2]:
         (newest.folder / "checkpoint.json").write_text("{")
     nan_in_batches(monkeypatch, set(range(4, 100)))  # Goes on from 300 and comes to 600, but not to 900.
     with pytest.raises(WorkFailed):
-        run_training(Path("run"), with_budget(tiny, 2000), Habits(checkpoint_images=200, keep=1))
+        run_training(Path("run"), with_budget(tiny, 2000), CheckpointOptions(checkpoint_images=200, keep=1))
     (kept,) = run.checkpoints()
     assert kept.fault() is None
     assert kept.images == 1600
@@ -215,7 +215,7 @@ def test_a_damaged_checkpoint_is_named_and_the_one_before_is_used(
     tiny: Config, run_training: Train, damage: str
 ) -> None:
     for name in ("run", "untouched"):
-        run_training(Path(name), with_budget(tiny, 1000), Habits(checkpoint_images=300))
+        run_training(Path(name), with_budget(tiny, 1000), CheckpointOptions(checkpoint_images=300))
     newest = open_run(Path("run")).checkpoints()[0].folder
     weights = newest / "network.safetensors"
     if damage == "cut":
@@ -248,7 +248,7 @@ def test_a_full_disk_stops_training_and_names_the_last_good_checkpoint(
 
     monkeypatch.setattr(Path, "write_bytes", full_after_500)
     with pytest.raises(WorkFailed, match=r"1,000 images: .*No space left.*last good checkpoint is .*500"):
-        run_training(Path("run"), tiny, Habits(checkpoint_images=500))
+        run_training(Path("run"), tiny, CheckpointOptions(checkpoint_images=500))
     run = open_run(Path("run"))
     assert [checkpoint.images for checkpoint in run.checkpoints()] == [500]
     assert run.checkpoints()[0].fault() is None
@@ -279,7 +279,7 @@ def test_a_batch_that_is_not_finite_is_skipped_and_counted(tiny: Config, run_tra
 def test_ten_batches_in_a_row_that_are_not_finite_stop_training(tiny: Config, run_training: Train, monkeypatch) -> None:
     nan_in_batches(monkeypatch, set(range(8, 100)))
     with pytest.raises(WorkFailed, match=r"1,800 images.*not finite 10 batches.*last good checkpoint is .*\b1200"):
-        run_training(Path("run"), with_budget(tiny, 4000), Habits(checkpoint_images=600, keep=1))
+        run_training(Path("run"), with_budget(tiny, 4000), CheckpointOptions(checkpoint_images=600, keep=1))
     for checkpoint in open_run(Path("run")).checkpoints():
         for part in ("network", "average", "optimizer"):
             assert all(torch.isfinite(t).all() for t in checkpoint.tensors(part).values())

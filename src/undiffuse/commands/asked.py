@@ -5,7 +5,7 @@ from dataclasses import fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from undiffuse.names import DATASETS, Channels, Fit, Split
+from undiffuse.utils.names import DATASETS, Channels, Fit, Split
 
 if TYPE_CHECKING:
     from undiffuse.config import Config, SamplingConfig
@@ -17,10 +17,10 @@ READ_BY = {"eta": ("ddim",), "variance": ("ancestral",), "order": ("lms", "ipndm
 """The settings that only some samplers read."""
 
 
-def pictures(
+def data_config(
     data: str, data_root: str | None, split: Split, size: tuple[int, int] | None, fit: Fit, channels: Channels
 ) -> "DataConfig":
-    """The options for data, with absolute paths: a run's config must lead to its pictures from anywhere."""
+    """The options for data, with absolute paths: a run's config must lead to its images from anywhere."""
     from undiffuse.data.store import DataConfig
 
     return DataConfig(
@@ -34,10 +34,10 @@ def pictures(
 
 
 def outside(folder: Path, data: str) -> None:
-    """Raises ValueError if what is written to `folder` would be taken for pictures of `data` the next time."""
+    """Raises ValueError if what is written to `folder` would be taken for images of `data` the next time."""
     if data not in DATASETS and folder.resolve().is_relative_to(Path(data).expanduser().resolve()):
         raise ValueError(
-            f"{folder.absolute()} lies among the pictures in {Path(data).expanduser().absolute()}, which must stay as "
+            f"{folder.absolute()} lies among the images in {Path(data).expanduser().absolute()}, which must stay as "
             "they are: give --out a folder elsewhere."
         )
 
@@ -46,11 +46,11 @@ def output(folder: Path, *data: str) -> Path:
     """The folder, made before the work that ends in it, which may take hours.
 
     Raises:
-        ValueError: it cannot be made, or lies among the pictures of one of `data`.
+        ValueError: it cannot be made, or lies among the images of one of `data`.
     """
     folder = folder.expanduser()
-    for pictures_of in data:
-        outside(folder, pictures_of)
+    for images_of in data:
+        outside(folder, images_of)
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -75,7 +75,7 @@ def sampling(
         ValueError: a setting does not fit, or the model cannot do it.
     """
     from undiffuse.config import SamplingConfig, with_settings
-    from undiffuse.sampling import SLOW, at_few_steps, check_guidance, grid
+    from undiffuse.sampling.model import SLOW, at_few_steps, check_guidance, grid
 
     options = {"sampler": sampler, "steps": steps, "guidance": guidance}
     settings = [*settings, *(f"{name}={value}" for name, value in options.items() if value is not None)]

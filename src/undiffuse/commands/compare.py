@@ -8,14 +8,14 @@ import tyro
 from undiffuse.commands import asked, values
 from undiffuse.commands.evaluate import weights_file
 from undiffuse.commands.options import unless_given
-from undiffuse.names import FeaturesName, SamplerName, Split
-from undiffuse.run_names import find_run
-from undiffuse.terminal import console
+from undiffuse.runs.find import find_run
+from undiffuse.utils.names import FeaturesName, SamplerName, Split
+from undiffuse.utils.terminal import console
 
 if TYPE_CHECKING:
     from undiffuse.evaluation.compare import Contestant
     from undiffuse.evaluation.evaluate import Work
-    from undiffuse.runs import Run
+    from undiffuse.runs.run import Run
 
 DEFAULT_COUNT = "1000"
 
@@ -43,13 +43,13 @@ def compare(
         samplers: Each run is sampled with each of these.
         steps: And each of them with each of these.
         count: Samples of each, of the same seeds.
-        real_count: How many real pictures, drawn at random.
+        real_count: How many real images, drawn at random.
         features: As in undiffuse evaluate.
         weights: The feature network's.
-        split: Part of the real pictures. auto: what the runs were trained on.
+        split: Part of the real images. auto: what the runs were trained on.
         guidance: 1 follows the label as trained.
         seed: Of the first sample.
-        batch: Pictures at once; changes speed and memory only.
+        batch: Images at once; changes speed and memory only.
         out: Folder for comparison.html and comparison.json.
     """
     total = values.count(count, "--count")
@@ -62,11 +62,11 @@ def compare(
 
     from undiffuse.evaluation import compare as comparing
     from undiffuse.evaluation.evaluate import Work, load_net, references
-    from undiffuse.evaluation.features import Share
-    from undiffuse.runs import open_run
-    from undiffuse.training.processes import joined
+    from undiffuse.features.cache import Share
+    from undiffuse.runs.run import open_run
+    from undiffuse.utils.world import init_distributed
 
-    with joined() as processes:
+    with init_distributed() as processes:
         say = console.print if processes.is_main else asked.silent
         work = Work(batch, Share(processes.rank, processes.world, processes.wait), processes.device, say)
         opened = [open_run(folder) for folder in folders]
@@ -103,7 +103,7 @@ def _contestants(
 ) -> list["Contestant"]:
     """The run, sampled in each of the ways."""
     from undiffuse.evaluation.compare import Contestant
-    from undiffuse.sampling import load_model
+    from undiffuse.sampling.model import load_model
 
     ways = [
         asked.sampling(run.config, sampler, number, guidance)

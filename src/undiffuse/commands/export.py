@@ -6,8 +6,8 @@ from typing import Annotated, Literal
 import tyro
 
 from undiffuse.commands.options import unless_given
-from undiffuse.run_names import find_run
-from undiffuse.terminal import console
+from undiffuse.runs.find import find_run
+from undiffuse.utils.terminal import console
 
 
 def export(
@@ -23,7 +23,7 @@ def export(
     Args:
         run: A run folder, or its name under runs/.
         to: The format, and a folder to make.
-        label: Always draw this class, by name or index, or none; what asks diffusers for pictures cannot name one.
+        label: Always draw this class, by name or index, or none; what asks diffusers for images cannot name one.
         weights: The moving average of the weights, or the weights themselves.
     """
     folder = find_run(run)
@@ -31,8 +31,8 @@ def export(
 
     from undiffuse.diffusion.denoiser import NO_LABEL
     from undiffuse.interop.pipelines import write_pipeline
-    from undiffuse.runs import open_run
-    from undiffuse.sampling import check_guidance, find_label
+    from undiffuse.runs.run import open_run
+    from undiffuse.sampling.model import check_guidance, find_label
 
     opened = open_run(folder)
     config = opened.config

@@ -6,7 +6,7 @@ from typing import Annotated
 
 from undiffuse.commands.options import unless_given
 from undiffuse.commands.train import train
-from undiffuse.terminal import Meter, console, duration
+from undiffuse.utils.terminal import Meter, console, duration
 
 READ = 500
 
@@ -24,12 +24,12 @@ def quickstart(
     began, anew = time.monotonic(), not Path(out).exists()
     train(data="digits", preset="digits", images=images, seed=seed, out=out)
 
-    from undiffuse import gallery as galleries
     from undiffuse.data.store import open_store
-    from undiffuse.device import choose_device
     from undiffuse.evaluation.quickstart import ROWS, write_report
-    from undiffuse.runs import open_run
-    from undiffuse.sampling import load_model
+    from undiffuse.runs import gallery as galleries
+    from undiffuse.runs.run import open_run
+    from undiffuse.sampling.model import load_model
+    from undiffuse.utils.device import choose_device
 
     run = open_run(Path(out))
     model, checkpoint = load_model(run, choose_device(), "average", console.print)

@@ -7,9 +7,9 @@ import tyro
 
 from undiffuse.commands import asked
 from undiffuse.commands.options import unless_given
-from undiffuse.names import SamplerName
-from undiffuse.run_names import find_run
-from undiffuse.terminal import Meter, console
+from undiffuse.runs.find import find_run
+from undiffuse.utils.names import SamplerName
+from undiffuse.utils.terminal import Meter, console
 
 
 def sample(
@@ -26,24 +26,24 @@ def sample(
     weights: Literal["average", "network"] = "average",
     out: Annotated[str | None, unless_given("in the run's samples/")] = None,
 ) -> None:
-    """Make pictures with a trained model: one PNG each, and a grid of the first hundred.
+    """Make images with a trained model: one PNG each, and a grid of the first hundred.
 
-    The picture of a seed depends on nothing but the seed and the settings. The same command again makes only what is
+    The image of a seed depends on nothing but the seed and the settings. The same command again makes only what is
     missing.
 
     Args:
         run: A run folder, or its name under runs/.
-        count: How many pictures.
+        count: How many images.
         label: Class, by name or index, or none.
         guidance: 1 follows the label as trained; more exaggerates it, at the cost of variety.
-        seed: Of the first picture; the others count up from it.
-        batch: Pictures at once; changes speed and memory only.
+        seed: Of the first image; the others count up from it.
+        batch: Images at once; changes speed and memory only.
         sampler: DDPM's ancestral and ddim; euler_ancestral; and for few steps euler, heun, dpmpp_2m, lms and ipndm.
         steps: More is slower and, up to a point, better. Below 100, ipndm replaces a run's ancestral or ddim.
         settings: Any other setting, as in eta=0.5, order=3, churn=40, grid=chain, variance=large (docs/sampling.md).
         film: Also save the denoising of the first sixteen as a strip and an animation.
         weights: The moving average of the weights, or the weights themselves.
-        out: Folder for the pictures.
+        out: Folder for the images.
     """
     folder = find_run(run)
     for name, value in (("--count", count), ("--batch", batch)):
@@ -52,11 +52,11 @@ def sample(
     if seed < 0:
         raise ValueError(f"--seed {seed} is negative: seeds count from 0.")
 
-    from undiffuse import gallery as galleries
-    from undiffuse.device import choose_device
     from undiffuse.diffusion.denoiser import NO_LABEL
-    from undiffuse.runs import open_run
-    from undiffuse.sampling import check_guidance, find_label, load_model
+    from undiffuse.runs import gallery as galleries
+    from undiffuse.runs.run import open_run
+    from undiffuse.sampling.model import check_guidance, find_label, load_model
+    from undiffuse.utils.device import choose_device
 
     opened = open_run(folder)
     index = None if label is None else find_label(opened.config.class_names, label)
@@ -71,7 +71,7 @@ def sample(
     target = Path(out).expanduser() if out else opened.folder / "samples" / "-".join(words)
     made_by = galleries.maker(opened, checkpoint, weights)
     gallery = galleries.open_gallery(target, model, how, index, made_by)
-    console.print(f"Pictures go to {target.absolute()}")
+    console.print(f"Images go to {target.absolute()}")
     seeds = range(seed, seed + count)
     galleries.fill(gallery, seeds, batch, console.print)
     console.print(f"  grid  {galleries.save_grid(gallery, seeds)}")

@@ -5,26 +5,26 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 from undiffuse.commands import values
-from undiffuse.commands.asked import outside, pictures, silent
+from undiffuse.commands.asked import data_config, outside, silent
 from undiffuse.commands.options import unless_given
-from undiffuse.data.sources import check_data
-from undiffuse.errors import Interrupted
-from undiffuse.names import Channels, Fit, Precision, Split
-from undiffuse.terminal import console
+from undiffuse.data.source import check_data
+from undiffuse.utils.errors import Interrupted
+from undiffuse.utils.names import Channels, Fit, Precision, Split
+from undiffuse.utils.terminal import console
 
 if TYPE_CHECKING:
     from undiffuse.config import Config
     from undiffuse.data.store import DataConfig, Store
-    from undiffuse.training.processes import Processes
-    from undiffuse.training.session import Habits, Say
+    from undiffuse.training.session import CheckpointOptions, Say
     from undiffuse.training.signals import StopRequest
+    from undiffuse.utils.world import World
 
 
 def train(
     data: str = "digits",
     data_root: Annotated[str | None, unless_given("data/")] = None,
     split: Split = "auto",
-    size: Annotated[str | None, unless_given("the pictures' own up to 64, else 64")] = None,
+    size: Annotated[str | None, unless_given("the images' own up to 64, else 64")] = None,
     fit: Fit = "crop",
     channels: Channels = "auto",
     strict: bool = False,
@@ -42,9 +42,9 @@ def train(
     settings: Annotated[tuple[str, ...], unless_given("none", name="set")] = (),
     dry_run: bool = False,
 ) -> None:
-    """Train a diffusion model on pictures, from scratch. The same command again resumes where it stopped.
+    """Train a diffusion model on images, from scratch. The same command again resumes where it stopped.
 
-    With a folder of pictures: undiffuse train --data photos/ --size 32 --minutes 10
+    With a folder of images: undiffuse train --data photos/ --size 32 --minutes 10
 
     With several GPUs: torchrun --nproc-per-node 2 -m undiffuse train --data photos/ --images 2M
 
@@ -52,10 +52,10 @@ def train(
         data: digits, cifar10, flowers102, a folder of images (sub-folders are classes), or a .zip or .tar of images.
         data_root: Where cifar10 and flowers102 lie, or are downloaded to.
         split: Part of the data. auto: train where there are splits; all of flowers102.
-        size: Side in pixels, or height x width as in 48x64.
-        fit: How pictures come to that size: crop the middle, pad with black, or stretch.
-        channels: 1 gray, 3 RGB, 4 RGBA; auto: what the pictures have.
-        strict: Fail at a picture that cannot be decoded, rather than leave it out and say so.
+        size: FeatureSet in pixels, or height x width as in 48x64.
+        fit: How images come to that size: crop the middle, pad with black, or stretch.
+        channels: 1 gray, 3 RGB, 4 RGBA; auto: what the images have.
+        strict: Fail at an image that cannot be decoded, rather than leave it out and say so.
         unconditional: Do not tell the network the classes, though there are some.
         preset: Recipe: digits, small, flowers64, or a paper's with cifar10-: ddpm, iddpm, iddpm-vlb, edm, flow.
         images: Budget in images seen, such as 50k or 2M.
@@ -82,20 +82,20 @@ def train(
         raise ValueError("A budget is either --images or --minutes: give one of them.")
 
     from undiffuse.presets import RECIPES
-    from undiffuse.training.processes import joined
     from undiffuse.training.signals import StopRequest
+    from undiffuse.utils.world import init_distributed
 
-    asked = pictures(data, data_root, split, sides or RECIPES[name]().size, fit, channels)
+    asked = data_config(data, data_root, split, sides or RECIPES[name]().size, fit, channels)
     budget = {"total_images": total_images, "total_minutes": minutes} if total_images or minutes is not None else {}
     training = {**budget, "precision": precision} | ({"batch": batch} if batch is not None else {})
 
     def configured(store: "Store") -> "Config":
         return _configured(name, store, asked, seed, unconditional, training, settings)
 
-    with StopRequest() as stop, joined() as processes:
+    with StopRequest() as stop, init_distributed() as processes:
         say = console.print if processes.is_main else silent
-        # Settings that fit no pictures at all are found before hours of decoding.
-        planned = configured(_pictures_to_come(asked, RECIPES[name]().network.size))
+        # Settings that fit no images at all are found before hours of decoding.
+        planned = configured(_images_to_come(asked, RECIPES[name]().network.size))
         if planned.training.batch % processes.world:
             raise ValueError(f"A batch of {planned.training.batch} cannot be split over {processes.world} processes.")
         store = _open_store(asked, strict, processes, say)
@@ -107,13 +107,13 @@ def train(
             _estimate(config, processes, say)
             return
 
-        from undiffuse.training.session import Habits
+        from undiffuse.training.session import CheckpointOptions
 
-        _train(folder, config, store, Habits(keep, between, compile), processes, stop, say)
+        _train(folder, config, store, CheckpointOptions(keep, between, compile), processes, stop, say)
 
 
-def _pictures_to_come(asked: "DataConfig", size: tuple[int, int]) -> "Store":
-    """What is known of the pictures before they are opened; `size` stands for one that they will decide."""
+def _images_to_come(asked: "DataConfig", size: tuple[int, int]) -> "Store":
+    """What is known of the images before they are opened; `size` stands for one that they will decide."""
     from undiffuse.data.store import Store
 
     return Store(
@@ -121,7 +121,7 @@ def _pictures_to_come(asked: "DataConfig", size: tuple[int, int]) -> "Store":
         name="",
         split="all",
         content="",
-        total_pictures=0,
+        total_images=0,
         size=asked.size or size,
         channels=asked.channels or 3,
         class_names=(),
@@ -129,10 +129,10 @@ def _pictures_to_come(asked: "DataConfig", size: tuple[int, int]) -> "Store":
     )
 
 
-def _open_store(asked: "DataConfig", strict: bool, processes: "Processes", say: "Say") -> "Store":
+def _open_store(asked: "DataConfig", strict: bool, processes: "World", say: "Say") -> "Store":
     from undiffuse.data.store import open_store
 
-    return processes.after_main(lambda: open_store(asked, strict, say))
+    return processes.main_process_first(lambda: open_store(asked, strict, say))
 
 
 def _configured(
@@ -150,8 +150,8 @@ def _run_name(store: "Store", preset: str) -> str:
     return "-".join(dict.fromkeys([store.name, preset, f"{store.size[0]}x{store.size[1]}"]))
 
 
-def _summary(folder: Path, store: "Store", config: "Config", processes: "Processes", say: "Say") -> None:
-    from undiffuse.device import compute_dtype
+def _summary(folder: Path, store: "Store", config: "Config", processes: "World", say: "Say") -> None:
+    from undiffuse.utils.device import compute_dtype
 
     classes = f"{len(config.class_names)} classes" if config.class_names else "no classes"
     kind = {1: "gray", 3: "RGB", 4: "RGBA"}[store.channels]
@@ -160,15 +160,15 @@ def _summary(folder: Path, store: "Store", config: "Config", processes: "Process
     dtype = str(compute_dtype(processes.device, training.precision)).removeprefix("torch.")
     many = f", {processes.world} processes" if processes.world > 1 else ""
     say(f"run      {folder.absolute()}")
-    say(f"data     {len(store):,} pictures, {store.size[0]}x{store.size[1]} {kind}, {classes}, split {store.split}")
+    say(f"data     {len(store):,} images, {store.size[0]}x{store.size[1]} {kind}, {classes}, split {store.split}")
     say(f"recipe   {config.preset}, seed {config.seed}, batch {training.batch}, {budget}")
     say(f"device   {processes.device}, {dtype}{many}")
 
 
-def _estimate(config: "Config", processes: "Processes", say: "Say") -> None:
+def _estimate(config: "Config", processes: "World", say: "Say") -> None:
     from undiffuse.config import flat
-    from undiffuse.terminal import duration
-    from undiffuse.training.estimate import estimate
+    from undiffuse.training.cost import estimate
+    from undiffuse.utils.terminal import duration
 
     for name, value in flat(config).items():
         say(f"  {name} = {value}")
@@ -184,25 +184,27 @@ def _estimate(config: "Config", processes: "Processes", say: "Say") -> None:
         say(
             f"time     {config.training.total_minutes:g} minutes, for about {seen:,.0f} images at {speed:,.0f} images/s"
         )
-    say("Nothing was written but decoded pictures. Leave --dry-run out to train.")
+    say("Nothing was written but decoded images. Leave --dry-run out to train.")
 
 
 def _train(
     folder: Path,
     config: "Config",
     store: "Store",
-    habits: "Habits",
-    processes: "Processes",
+    habits: "CheckpointOptions",
+    processes: "World",
     stop: "StopRequest",
     say: "Say",
 ) -> None:
-    from undiffuse.runs import open_run
+    from undiffuse.runs.run import open_run
     from undiffuse.training.session import begin_or_resume, train_run
 
-    run = processes.after_main(lambda: begin_or_resume(folder, config) if processes.is_main else open_run(folder))
+    run = processes.main_process_first(
+        lambda: begin_or_resume(folder, config) if processes.is_main else open_run(folder)
+    )
     if not train_run(run, store, habits, processes, stop, say):
         raise Interrupted(f"Saved; the same command goes on from here: {run.folder.absolute()}")
     say(f"Done: {run.folder.absolute()}")
     say(f"  previews   {run.folder / 'previews'}")
     say(f"  curves     tensorboard --logdir {run.folder / 'tensorboard'}")
-    say(f"  pictures   undiffuse sample {run.folder}")
+    say(f"  images   undiffuse sample {run.folder}")

@@ -1,6 +1,6 @@
 """Words of the command line as values."""
 
-from undiffuse.names import PRESETS
+from undiffuse.utils.names import PRESETS
 
 _FACTORS = {"k": 1_000, "m": 1_000_000, "b": 1_000_000_000}
 

@@ -1,1 +1,1 @@
-"""Pictures: found, decoded once into a uint8 array on disk, read as batches in [-1, 1]."""
+"""Images: found, decoded once into a uint8 array on disk, read as batches in [-1, 1]."""

@@ -9,29 +9,29 @@ from jaxtyping import Float, UInt8
 from torch import Tensor, nn
 
 from undiffuse.data.pixels import to_unit_range
-from undiffuse.randomness import derived_seed
+from undiffuse.utils.randomness import derived_seed
 
 
 @dataclass(frozen=True)
 class AugmentationConfig:
-    """What may be done to a picture on its way into training. Off by default: the model learns what it is shown."""
+    """What may be done to an image on its way into training. Off by default: the model learns what it is shown."""
 
     flip: bool = False
-    """Mirror every second picture left to right (RandomHorizontalFlip). Not for digits or letters."""
+    """Mirror every second image left to right (RandomHorizontalFlip). Not for digits or letters."""
     crop_scale: float = 1.0
-    """Below 1: cut out a part of between this share of the picture's area and all of it (RandomResizedCrop)."""
+    """Below 1: cut out a part of between this share of the image's area and all of it (RandomResizedCrop)."""
     crop_ratio: float = 4 / 3
-    """How much the part's proportions may differ from the picture's, either way."""
+    """How much the part's proportions may differ from the image's, either way."""
 
     def __post_init__(self):
         if not 0 < self.crop_scale <= 1:
-            raise ValueError(f"crop_scale {self.crop_scale} is no share of a picture: choose more than 0 and up to 1.")
+            raise ValueError(f"crop_scale {self.crop_scale} is no share of an image: choose more than 0 and up to 1.")
         if self.crop_ratio < 1:
             raise ValueError(f"crop_ratio {self.crop_ratio} must be at least 1.")
 
 
 Transform = Callable[[UInt8[Tensor, "b c h w"], int, Sequence[int]], Float[Tensor, "b c h w"]]
-"""From uint8 pictures, a seed and the pictures' numbers to float32 in [-1, 1]."""
+"""From uint8 images, a seed and the images' numbers to float32 in [-1, 1]."""
 
 
 def augmentation(config: AugmentationConfig, size: tuple[int, int]) -> Transform:
@@ -62,17 +62,17 @@ def random_transforms(config: AugmentationConfig, size: tuple[int, int]) -> list
 
 
 def _transform(
-    for_one: nn.Sequential, for_all: nn.Sequential, pictures: Tensor, seed: int, numbers: Sequence[int]
+    for_one: nn.Sequential, for_all: nn.Sequential, images: Tensor, seed: int, numbers: Sequence[int]
 ) -> Tensor:
     if len(for_one):
         # torchvision's transforms know only the global generator: it is left as it was.
         with torch.random.fork_rng(devices=[]):
-            pictures = torch.stack(
-                [_with_seed(for_one, picture, seed, n) for picture, n in zip(pictures, numbers, strict=True)]
+            images = torch.stack(
+                [_with_seed(for_one, image, seed, n) for image, n in zip(images, numbers, strict=True)]
             )
-    return for_all(pictures)
+    return for_all(images)
 
 
-def _with_seed(transform: nn.Module, picture: Tensor, seed: int, number: int) -> Tensor:
+def _with_seed(transform: nn.Module, image: Tensor, seed: int, number: int) -> Tensor:
     torch.default_generator.manual_seed(derived_seed("augmentation", seed, number))
-    return transform(picture)
+    return transform(image)

@@ -12,14 +12,14 @@ from torch.utils.data import DataLoader, Dataset
 
 from undiffuse.data.augmentation import AugmentationConfig, augmentation
 from undiffuse.data.store import Store
-from undiffuse.randomness import ImageRandomness, generator
+from undiffuse.utils.randomness import ImageRandomness, generator
 
 
 class Batch(NamedTuple):
     """Images with all that is random about them. The n-th image of training is the same in every run of the seed."""
 
     x0: Float[Tensor, "b c h w"]
-    """Pictures in [-1, 1]."""
+    """Images in [-1, 1]."""
     label: Int[Tensor, " b"]
     """Class index; -1 for none, or hidden."""
     u: Float[Tensor, " b"]
@@ -29,7 +29,7 @@ class Batch(NamedTuple):
 
 
 class ImageStream(Dataset):
-    """The n-th image of training, n counting from 0 over all epochs; every epoch shows each picture once, reordered."""
+    """The n-th image of training, n counting from 0 over all epochs; every epoch shows each image once, reordered."""
 
     def __init__(self, store: Store, config: AugmentationConfig, label_dropout: float, seed: int):
         self.store, self.label_dropout, self.seed = store, label_dropout, seed
@@ -37,8 +37,8 @@ class ImageStream(Dataset):
 
     def __getitems__(self, numbers: list[int]) -> Batch:
         indices = [int(_order(len(self.store), self.seed, n // len(self.store))[n % len(self.store)]) for n in numbers]
-        pictures = torch.from_numpy(self.store.read(indices)).permute(0, 3, 1, 2)
-        x0 = self.transform(pictures, self.seed, numbers)
+        images = torch.from_numpy(self.store.read(indices)).permute(0, 3, 1, 2)
+        x0 = self.transform(images, self.seed, numbers)
         randomness = ImageRandomness("training", self.seed, numbers)
         u, hides = randomness.uniform(), randomness.uniform() < self.label_dropout
         label = torch.from_numpy(self.store.labels[indices])
@@ -71,7 +71,7 @@ def batches(
         batch_sampler=_Portions(first_image, batch, rank, world),
         collate_fn=_as_is,  # ty: ignore[invalid-argument-type]
         num_workers=workers,
-        worker_init_fn=_deaf,
+        worker_init_fn=_ignore_signals,
         pin_memory=pin_memory,
         persistent_workers=workers > 0,
         generator=torch.Generator(),  # Else it draws from the global one.
@@ -83,12 +83,12 @@ def _as_is(batch: Batch) -> Batch:
     return batch
 
 
-def _deaf(worker: int) -> None:
+def _ignore_signals(worker: int) -> None:
     """A signal to the whole group is for the training process: it must find its workers alive to save in peace."""
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)
 
 
 @lru_cache(maxsize=4)
-def _order(total_pictures: int, seed: int, epoch: int) -> Int[Tensor, " n"]:
-    return torch.randperm(total_pictures, generator=generator("order", seed, epoch))
+def _order(total_images: int, seed: int, epoch: int) -> Int[Tensor, " n"]:
+    return torch.randperm(total_images, generator=generator("order", seed, epoch))

@@ -1,17 +1,17 @@
-"""One picture file to a uint8 array (height, width, channels), by stated rules."""
+"""One image file to a uint8 array (height, width, channels), by stated rules."""
 
 import numpy as np
 from jaxtyping import UInt8
 from PIL import Image, ImageOps
 
-from undiffuse.names import Fit
+from undiffuse.utils.names import Fit
 
 GRAY_MODES = ("1", "L", "I", "F")
 """Modes of one channel; those that begin with I; (16 bits) are gray too."""
 
 
-def decode(picture: Image.Image, size: tuple[int, int], fit: Fit, channels: int) -> UInt8[np.ndarray, "h w c"]:
-    """The picture upright, in `channels` (1 gray, 3 RGB, 4 RGBA), at `size` (height, width).
+def decode(image: Image.Image, size: tuple[int, int], fit: Fit, channels: int) -> UInt8[np.ndarray, "h w c"]:
+    """The image upright, in `channels` (1 gray, 3 RGB, 4 RGBA), at `size` (height, width).
 
     - EXIF orientation is applied. Of an animation the first frame is taken.
     - 16-bit gray is divided by 257, floating-point gray is taken as 0 to 1.
@@ -23,7 +23,7 @@ def decode(picture: Image.Image, size: tuple[int, int], fit: Fit, channels: int)
     Raises:
         OSError, ValueError and whatever else a damaged file makes Pillow raise.
     """
-    upright = ImageOps.exif_transpose(picture)
+    upright = ImageOps.exif_transpose(image)
     converted = to_channels(upright, channels)
     height, width = size
     bicubic = Image.Resampling.BICUBIC
@@ -36,30 +36,30 @@ def decode(picture: Image.Image, size: tuple[int, int], fit: Fit, channels: int)
     return np.asarray(fitted).reshape(height, width, channels)
 
 
-def to_channels(picture: Image.Image, channels: int) -> Image.Image:
-    """The picture in mode L, RGB or RGBA, for 1, 3 or 4 channels."""
-    picture = _eight_bits(picture)
-    if has_alpha(picture):
-        picture = picture.convert("RGBA")
+def to_channels(image: Image.Image, channels: int) -> Image.Image:
+    """The image in mode L, RGB or RGBA, for 1, 3 or 4 channels."""
+    image = _eight_bits(image)
+    if has_alpha(image):
+        image = image.convert("RGBA")
         if channels != 4:
-            white = Image.new("RGBA", picture.size, "white")
-            picture = Image.alpha_composite(white, picture).convert("RGB")
-    return picture.convert({1: "L", 3: "RGB", 4: "RGBA"}[channels])
+            white = Image.new("RGBA", image.size, "white")
+            image = Image.alpha_composite(white, image).convert("RGB")
+    return image.convert({1: "L", 3: "RGB", 4: "RGBA"}[channels])
 
 
-def has_alpha(picture: Image.Image) -> bool:
-    return picture.mode in ("LA", "La", "PA", "RGBA", "RGBa") or "transparency" in picture.info
+def has_alpha(image: Image.Image) -> bool:
+    return image.mode in ("LA", "La", "PA", "RGBA", "RGBa") or "transparency" in image.info
 
 
-def is_gray(picture: Image.Image) -> bool:
-    return picture.mode in GRAY_MODES or picture.mode.startswith("I;")
+def is_gray(image: Image.Image) -> bool:
+    return image.mode in GRAY_MODES or image.mode.startswith("I;")
 
 
-def _eight_bits(picture: Image.Image) -> Image.Image:
-    if picture.mode.startswith("I"):
-        values = np.asarray(picture, dtype=np.float64) / 257
-    elif picture.mode == "F":
-        values = np.nan_to_num(np.asarray(picture, dtype=np.float64)).clip(0, 1) * 255
+def _eight_bits(image: Image.Image) -> Image.Image:
+    if image.mode.startswith("I"):
+        values = np.asarray(image, dtype=np.float64) / 257
+    elif image.mode == "F":
+        values = np.nan_to_num(np.asarray(image, dtype=np.float64)).clip(0, 1) * 255
     else:
-        return picture
+        return image
     return Image.fromarray(values.round().clip(0, 255).astype(np.uint8))

@@ -1,4 +1,4 @@
-"""The pictures decoded: one uint8 array on disk, read in batches: a million pictures cost disk, not memory."""
+"""The images decoded: one uint8 array on disk, read in batches: a million images cost disk, not memory."""
 
 import hashlib
 import json
@@ -15,26 +15,26 @@ from filelock import FileLock
 from jaxtyping import Int, UInt8
 
 from undiffuse.data.decoding import decode
-from undiffuse.data.naming import printable
 from undiffuse.data.originals import Original, original
-from undiffuse.data.sources import Picture, Source, open_source
+from undiffuse.data.paths import printable
+from undiffuse.data.source import Source, SourceImage, open_source
 from undiffuse.data.survey import Survey, survey
-from undiffuse.files import atomic_path, remove_unfinished, write_atomically
-from undiffuse.names import Fit, Split
-from undiffuse.terminal import console, track
+from undiffuse.utils.files import atomic_path, remove_unfinished, write_atomically
+from undiffuse.utils.names import Fit, Split
+from undiffuse.utils.terminal import console, track
 
 FORMAT = 2
-"""Part of every key: raise it when the same pictures would be decoded differently, or a store holds other files."""
+"""Part of every key: raise it when the same images would be decoded differently, or a store holds other files."""
 
 SKIPPED_SHOWN = 20
-"""Bad pictures are named one by one up to this many."""
+"""Bad images are named one by one up to this many."""
 
 SHORTEST_SIDE, LONGEST_SIDE = 4, 4096
 
 
 @dataclass(frozen=True)
 class DataConfig:
-    """Which pictures, and how they are decoded."""
+    """Which images, and how they are decoded."""
 
     data: str = "digits"
     """digits, cifar10, flowers102, a folder, or a .zip or .tar of images."""
@@ -42,10 +42,10 @@ class DataConfig:
     """Where cifar10 and flowers102 are, or are downloaded to; the folder data/ unless given."""
     split: Split = "auto"
     size: tuple[int, int] | None = None
-    """Height and width; the pictures' own if they share one up to 64, else 64x64."""
+    """Height and width; the images' own if they share one up to 64, else 64x64."""
     fit: Fit = "crop"
     channels: int | None = None
-    """1, 3 or 4; what the pictures have unless given."""
+    """1, 3 or 4; what the images have unless given."""
 
     def __post_init__(self):
         if self.channels not in (None, 1, 3, 4):
@@ -58,67 +58,67 @@ class DataConfig:
 
 @dataclass(frozen=True)
 class Store:
-    """Decoded pictures on disk. Small to hold and cheap to open: pixels are read when they are asked for."""
+    """Decoded images on disk. Small to hold and cheap to open: pixels are read when they are asked for."""
 
     folder: Path
     name: str
     split: str
     content: str
-    """A digest of the source's pictures: the same for the same pictures wherever they lie."""
-    total_pictures: int
+    """A digest of the source's images: the same for the same images wherever they lie."""
+    total_images: int
     size: tuple[int, int]
     channels: int
     class_names: tuple[str, ...]
     skipped: tuple[tuple[str, str], ...]
-    """Name and reason of each picture that could not be decoded."""
+    """Name and reason of each image that could not be decoded."""
 
     def __len__(self) -> int:
-        return self.total_pictures
+        return self.total_images
 
     @property
     def shape(self) -> tuple[int, int, int]:
-        """(channels, height, width) of every picture."""
+        """(channels, height, width) of every image."""
         return self.channels, *self.size
 
     def read(self, indices: Sequence[int] | np.ndarray) -> UInt8[np.ndarray, "b h w c"]:
-        """The pixels of the pictures with these indices."""
+        """The pixels of the images with these indices."""
         # Mapped anew each time: pages that were read would otherwise stay in this process's memory until all are.
-        shape = (self.total_pictures, *self.size, self.channels)
+        shape = (self.total_images, *self.size, self.channels)
         return np.memmap(self.folder / "pixels.u8", np.uint8, "r", shape=shape)[np.asarray(indices)]
 
     @cached_property
     def labels(self) -> Int[np.ndarray, " n"]:
-        """The class index of each picture, -1 without classes."""
+        """The class index of each image, -1 without classes."""
         return np.fromfile(self.folder / "labels.i32", "<i4").astype(np.int64)
 
     def originals(self) -> Iterator[Original]:
-        """What each picture was before it was decoded, in order."""
+        """What each image was before it was decoded, in order."""
         with open(self.folder / "originals.jsonl", encoding="utf-8") as lines:
             for line in lines:
                 yield Original(*json.loads(line))
 
     def originals_of(self, indices: Iterable[int]) -> dict[int, Original]:
-        """What the pictures with these indices were, by index."""
+        """What the images with these indices were, by index."""
         wanted = set(indices)
         return {i: original for i, original in enumerate(self.originals()) if i in wanted}
 
     @property
     def names(self) -> list[str]:
-        """The name of each picture inside its source."""
+        """The name of each image inside its source."""
         return [original.name for original in self.originals()]
 
 
 def cache_folder() -> Path:
-    """Where decoded pictures are kept: $UNDIFFUSE_CACHE, or undiffuse/ in the user's cache folder."""
+    """Where decoded images are kept: $UNDIFFUSE_CACHE, or undiffuse/ in the user's cache folder."""
     default = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "undiffuse"
     return Path(os.environ.get("UNDIFFUSE_CACHE") or default)
 
 
 def open_store(config: DataConfig, strict: bool = False, say: Callable[[str], object] = console.print) -> Store:
-    """The decoded pictures, from the cache if the same pictures were decoded with the same options before.
+    """The decoded images, from the cache if the same images were decoded with the same options before.
 
     Raises:
-        FileNotFoundError, ValueError: see `open_source`; no picture could be decoded; with `strict`, one could not.
+        FileNotFoundError, ValueError: see `open_source`; no image could be decoded; with `strict`, one could not.
     """
     return store_of(open_source(config.data, config.data_root, config.split), config, strict, say)
 
@@ -139,7 +139,7 @@ def store_of(
     key = hashlib.sha256(repr(options).encode()).hexdigest()[:20]
     folder = cache / f"{source.name}-{size[0]}x{size[1]}x{channels}-{key}"
     if not folder.exists():
-        with FileLock(f"{folder}.lock"):  # Another process may be decoding the same pictures: wait for it.
+        with FileLock(f"{folder}.lock"):  # Another process may be decoding the same images: wait for it.
             if not folder.exists():
                 remove_unfinished(cache, folder.name)
                 _build(source, content, size, config.fit, channels, folder, strict)
@@ -147,7 +147,7 @@ def store_of(
     if store.skipped and strict:
         raise _cannot_decode(*store.skipped[0], source.where)
     if store.skipped:
-        say(f"{len(store.skipped):,} pictures cannot be decoded and are left out (--strict fails instead):")
+        say(f"{len(store.skipped):,} images cannot be decoded and are left out (--strict fails instead):")
         for name, reason in store.skipped[:SKIPPED_SHOWN]:
             say(f"  {name}: {reason}")
         if len(store.skipped) > SKIPPED_SHOWN:
@@ -156,7 +156,7 @@ def store_of(
 
 
 def _content(source: Source, cache: Path) -> str:
-    """The digest of the pictures; files that have not changed since they were last read are not read again."""
+    """The digest of the images; files that have not changed since they were last read are not read again."""
     if source.signature is None:
         return source.content()
     known = cache / f"content-{source.signature()}.txt"
@@ -174,7 +174,7 @@ def _surveyed(source: Source, file: Path) -> Survey:
 def _build(
     source: Source, content: str, size: tuple[int, int], fit: Fit, channels: int, folder: Path, strict: bool
 ) -> None:
-    total_pictures, skipped = 0, []
+    total_images, skipped = 0, []
     with atomic_path(folder) as temporary:
         temporary.mkdir()
         with (
@@ -182,28 +182,28 @@ def _build(
             open(temporary / "labels.i32", "wb") as labels,
             open(temporary / "originals.jsonl", "w", encoding="utf-8") as originals,
         ):
-            for picture, decoded in _decoded(source, size, fit, channels):
+            for image, decoded in _decoded(source, size, fit, channels):
                 if isinstance(decoded, str):
-                    skipped.append((picture.name, decoded))
+                    skipped.append((image.name, decoded))
                     if strict:
                         raise _cannot_decode(*skipped[0], source.where)
                     continue
-                about_original, of_picture = decoded
-                pixels.write(of_picture.tobytes())
-                labels.write(np.int32(picture.label).astype("<i4").tobytes())
+                about_original, of_image = decoded
+                pixels.write(of_image.tobytes())
+                labels.write(np.int32(image.label).astype("<i4").tobytes())
                 originals.write(json.dumps(about_original) + "\n")
-                total_pictures += 1
-        if not total_pictures:
+                total_images += 1
+        if not total_images:
             first = "; ".join(f"{name}: {reason}" for name, reason in skipped[:3])
             raise ValueError(
-                f"None of the {len(skipped)} pictures in {source.where} could be decoded ({first}): "
+                f"None of the {len(skipped)} images in {source.where} could be decoded ({first}): "
                 "give JPEG or PNG files that other programs can open."
             )
         about = {
             "name": source.name,
             "split": source.split,
             "content": content,
-            "total_pictures": total_pictures,
+            "total_images": total_images,
             "size": size,
             "channels": channels,
             "class_names": source.class_names,
@@ -221,28 +221,28 @@ def _load(folder: Path) -> Store:
 
 def _decoded(
     source: Source, size: tuple[int, int], fit: Fit, channels: int
-) -> Iterator[tuple[Picture, tuple[Original, np.ndarray] | str]]:
-    """Every picture in order with its pixels, or with the reason why it has none; a few are decoded at once."""
+) -> Iterator[tuple[SourceImage, tuple[Original, np.ndarray] | str]]:
+    """Every image in order with its pixels, or with the reason why it has none; a few are decoded at once."""
     threads = os.cpu_count() or 1
 
-    def attempt(picture: Picture) -> tuple[Original, np.ndarray] | str:
+    def attempt(image: SourceImage) -> tuple[Original, np.ndarray] | str:
         try:
-            with picture.open() as image:
-                return original(picture, image), decode(image, size, fit, channels)
+            with image.open() as opened:
+                return original(image, opened), decode(opened, size, fit, channels)
         except (
             Exception
         ) as error:  # Hostile bytes make Pillow raise nearly anything; one bad file must not end the run.
             return _reason(error)
 
-    waiting: deque[tuple[Picture, Future]] = deque()
+    waiting: deque[tuple[SourceImage, Future]] = deque()
     with ThreadPoolExecutor(threads) as pool:
-        for picture in track(source.pictures(), "decoding pictures", source.total_pictures):
-            waiting.append((picture, pool.submit(attempt, picture)))
-            if len(waiting) > 4 * threads:  # Decoded pictures wait in memory: few at a time.
+        for image in track(source.images(), "decoding images", source.total_images):
+            waiting.append((image, pool.submit(attempt, image)))
+            if len(waiting) > 4 * threads:  # Decoded images wait in memory: few at a time.
                 first, future = waiting.popleft()
                 yield first, future.result()
-        for picture, future in waiting:
-            yield picture, future.result()
+        for image, future in waiting:
+            yield image, future.result()
 
 
 def _reason(error: Exception) -> str:
@@ -254,4 +254,4 @@ def _reason(error: Exception) -> str:
 
 
 def _cannot_decode(name: str, reason: str, where: str) -> ValueError:
-    return ValueError(f"{name} in {where} cannot be decoded ({reason}): mend or remove it, or leave --strict out.")
+    return ValueError(f"{name} in {where} cannot be decoded ({reason}): fix or remove it, or leave --strict out.")

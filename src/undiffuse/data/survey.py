@@ -1,4 +1,4 @@
-"""A first look at the headers of all pictures: modes and sizes, from which `auto` settings follow."""
+"""A first look at the headers of all images: modes and sizes, from which `auto` settings follow."""
 
 from collections import Counter
 from dataclasses import dataclass
@@ -7,8 +7,8 @@ from PIL import Image
 from PIL.TiffImagePlugin import IMAGELENGTH, IMAGEWIDTH, TiffImageFile
 
 from undiffuse.data.decoding import has_alpha, is_gray
-from undiffuse.data.sources import Source
-from undiffuse.terminal import track
+from undiffuse.data.source import Source
+from undiffuse.utils.terminal import track
 
 AUTO_SIDE = 64
 """The largest side that is chosen without being asked for: what a small machine can train."""
@@ -19,25 +19,25 @@ AUTO_MULTIPLE = 8
 
 @dataclass(frozen=True)
 class Survey:
-    """What the headers say. Pictures whose header cannot be read are not counted here; decoding will name them."""
+    """What the headers say. Images whose header cannot be read are not counted here; decoding will name them."""
 
     gray: int
-    colour: int
+    color: int
     alpha: int
     sizes: dict[str, int]
-    """Pictures by size, as "HxW"."""
+    """Images by size, as "HxW"."""
 
     @property
     def channels(self) -> int:
-        """4 if every picture has alpha, 1 if every picture is gray without, else 3."""
-        total = self.gray + self.colour + self.alpha
+        """4 if every image has alpha, 1 if every image is gray without, else 3."""
+        total = self.gray + self.color + self.alpha
         if total and self.alpha == total:
             return 4
         return 1 if total and self.gray == total else 3
 
     @property
     def size(self) -> tuple[int, int]:
-        """The pictures' own size if they share one, rounded to a multiple of 8 and at most 64; else 64x64."""
+        """The images' own size if they share one, rounded to a multiple of 8 and at most 64; else 64x64."""
         if len(self.sizes) != 1:
             return AUTO_SIDE, AUTO_SIDE
         height, width = (int(side) for side in next(iter(self.sizes)).split("x"))
@@ -49,18 +49,18 @@ class Survey:
 
 
 def survey(source: Source) -> Survey:
-    """Opens every picture, decodes none."""
+    """Opens every image, decodes none."""
     kinds: Counter[str] = Counter()
     sizes: Counter[str] = Counter()
-    for picture in track(source.pictures(), "looking at pictures", source.total_pictures):
+    for image in track(source.images(), "looking at images", source.total_images):
         try:
-            with picture.open() as image:
-                height, width = upright_size(image)
-                kinds["alpha" if has_alpha(image) else "gray" if is_gray(image) else "colour"] += 1
+            with image.open() as opened:
+                height, width = upright_size(opened)
+                kinds["alpha" if has_alpha(opened) else "gray" if is_gray(opened) else "color"] += 1
                 sizes[f"{height}x{width}"] += 1
         except Exception:  # Pillow raises many kinds; the decoder will name the file and the reason.
             continue
-    return Survey(kinds["gray"], kinds["colour"], kinds["alpha"], dict(sizes))
+    return Survey(kinds["gray"], kinds["color"], kinds["alpha"], dict(sizes))
 
 
 def upright_size(image: Image.Image) -> tuple[int, int]:

@@ -19,10 +19,10 @@ NO_LABEL = -1
 
 
 class Estimate(NamedTuple):
-    """All that a network says about a noisy picture."""
+    """All that a network says about a noisy image."""
 
     x0: Tensor
-    """The clean picture, (b, c, h, w)."""
+    """The clean image, (b, c, h, w)."""
     fraction: Tensor | None
     """Where a reverse step's variance lies between small (0) and large (1), in logs, for every pixel; None unless it
     is learned (Nichol & Dhariwal 2021, section 3.1). Only the ancestral sampler and the likelihood look at it."""
@@ -88,5 +88,5 @@ def clipped(estimate: Estimator) -> Estimator:
 
 
 def spread(per_image: Tensor) -> Tensor:
-    """One number an image `(b,)`, to be multiplied with pictures `(b, c, h, w)`."""
+    """One number an image `(b,)`, to be multiplied with images `(b, c, h, w)`."""
     return per_image.view(-1, 1, 1, 1)

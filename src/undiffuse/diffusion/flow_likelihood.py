@@ -1,7 +1,7 @@
 """The likelihood of the probability flow, the ODE that `euler` and `heun` follow (Song et al. 2021b, 4.3, D.2).
 
 With tau = ln sigma the flow is dx/dtau = x - D(x; sigma), and along it d ln p(x)/dtau = -div(x - D). Taken from a
-picture at sigma_min up to sigma_max, where p is known, it gives the picture's density.
+image at sigma_min up to sigma_max, where p is known, it gives the image's density.
 """
 
 import math
@@ -43,7 +43,7 @@ class RK45:
 
 @dataclass(frozen=True)
 class RK4:
-    """The classical method of Runge and Kutta, order 4, in equal steps of ln sigma, four network calls each."""
+    """The classical method of Runge and Kutta, order 4, in equal steps of ln sigma, four function evaluations each."""
 
     steps: int
 
@@ -82,7 +82,7 @@ class FlowLikelihood:
     protocol: FlowProtocol
 
     def summary(self) -> dict[str, Any]:
-        """The mean over the images in bits a dimension, and the protocol, as JSON has them."""
+        """The mean over the images in bits/dim, and the protocol, as JSON has them."""
         error = (self.bits.std() / math.sqrt(len(self.bits))).item() if len(self.bits) > 1 else None
         return {
             "bits_per_dim": self.bits.mean().item(),
@@ -142,7 +142,7 @@ def flow_likelihood(
     solve: Solver,
     watch: Callable[[float], object] = lambda share: None,
 ) -> FlowLikelihood:
-    """Bits a dimension of pixels x0 in [-1, 1], dequantized by `uniform`; an upper bound by Jensen's inequality.
+    """Bits/dim of pixels x0 in [-1, 1], dequantized by `uniform`; an upper bound by Jensen's inequality.
 
     `watch` is told at each call of the network what part of the way from ln sigma_min to ln sigma_max is done.
     """

@@ -1,4 +1,4 @@
-"""The variational bound on the negative log-likelihood (Ho et al. 2020, Eq. 5), in bits a dimension, term by term.
+"""The variational bound on the negative log-likelihood (Ho et al. 2020, Eq. 5), in bits/dim, term by term.
 
     L = KL(q(x_T | x0) || p(x_T))  +  sum over steps of KL(q(x_s | x_sigma, x0) || p(x_s | x_sigma))  -  log p(x0 | x_0)
         prior                         terms, and as the last of them the discretized decoder
@@ -127,7 +127,7 @@ def terms(
 
 
 @dataclass(frozen=True)
-class Bound:
+class VLB:
     """The bound on -log2 p(x0) a dimension for each image, with how it was computed."""
 
     prior: Float[Tensor, " b"]
@@ -135,14 +135,14 @@ class Bound:
     """From the noisiest level down; the last is the decoder's."""
     x0_mse: Float[Tensor, "b n"]
     eps_mse: Float[Tensor, "b n"]
-    protocol: "BoundProtocol"
+    protocol: "VLBProtocol"
 
     @property
     def total(self) -> Float[Tensor, " b"]:
         return self.prior + self.terms.sum(dim=1)
 
     def summary(self) -> dict[str, Any]:
-        """The means over the images in bits a dimension, and the protocol, as JSON has them."""
+        """The means over the images in bits/dim, and the protocol, as JSON has them."""
         total = self.total
         return {
             "bits_per_dim": total.mean().item(),
@@ -155,7 +155,7 @@ class Bound:
 
 
 @dataclass(frozen=True)
-class BoundProtocol:
+class VLBProtocol:
     """How the bound was computed. What the estimator adds, clipping or guidance, is its caller's to tell."""
 
     steps: int
@@ -177,7 +177,7 @@ def bound(
     variance: LogVariance = small,
     log_mass: LogMass = exact,
     watch: Callable[[Iterator[Term]], Iterable[Term]] = iter,
-) -> Bound:
+) -> VLB:
     """The whole bound; see `terms`, over which `watch` may put a progress bar.
 
     Raises:
@@ -185,8 +185,8 @@ def bound(
     """
     steps = watch(terms(estimate, x0, sigmas, label, noise=noise, variance=variance, log_mass=log_mass))
     bits, x0_mse, eps_mse = (torch.stack(parts, dim=1) for parts in zip(*steps, strict=True))
-    protocol = BoundProtocol(len(sigmas) - 1, float(sigmas[0]), _name(variance), _name(log_mass))
-    return Bound(prior_bits(x0, sigmas[0]), bits, x0_mse, eps_mse, protocol)
+    protocol = VLBProtocol(len(sigmas) - 1, float(sigmas[0]), _name(variance), _name(log_mass))
+    return VLB(prior_bits(x0, sigmas[0]), bits, x0_mse, eps_mse, protocol)
 
 
 def _name(function: Callable) -> str:

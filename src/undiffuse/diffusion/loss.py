@@ -17,7 +17,7 @@ Weight = Callable[[Tensor], Tensor]
 Loss = Callable[..., Tensor]
 """(network, x0, eps, sigma, label) -> one number an image, `(b,)`."""
 
-HYBRID_SHARE = 0.001
+VLB_WEIGHT = 0.001
 """lambda, the bound's share in L_hybrid (Nichol & Dhariwal 2021, section 3.1)."""
 
 
@@ -66,10 +66,10 @@ def hybrid_loss(
     noisy = _noisy(network, parametrization, x0, eps, sigma, label)
     estimate = noisy.estimate()
     frozen = Estimate(estimate.x0.detach(), estimate.fraction)
-    return noisy.mse + HYBRID_SHARE * len(chain) * _bits(frozen, x0, sigma, chain, log_mass)
+    return noisy.mse + VLB_WEIGHT * len(chain) * _bits(frozen, x0, sigma, chain, log_mass)
 
 
-def bound_loss(
+def vlb_loss(
     network: Network,
     parametrization: Parametrization,
     chain: Float[Tensor, " T"],
@@ -79,7 +79,7 @@ def bound_loss(
     label: Int[Tensor, " b"] | None = None,
     log_mass: likelihood.LogMass = likelihood.exact,
 ) -> Float[Tensor, " b"]:
-    """L_vlb: T times one term of the bound, in bits a dimension (Nichol & Dhariwal 2021, Eq. 4 to 7)."""
+    """L_vlb: T times one term of the bound, in bits/dim (Nichol & Dhariwal 2021, Eq. 4 to 7)."""
     noisy = _noisy(network, parametrization, x0, eps, sigma, label)
     return len(chain) * _bits(noisy.estimate(), x0, sigma, chain, log_mass)
 

@@ -19,15 +19,15 @@ Draw = Callable[[Tensor], Tensor]
 # Schedules: a table of sigma for the indices 0 (least noise) to T - 1, float64.
 
 
-def linear_betas(chain_length: int) -> Float[Tensor, " T"]:
+def linear_betas(num_timesteps: int) -> Float[Tensor, " T"]:
     """Ho et al. 2020, section 4: beta from 1e-4 to 0.02 at T = 1000, scaled by 1000 / T for other lengths."""
-    scale = 1000 / chain_length
-    return torch.linspace(scale * 1e-4, scale * 0.02, chain_length, dtype=torch.float64)
+    scale = 1000 / num_timesteps
+    return torch.linspace(scale * 1e-4, scale * 0.02, num_timesteps, dtype=torch.float64)
 
 
-def cosine_betas(chain_length: int, max_beta: float = 0.999) -> Float[Tensor, " T"]:
+def cosine_betas(num_timesteps: int, max_beta: float = 0.999) -> Float[Tensor, " T"]:
     """Nichol & Dhariwal 2021, Eq. 17: alpha bar falls as a squared cosine; beta is capped at `max_beta`."""
-    t = torch.linspace(0, 1, chain_length + 1, dtype=torch.float64)
+    t = torch.linspace(0, 1, num_timesteps + 1, dtype=torch.float64)
     alpha_bar = torch.cos((t + 0.008) / 1.008 * math.pi / 2) ** 2
     return (1 - alpha_bar[1:] / alpha_bar[:-1]).clamp(max=max_beta)
 
@@ -68,7 +68,7 @@ def _normal_quantile(u: Tensor) -> Tensor:
 # Grids: falling sigmas that end in 0, float64, one more than there are steps.
 
 
-def karras_grid(steps: int, sigma_min: float, sigma_max: float, rho: float = 7.0) -> Float[Tensor, " n"]:
+def karras_sigmas(steps: int, sigma_min: float, sigma_max: float, rho: float = 7.0) -> Float[Tensor, " n"]:
     """Karras et al. 2022, Eq. 5: `steps` levels evenly spaced in sigma^(1/rho), then 0.
 
     Raises:
@@ -78,7 +78,7 @@ def karras_grid(steps: int, sigma_min: float, sigma_max: float, rho: float = 7.0
     return _ending_in_zero((high + _ramp(steps) * (low - high)) ** rho)
 
 
-def log_snr_grid(steps: int, sigma_min: float, sigma_max: float) -> Float[Tensor, " n"]:
+def log_snr_sigmas(steps: int, sigma_min: float, sigma_max: float) -> Float[Tensor, " n"]:
     """`steps` levels evenly spaced in log SNR = -2 ln sigma (Lu et al. 2022a), then 0.
 
     Raises:
@@ -88,7 +88,7 @@ def log_snr_grid(steps: int, sigma_min: float, sigma_max: float) -> Float[Tensor
     return _ending_in_zero(torch.exp(high + _ramp(steps) * (low - high)))
 
 
-def chain_grid(indices: Sequence[int], sigmas: Float[Tensor, " T"]) -> Float[Tensor, " n"]:
+def discrete_sigmas(indices: Sequence[int], sigmas: Float[Tensor, " T"]) -> Float[Tensor, " n"]:
     """The levels of the chain at rising `indices` (see `strided`), from the noisiest down, then 0."""
     return _ending_in_zero(sigmas[list(indices)].flip(0))
 
@@ -96,7 +96,7 @@ def chain_grid(indices: Sequence[int], sigmas: Float[Tensor, " T"]) -> Float[Ten
 # Strides: which indices of a chain a shorter one keeps, rising.
 
 
-def strided(chain_length: int, stride: str) -> list[int]:
+def strided(num_timesteps: int, stride: str) -> list[int]:
     """The indices that a shorter chain keeps (Nichol & Dhariwal 2021, section 4).
 
     `stride` is "N": N of them, evenly spaced from the first to the last; or "a,b,c": the chain in equal parts with
@@ -106,9 +106,9 @@ def strided(chain_length: int, stride: str) -> list[int]:
         ValueError: it is none of these, or asks for more than there are.
     """
     if stride.startswith("ddim"):
-        return _ddim_stride(chain_length, _counts(stride.removeprefix("ddim"), stride)[0])
+        return _ddim_stride(num_timesteps, _counts(stride.removeprefix("ddim"), stride)[0])
     counts = _counts(stride, stride)
-    part_length, longer = divmod(chain_length, len(counts))
+    part_length, longer = divmod(num_timesteps, len(counts))
     kept: list[int] = []
     start = 0
     for i, count in enumerate(counts):
@@ -122,11 +122,11 @@ def strided(chain_length: int, stride: str) -> list[int]:
     return kept
 
 
-def _ddim_stride(chain_length: int, count: int) -> list[int]:
-    for spacing in range(1, chain_length + 1):
-        if len(range(0, chain_length, spacing)) == count:
-            return list(range(0, chain_length, spacing))
-    raise ValueError(f"ddim{count} is no stride of a chain of {chain_length}: no whole spacing keeps {count} levels.")
+def _ddim_stride(num_timesteps: int, count: int) -> list[int]:
+    for spacing in range(1, num_timesteps + 1):
+        if len(range(0, num_timesteps, spacing)) == count:
+            return list(range(0, num_timesteps, spacing))
+    raise ValueError(f"ddim{count} is no stride of a chain of {num_timesteps}: no whole spacing keeps {count} levels.")
 
 
 def _counts(text: str, stride: str) -> list[int]:

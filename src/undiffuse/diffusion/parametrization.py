@@ -22,11 +22,11 @@ class Coefficients(NamedTuple):
     """What the network is told of the noise level: its own clock."""
 
 
-Clock = Callable[[Tensor], Tensor]
+NoiseConditioning = Callable[[Tensor], Tensor]
 Parametrization = Callable[[Tensor], Coefficients]
 
 
-def chain_clock(sigmas: Float[Tensor, " T"]) -> Clock:
+def discrete_index(sigmas: Float[Tensor, " T"]) -> NoiseConditioning:
     """The index in a discrete chain whose rising levels are `sigmas`; between two levels, linear in ln sigma."""
     levels = sigmas.log()
 
@@ -40,15 +40,15 @@ def chain_clock(sigmas: Float[Tensor, " T"]) -> Clock:
     return clock
 
 
-def eps(clock: Clock) -> Parametrization:
+def eps(clock: NoiseConditioning) -> Parametrization:
     """F predicts the noise (Ho et al. 2020, Eq. 14)."""
     return lambda sigma: Coefficients(
         c_skip=torch.ones_like(sigma), c_out=-sigma, c_in=1 / torch.sqrt(1 + sigma**2), c_noise=clock(sigma)
     )
 
 
-def x0(clock: Clock) -> Parametrization:
-    """F predicts the clean picture."""
+def x0(clock: NoiseConditioning) -> Parametrization:
+    """F predicts the clean image."""
     return lambda sigma: Coefficients(
         c_skip=torch.zeros_like(sigma),
         c_out=torch.ones_like(sigma),
@@ -57,7 +57,7 @@ def x0(clock: Clock) -> Parametrization:
     )
 
 
-def v(clock: Clock) -> Parametrization:
+def v(clock: NoiseConditioning) -> Parametrization:
     """F predicts v = (eps - sigma * x0) / sqrt(1 + sigma^2) (Salimans & Ho 2022, section 4)."""
     return lambda sigma: Coefficients(
         c_skip=1 / (1 + sigma**2),

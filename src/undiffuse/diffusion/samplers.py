@@ -1,7 +1,7 @@
 """Samplers: generators that walk a denoiser down a grid of sigmas and yield every step.
 
 All take a denoiser, the noisy start x at `sigmas[0]` and falling `sigmas`, which end in 0. The last step's x is the
-sample. Progress bars, film strips and live pages watch the same generator that makes the picture.
+sample. Progress bars, film strips and live pages watch the same generator that makes the image.
 
 The probability flow is dx/dsigma = d(x, sigma) with slope d = (x - D(x; sigma)) / sigma, the noise as the denoiser sees
 it (Karras et al. 2022, Eq. 3). Some follow it; the others put fresh noise in at every step.
@@ -29,9 +29,9 @@ class Step(NamedTuple):
     sigma: Tensor
     """The noise level reached, a scalar."""
     x: Tensor
-    """The picture at that level, x0 + sigma * eps, (b, c, h, w)."""
+    """The image at that level, x0 + sigma * eps, (b, c, h, w)."""
     x0: Tensor
-    """The clean picture as the denoiser estimated it on the way, (b, c, h, w)."""
+    """The clean image as the denoiser estimated it on the way, (b, c, h, w)."""
 
 
 def starting_noise(normal: Float[Tensor, "b c h w"], sigma: Float[Tensor, ""]) -> Float[Tensor, "b c h w"]:
@@ -45,7 +45,7 @@ def euler(
     sigmas: Float[Tensor, " n"],
     label: Int[Tensor, " b"] | None = None,
 ) -> Iterator[Step]:
-    """Euler's method: first order, one network call a step.
+    """Euler's method: first order, one function evaluation a step.
 
     On the chain's own levels this is DDIM with eta = 0 (Song et al. 2021a, Eq. 12 and 14).
     """
@@ -61,7 +61,7 @@ def heun(
     sigmas: Float[Tensor, " n"],
     label: Int[Tensor, " b"] | None = None,
 ) -> Iterator[Step]:
-    """Heun's method: second order, two network calls a step but one for the last (Karras et al. 2022, Algorithm 1)."""
+    """Heun's method: second order, two NFE a step but one for the last (Karras et al. 2022, Algorithm 1)."""
     for sigma, s in pairwise(sigmas):
         x, x0 = _heun_step(denoise, x, sigma, s, label)
         yield Step(s, x, x0)
@@ -111,7 +111,7 @@ def dpmpp_2m(
     sigmas: Float[Tensor, " n"],
     label: Int[Tensor, " b"] | None = None,
 ) -> Iterator[Step]:
-    """DPM-Solver++(2M): second order from the last two estimates of x0, one network call a step.
+    """DPM-Solver++(2M): second order from the last two estimates of x0, one function evaluation a step.
 
     Lu et al. 2022b, Algorithm 2, with lambda = -ln sigma.
     """
@@ -136,7 +136,7 @@ def lms(
     *,
     order: int = 4,
 ) -> Iterator[Step]:
-    """Linear multistep (Adams-Bashforth) on the grid as it is: the last `order` slopes, one network call a step.
+    """Linear multistep (Adams-Bashforth) on the grid as it is: the last `order` slopes, one function evaluation a step.
 
     The polynomial through the slopes is integrated exactly over each step (Zhang & Chen 2023, in sigma).
     """
@@ -175,7 +175,7 @@ def ipndm(
     *,
     order: int = 4,
 ) -> Iterator[Step]:
-    """Linear multistep with the weights of an even grid, order 1 to 4, begun with lower ones: one network call a step.
+    """Linear multistep with the weights of an even grid, order 1 to 4, begun with lower ones: one NFE a step.
 
     Liu et al. 2022's PNDM as Zhang & Chen 2023 improved its start. Not exact on an uneven grid, and yet the best known
     for few steps on Karras et al.'s.

@@ -9,20 +9,20 @@ from typing import Any
 import numpy as np
 import torch
 
-from undiffuse import page, pictures
 from undiffuse.config import SamplingConfig
-from undiffuse.evaluation import figures, protocol
+from undiffuse.evaluation import plots, protocol
 from undiffuse.evaluation.evaluate import Work, measure, samples
-from undiffuse.evaluation.feature_nets import FeatureNet
 from undiffuse.evaluation.metrics import Comparison
-from undiffuse.evaluation.picture_sets import PictureSet
 from undiffuse.evaluation.report import flat, number, with_spread
-from undiffuse.files import write_atomically
-from undiffuse.runs import Checkpoint, Run
-from undiffuse.sampling import Model
+from undiffuse.features.image_sets import ImageSet
+from undiffuse.features.networks import FeatureNet
+from undiffuse.report import grids, page
+from undiffuse.runs.run import Checkpoint, Run
+from undiffuse.sampling.model import Model
+from undiffuse.utils.files import write_atomically
 
 SHOWN = 12
-"""Pictures of each that the page shows: of the same seeds."""
+"""Images of each that the page shows: of the same seeds."""
 
 
 @dataclass(frozen=True)
@@ -48,16 +48,16 @@ class Measured:
     comparison: Comparison
 
     def value(self, metric: str) -> float | None:
-        return next((f.value for f in self.comparison.figures if f.metric == metric), None)
+        return next((f.value for f in self.comparison.values if f.metric == metric), None)
 
 
 def check_same_data(runs: Sequence[Run]) -> None:
-    """Raises ValueError where runs read other pictures, or read them otherwise: no table could compare them."""
+    """Raises ValueError where runs read other images, or read them otherwise: no table could compare them."""
     first = runs[0]
     for run in runs[1:]:
         if _reference(run) != _reference(first):
             raise ValueError(
-                f"{run.folder.absolute()} and {first.folder.absolute()} were trained on other pictures, or at another "
+                f"{run.folder.absolute()} and {first.folder.absolute()} were trained on other images, or at another "
                 "size, fit or number of channels: their figures cannot be compared; give runs of the same data."
             )
 
@@ -70,7 +70,7 @@ def _reference(run: Run) -> tuple[Any, ...]:
 def compare(
     net: FeatureNet,
     contestants: Sequence[Contestant],
-    real: PictureSet,
+    real: ImageSet,
     seeds: range,
     folder: Path,
     work: Work,
@@ -104,7 +104,7 @@ def _write(net: FeatureNet, measured: Sequence[Measured], folder: Path) -> None:
             "versions": protocol.versions(),
         },
         "contestants": [
-            {**each.made_by, "metrics": [asdict(figure) for figure in each.comparison.figures]} for each in measured
+            {**each.made_by, "metrics": [asdict(figure) for figure in each.comparison.values]} for each in measured
         ],
     }
     write_atomically(folder / "comparison.json", json.dumps(content, indent=2, allow_nan=False) + "\n")
@@ -112,8 +112,8 @@ def _write(net: FeatureNet, measured: Sequence[Measured], folder: Path) -> None:
     page.write_page(
         folder / "comparison.html",
         title="Runs and samplers compared",
-        lead=f"{len(first.fake):,} samples each, of the same seeds, against {first.real.pictures.what}. {why}",
-        figures=[
+        lead=f"{len(first.fake):,} samples each, of the same seeds, against {first.real.images.what}. {why}",
+        headline=[
             (f"lowest {net.distance}", number(best.value(net.distance) or 0.0)),
             ("reached by", f"{best.contestant.name}, {best.contestant.how.steps} steps"),
         ],
@@ -121,10 +121,10 @@ def _write(net: FeatureNet, measured: Sequence[Measured], folder: Path) -> None:
             _table(net, measured),
             page.Section(
                 "Against steps",
-                "What each more network call buys. A step of heun costs two calls, and so does guidance.",
+                "What each more function evaluation buys. A step of heun costs two calls, and so does guidance.",
                 [
                     page.from_drawing(
-                        lambda: figures.against_steps(_curves(net, measured), net.distance), "Lower is better."
+                        lambda: plots.against_steps(_curves(net, measured), net.distance), "Lower is better."
                     )
                 ],
                 side_by_side=True,
@@ -133,7 +133,7 @@ def _write(net: FeatureNet, measured: Sequence[Measured], folder: Path) -> None:
                 "Samples",
                 "The same seeds everywhere, none of them picked.",
                 [
-                    page.from_image(_strip(each.comparison.fake.pictures), f"{each.contestant.name}, {how.steps} steps")
+                    page.from_image(_strip(each.comparison.fake.images), f"{each.contestant.name}, {how.steps} steps")
                     for each in measured
                     for how in [each.contestant.how]
                 ],
@@ -173,12 +173,12 @@ def _identity(each: Measured) -> dict[str, Any]:
         "sampler": how.sampler,
         "steps": how.steps,
         "guidance": f"{how.guidance:g}",
-        "network calls": each.made_by["network_calls"],
+        "function evaluations": each.made_by["nfe"],
     }
 
 
 def _cell(net: FeatureNet, each: Measured, metric: str) -> str:
-    found = next((f for f in each.comparison.figures if f.metric == metric), None)
+    found = next((f for f in each.comparison.values if f.metric == metric), None)
     if found is None:
         return ""
     return with_spread(found) if metric in (net.distance, net.kernel) else number(found.value)
@@ -189,10 +189,10 @@ def _curves(net: FeatureNet, measured: Sequence[Measured]) -> dict[str, list[tup
     for each in measured:
         value = each.value(net.distance)
         if value is not None:
-            curves.setdefault(each.contestant.name, []).append((each.made_by["network_calls"], value))
+            curves.setdefault(each.contestant.name, []).append((each.made_by["nfe"], value))
     return curves
 
 
-def _strip(fake: PictureSet):
+def _strip(fake: ImageSet):
     tiles = fake.read(np.arange(min(SHOWN, len(fake))))
-    return pictures.grid(torch.from_numpy(tiles).permute(0, 3, 1, 2), columns=SHOWN)
+    return grids.grid(torch.from_numpy(tiles).permute(0, 3, 1, 2), columns=SHOWN)

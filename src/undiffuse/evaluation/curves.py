@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
-from undiffuse.style import new_figure
+from undiffuse.report.style import new_figure
 
 SMOOTHED_OVER = 0.02
 """Share of the curve that its smoothed line averages over."""

@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from undiffuse.evaluation.feature_nets import FeatureNet
 from undiffuse.evaluation.metrics import Comparison
-from undiffuse.evaluation.picture_sets import PictureSet
+from undiffuse.features.image_sets import ImageSet
+from undiffuse.features.networks import FeatureNet
 
 PUBLISHED_COUNT = 50_000
 """Samples behind a published FID."""
@@ -19,7 +19,7 @@ FEWEST = 2048
 
 PACKAGES = ("undiffuse", "torch", "torchvision", "torch-fidelity", "timm", "numpy", "scipy")
 
-CIFAR10_PICTURES = 50_000
+CIFAR10_IMAGES = 50_000
 
 CLASSES_DIFFER = 0.05
 """A larger share of samples of the wrong class is warned of."""
@@ -48,31 +48,31 @@ def of_features(net: FeatureNet) -> dict[str, Any]:
     }
 
 
-def of_pictures(pictures: PictureSet) -> dict[str, Any]:
+def of_images(images: ImageSet) -> dict[str, Any]:
     """Which they are, and how they were read."""
     return {
-        "data": pictures.name,
-        "split": pictures.split,
-        "pictures": len(pictures),
-        "size": f"{pictures.size[0]}x{pictures.size[1]}",
-        "fit": pictures.fit,
-        "channels": pictures.channels,
-        "resized": pictures.resized,
-        "content": pictures.content,
+        "data": images.name,
+        "split": images.split,
+        "images": len(images),
+        "size": f"{images.size[0]}x{images.size[1]}",
+        "fit": images.fit,
+        "channels": images.channels,
+        "resized": images.resized,
+        "content": images.content,
     }
 
 
 def of_reference(net: FeatureNet, comparison: Comparison) -> dict[str, Any]:
     return {
-        **of_pictures(comparison.real.pictures),
-        "features_from_cache": comparison.real.of_pictures.cached,
+        **of_images(comparison.real.images),
+        "features_from_cache": comparison.real.of_images.cached,
         "comparable_with_published": not why_not_comparable(net, comparison),
     }
 
 
 def why_not_comparable(net: FeatureNet, comparison: Comparison) -> list[str]:
     """What differs from how FIDs are published; empty where nothing does."""
-    real, fake = comparison.real.pictures, comparison.fake.pictures
+    real, fake = comparison.real.images, comparison.fake.images
     reasons = []
     if net.name != "inception":
         reasons.append(f"{net.distance} is measured with {net.name}, no FID")
@@ -81,10 +81,10 @@ def why_not_comparable(net: FeatureNet, comparison: Comparison) -> list[str]:
     if len(fake) != PUBLISHED_COUNT:
         effect = "fewer raise it" if len(fake) < PUBLISHED_COUNT else "more lower it"
         reasons.append(f"there are {len(fake):,} samples where papers take {PUBLISHED_COUNT:,}, and {effect}")
-    if (real.dataset, real.split, len(real), real.size) != ("cifar10", "train", CIFAR10_PICTURES, (32, 32)):
+    if (real.dataset, real.split, len(real), real.size) != ("cifar10", "train", CIFAR10_IMAGES, (32, 32)):
         reasons.append(
             f"the reference is {real.what} at {real.size[0]}x{real.size[1]}; the only one known to this program to "
-            "have published figures is --data cifar10, 50,000 training pictures at 32x32"
+            "have published figures is --data cifar10, 50,000 training images at 32x32"
         )
     elif real.channels != 3:
         reasons.append("the reference was not read as RGB")
@@ -101,7 +101,7 @@ def verdict(net: FeatureNet, comparison: Comparison) -> tuple[bool, str]:
     if not reasons:
         return True, (
             "The FID against split train is comparable with published ones of CIFAR-10: 50,000 samples against the "
-            "50,000 training pictures, the published Inception, TensorFlow's resize, uint8 pixels. Other figures are "
+            "50,000 training images, the published Inception, TensorFlow's resize, uint8 pixels. Other figures are "
             "not: FID-infinity is an extrapolation, and the original paper (Kynkaanniemi et al. 2019) and "
             "torch-fidelity's default take VGG16 features for precision and recall."
         )
@@ -111,7 +111,7 @@ def verdict(net: FeatureNet, comparison: Comparison) -> tuple[bool, str]:
 def warnings(comparisons: Sequence[Comparison]) -> list[str]:
     """What the reader must know before believing a figure."""
     sides = {"samples": comparisons[0].fake}
-    sides |= {f"real pictures of split {each.real.pictures.split}": each.real for each in comparisons}
+    sides |= {f"real images of split {each.real.images.split}": each.real for each in comparisons}
     few = [f"{len(side):,} {who}" for who, side in sides.items() if len(side) < FEWEST]
     said = []
     if few:
@@ -120,17 +120,17 @@ def warnings(comparisons: Sequence[Comparison]) -> list[str]:
             "only, or look at the kernel distance, which has none."
         )
     for each in comparisons:
-        differ = class_difference(each.real.pictures, each.fake.pictures)
+        differ = class_difference(each.real.images, each.fake.images)
         if differ > CLASSES_DIFFER:
             said.append(
-                f"Classes are not as frequent among the samples as among the real pictures of split "
-                f"{each.real.pictures.split} ({differ:.0%} of the samples would have to change theirs): part of every "
+                f"Classes are not as frequent among the samples as among the real images of split "
+                f"{each.real.images.split} ({differ:.0%} of the samples would have to change theirs): part of every "
                 "figure is that difference."
             )
     return said
 
 
-def class_difference(real: PictureSet, fake: PictureSet) -> float:
+def class_difference(real: ImageSet, fake: ImageSet) -> float:
     """Total variation distance between the shares of the classes, by their names; 0 where either has none."""
     shares = [
         {name: float(np.mean(of_set.labels == label)) for label, name in enumerate(of_set.class_names)}

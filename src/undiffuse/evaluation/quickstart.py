@@ -7,25 +7,25 @@ import numpy as np
 import torch
 from PIL import Image
 
-from undiffuse import page, pictures
 from undiffuse.data.store import Store
-from undiffuse.device import choose_device
 from undiffuse.evaluation import protocol
-from undiffuse.evaluation.colour import colour
+from undiffuse.evaluation.colors import color
 from undiffuse.evaluation.curves import training_curves
-from undiffuse.evaluation.evaluate import Work, learnt_by_heart, measure
-from undiffuse.evaluation.feature_nets import pixels_net
-from undiffuse.evaluation.features import Share
-from undiffuse.evaluation.picture_sets import of_gallery, of_store
+from undiffuse.evaluation.evaluate import Work, find_memorization, measure
 from undiffuse.evaluation.reader import Reading, read_samples
-from undiffuse.evaluation.report import colour_section, nearest_sections, with_spread
-from undiffuse.gallery import Gallery
-from undiffuse.runs import Run
-from undiffuse.sampling import labels_for, network_calls
-from undiffuse.terminal import duration
+from undiffuse.evaluation.report import color_section, nearest_sections, with_spread
+from undiffuse.features.cache import Share
+from undiffuse.features.image_sets import of_gallery, of_store
+from undiffuse.features.networks import pixels_net
+from undiffuse.report import grids, page
+from undiffuse.runs.gallery import Gallery
+from undiffuse.runs.run import Run
+from undiffuse.sampling.model import labels_for, nfe
+from undiffuse.utils.device import choose_device
+from undiffuse.utils.terminal import duration
 
 ROWS = 10
-"""Pictures a class that the page shows."""
+"""Images a class that the page shows."""
 
 
 def write_report(
@@ -44,12 +44,12 @@ def write_report(
     samples = gallery.pixels(seeds).permute(0, 2, 3, 1).numpy()
     reading = read_samples(store.read(range(len(store))), store.labels, samples, np.array(asked))
     lines, how, config = run.log_lines(), gallery.how, run.config
-    calls = network_calls(how, labelled=True)
+    calls = nfe(how, labeled=True)
     page.write_page(
         path,
         title="Handwritten digits, made from noise",
         lead=f"A diffusion model trained from scratch on {len(store):,} scanned digits, on this machine, just now.",
-        figures=[
+        headline=[
             ("samples read as the digit asked for", f"{reading.read_as_asked:.1%}"),
             ("held-out real digits read right", f"{reading.held_out_accuracy:.1%}"),
             ("images seen in training", f"{lines[-1]['images']:,}"),
@@ -73,7 +73,7 @@ def write_report(
                 [
                     page.from_file(
                         strip,
-                        "Four digits, from left to right. Above: what the sampler holds. Below: the clean picture that "
+                        "Four digits, from left to right. Above: what the sampler holds. Below: the clean image that "
                         "the network expects behind the noise at that moment.",
                     )
                 ],
@@ -81,7 +81,7 @@ def write_report(
             page.Section(
                 "Training",
                 "The loss is the squared error of the network's output, averaged over all noise levels. It flattens "
-                "early; the pictures go on improving.",
+                "early; the images go on improving.",
                 [page.from_drawing(lambda: training_curves(lines), "Loss and learning rate over the images seen.")],
             ),
             page.Section(
@@ -102,8 +102,8 @@ def write_report(
                 "How it was made",
                 rows=[
                     ["preset", f"{config.preset}, seed {config.seed}"],
-                    ["pictures", f"{len(store):,}, {store.size[0]}x{store.size[1]} pixels, enlarged from 8x8"],
-                    ["sampler", f"{how.sampler}, {how.steps} steps, {calls} network calls a picture"],
+                    ["images", f"{len(store):,}, {store.size[0]}x{store.size[1]} pixels, enlarged from 8x8"],
+                    ["sampler", f"{how.sampler}, {how.steps} steps, {calls} function evaluations an image"],
                     ["again", "undiffuse sample " + str(run.folder)],
                 ],
             ),
@@ -113,11 +113,11 @@ def write_report(
 
 
 def _evaluated(run: Run, store: Store, gallery: Gallery, seeds: Sequence[int]) -> list[page.Section]:
-    """What an evaluation says that needs no network: neighbours, copies and colours."""
+    """What an evaluation says that needs no network: neighbors, copies and colors."""
     net, fake, real = pixels_net(), of_gallery(gallery, seeds, "samples"), of_store(store, run.config.data)
     work = Work(batch=500, share=Share(), device=choose_device(), say=lambda said: None)
     comparisons = measure(net, fake, [real], work)
-    nearest = nearest_sections(fake, real, learnt_by_heart(net, comparisons, work))
+    nearest = nearest_sections(fake, real, find_memorization(net, comparisons, work))
     return [
         page.Section(
             "As varied as real ones?",
@@ -126,10 +126,10 @@ def _evaluated(run: Run, store: Store, gallery: Gallery, seeds: Sequence[int]) -
             "pixels: FID's network is not needed for them, nor for anything on this page, and undiffuse evaluate "
             "measures with it. " + " ".join(protocol.warnings(comparisons)),
             head=["metric", "value", "how"],
-            rows=[[figure.metric, with_spread(figure), figure.note] for figure in comparisons[0].figures],
+            rows=[[figure.metric, with_spread(figure), figure.note] for figure in comparisons[0].values],
         ),
         *nearest,
-        colour_section({"samples": colour(fake), "real": colour(real)}),
+        color_section({"samples": color(fake), "real": color(real)}),
     ]
 
 
@@ -138,4 +138,4 @@ def _real_grid(store: Store) -> Image.Image:
     of_class = [np.flatnonzero(store.labels == label)[:ROWS] for label in range(classes)]
     indices = np.stack(of_class, axis=1).reshape(-1)
     pixels = torch.from_numpy(store.read(indices)).permute(0, 3, 1, 2)
-    return pictures.grid(pixels, columns=classes)
+    return grids.grid(pixels, columns=classes)

@@ -19,7 +19,7 @@ class Reading:
     """Share of samples that are read as the class they were asked to be."""
     held_out: int
     held_out_accuracy: float
-    """Share of held-out real pictures that are read right."""
+    """Share of held-out real images that are read right."""
     confusion: Int[np.ndarray, "classes classes"]
     """Row: class asked for; column: class read; entry: samples."""
 
@@ -30,9 +30,9 @@ def read_samples(
     samples: UInt8[np.ndarray, "m h w c"],
     asked: Int[np.ndarray, " m"],
 ) -> Reading:
-    """Trains a support vector machine on three quarters of the real pictures, tries it on the rest, reads the samples.
+    """Trains a support vector machine on three quarters of the real images, tries it on the rest, reads the samples.
 
-    Real pictures and samples come as the same uint8 pixels of the same size.
+    Real images and samples come as the same uint8 pixels of the same size.
     """
     known, held_out, known_labels, held_out_labels = train_test_split(
         _vectors(real), real_labels, test_size=HELD_OUT_SHARE, random_state=0, stratify=real_labels

@@ -11,20 +11,20 @@ import numpy as np
 import torch
 from PIL import Image
 
-from undiffuse import page, pictures
-from undiffuse.evaluation import figures, protocol
-from undiffuse.evaluation.colour import CHANNELS, Colour
-from undiffuse.evaluation.feature_nets import FeatureNet
-from undiffuse.evaluation.memorization import Memorization, sheet
-from undiffuse.evaluation.metrics import Comparison, Figure, class_precision
-from undiffuse.evaluation.picture_sets import PictureSet
-from undiffuse.files import write_atomically
+from undiffuse.evaluation import plots, protocol
+from undiffuse.evaluation.colors import CHANNELS, Color
+from undiffuse.evaluation.metrics import Comparison, MetricValue, class_precision
+from undiffuse.features.image_sets import ImageSet
+from undiffuse.features.networks import FeatureNet
+from undiffuse.metrics.memorization import Memorization, sheet
+from undiffuse.report import grids, page
+from undiffuse.utils.files import write_atomically
 
 VERSION = 1
 """Of metrics.json."""
 
 GRID = 60
-"""Pictures of a grid."""
+"""Images of a grid."""
 
 PRECISION_NOTE = (
     "Precision and recall (Kynkaanniemi et al. 2019), density and coverage (Naeem et al. 2020) are of the same "
@@ -42,12 +42,12 @@ class Evaluation:
     comparisons: Sequence[Comparison]
     """The first is the one that stands for all."""
     made_by: dict[str, Any]
-    """How the samples were made: run, weights, sampler, seed and so on; empty for pictures from elsewhere."""
-    colours: dict[str, Colour]
+    """How the samples were made: run, weights, sampler, seed and so on; empty for images from elsewhere."""
+    colors: dict[str, Color]
     spaces: Sequence[Memorization] | str
     """Or why copies were not looked for."""
     bits: dict[str, Any]
-    """Of held-out pictures, by estimate; or why there are none."""
+    """Of held-out images, by estimate; or why there are none."""
 
 
 def summary(found: Evaluation) -> dict[str, Any]:
@@ -59,10 +59,10 @@ def summary(found: Evaluation) -> dict[str, Any]:
             "comparable_with_published": comparable,
             "why": why,
             "warnings": protocol.warnings(found.comparisons),
-            "metrics": [asdict(figure) for figure in all_figures(found)],
+            "metrics": [asdict(figure) for figure in all_values(found)],
             "protocol": {
                 **found.made_by,
-                "samples": protocol.of_pictures(found.comparisons[0].fake.pictures),
+                "samples": protocol.of_images(found.comparisons[0].fake.images),
                 **protocol.of_features(found.net),
                 "references": [protocol.of_reference(found.net, comparison) for comparison in found.comparisons],
                 "versions": protocol.versions(),
@@ -71,7 +71,7 @@ def summary(found: Evaluation) -> dict[str, Any]:
                 dict(zip(("class", "n_real", "n_fake", "precision"), row, strict=True))
                 for row in class_precision(found.comparisons[0])
             ],
-            "colour": {name: asdict(of_set) for name, of_set in found.colours.items()},
+            "color": {name: asdict(of_set) for name, of_set in found.colors.items()},
             "memorization": [
                 {
                     "space": space.space,
@@ -89,10 +89,10 @@ def summary(found: Evaluation) -> dict[str, Any]:
     )
 
 
-def all_figures(found: Evaluation) -> list[Figure]:
+def all_values(found: Evaluation) -> list[MetricValue]:
     """Of all comparisons, but once only what is of the samples alone."""
     first, *others = found.comparisons
-    return [*first.figures, *(f for each in others for f in each.figures if f.metric != "Inception Score")]
+    return [*first.values, *(f for each in others for f in each.values if f.metric != "Inception Score")]
 
 
 def write(found: Evaluation, folder: Path) -> dict[str, Any]:
@@ -102,15 +102,15 @@ def write(found: Evaluation, folder: Path) -> dict[str, Any]:
     first = found.comparisons[0]
     headline = [
         (f"{f.metric}, {f.split}", number(f.value))
-        for f in all_figures(found)
+        for f in all_values(found)
         if f.metric in (found.net.distance, found.net.kernel)
     ]
-    headline += [(f.metric, number(f.value)) for f in first.figures if f.metric in ("precision", "recall", "coverage")]
+    headline += [(f.metric, number(f.value)) for f in first.values if f.metric in ("precision", "recall", "coverage")]
     page.write_page(
         folder / "report.html",
         title=found.title,
         lead=written["why"],
-        figures=[*headline, ("samples", f"{len(first.fake):,}")],
+        headline=[*headline, ("samples", f"{len(first.fake):,}")],
         sections=_sections(found, written),
     )
     return written
@@ -118,13 +118,13 @@ def write(found: Evaluation, folder: Path) -> dict[str, Any]:
 
 def _sections(found: Evaluation, written: dict[str, Any]) -> list[page.Section]:
     first = found.comparisons[0]
-    taken = "" if found.made_by else "Training pictures are taken to be the real ones. "
+    taken = "" if found.made_by else "Training images are taken to be the real ones. "
     return [
-        _figures(found, written),
-        _pictures(found),
+        _metrics(found, written),
+        _images(found),
         *_extrapolation(found),
-        *nearest_sections(first.fake.pictures, first.real.pictures, found.spaces, taken),
-        colour_section(found.colours),
+        *nearest_sections(first.fake.images, first.real.images, found.spaces, taken),
+        color_section(found.colors),
         *_classes(written),
         *_bits(found),
         page.Section(
@@ -135,29 +135,29 @@ def _sections(found: Evaluation, written: dict[str, Any]) -> list[page.Section]:
     ]
 
 
-def _figures(found: Evaluation, written: dict[str, Any]) -> page.Section:
+def _metrics(found: Evaluation, written: dict[str, Any]) -> page.Section:
     return page.Section(
-        "Figures",
+        "Metrics",
         " ".join([*written["warnings"], PRECISION_NOTE]),
         head=["metric", "value", "samples against real, how"],
-        rows=[[f.metric, with_spread(f), _how(f)] for f in all_figures(found)],
+        rows=[[f.metric, with_spread(f), _how(f)] for f in all_values(found)],
     )
 
 
-def _how(figure: Figure) -> str:
+def _how(figure: MetricValue) -> str:
     sizes = f"{figure.n_fake:,} against {figure.n_real:,} of {figure.split}"
     return "; ".join(filter(None, (sizes, figure.note, figure.spread_is and f"± {figure.spread_is}")))
 
 
-def _pictures(found: Evaluation) -> page.Section:
-    fake = found.comparisons[0].fake.pictures
+def _images(found: Evaluation) -> page.Section:
+    fake = found.comparisons[0].fake.images
     classes = len(fake.class_names)
     columns = classes if 1 < classes <= 16 else 10
     shown = [page.from_image(_grid(fake, columns), f"{fake.name}: the first ones, in order, none of them picked.")]
     for comparison in found.comparisons:
-        real = comparison.real.pictures
+        real = comparison.real.images
         shown.append(page.from_image(_grid(real, columns, spread=True), f"Real: {real.what}, spread over the set."))
-    return page.Section("Samples and real pictures", pictures=shown)
+    return page.Section("Samples and real images", figures=shown)
 
 
 def _extrapolation(found: Evaluation) -> list[page.Section]:
@@ -170,7 +170,7 @@ def _extrapolation(found: Evaluation) -> list[page.Section]:
         f"The fewer samples, the larger {found.net.distance}, in proportion to 1/N (Chong & Forsyth 2020): the line "
         f"meets infinity at {number(line.at_infinity)} ± {number(line.standard_error)}. The bias of the real side "
         "stays in it.",
-        [page.from_drawing(lambda: figures.extrapolation(line, found.net.distance), caption)],
+        [page.from_drawing(lambda: plots.extrapolation(line, found.net.distance), caption)],
         head=["samples", found.net.distance],
         rows=[[f"{n:,}", number(value)] for n, value in zip(line.counts, line.distances, strict=True)],
         side_by_side=True,
@@ -179,19 +179,19 @@ def _extrapolation(found: Evaluation) -> list[page.Section]:
 
 
 def nearest_sections(
-    samples: PictureSet, train: PictureSet, spaces: Sequence[Memorization] | str, first: str = ""
+    samples: ImageSet, train: ImageSet, spaces: Sequence[Memorization] | str, first: str = ""
 ) -> list[page.Section]:
-    """Nearest training pictures and their distances, with the control; `first` is said before everything else."""
+    """Nearest training images and their distances, with the control; `first` is said before everything else."""
     if isinstance(spaces, str):
         return [page.Section("Learnt by heart?", spaces)]
     tiles, shown = sheet(samples, train, list(spaces))
-    rows = ", then ".join(f"its nearest training picture in {space.space}" for space in spaces)
+    rows = ", then ".join(f"its nearest training image in {space.space}" for space in spaces)
     names = ", ".join(str(i) for i in shown)
     looked_at = page.Section(
         "Learnt by heart?",
-        f"{first}A model that copies makes samples that lie nearer to training pictures than other real pictures do: a "
+        f"{first}A model that copies makes samples that lie nearer to training images than other real images do: a "
         "ratio well below 1, and a low AuthPct, the share of samples that are farther from their nearest training "
-        "picture than that is from the next one (Alaa et al. 2022). Such figures miss much (Stein et al. 2023), so "
+        "image than that is from the next one (Alaa et al. 2022). Such figures miss much (Stein et al. 2023), so "
         "look: the right half of the sheet shows the most suspicious samples.",
         [
             page.from_image(
@@ -200,9 +200,9 @@ def nearest_sections(
         ],
     )
     measured = page.Section(
-        "How near to training pictures?",
-        f"The control is {spaces[0].control}: what distance a picture has that cannot have been copied.",
-        [page.from_drawing(lambda: figures.distances(spaces), "Distances to the nearest training picture.")],
+        "How near to training images?",
+        f"The control is {spaces[0].control}: what distance an image has that cannot have been copied.",
+        [page.from_drawing(lambda: plots.distances(spaces), "Distances to the nearest training image.")],
         head=["", *(space.space for space in spaces)],
         rows=[
             ["median distance, samples", *(number(space.samples.median().item()) for space in spaces)],
@@ -216,18 +216,18 @@ def nearest_sections(
     return [looked_at, measured]
 
 
-def colour_section(colours: dict[str, Colour]) -> page.Section:
+def color_section(colors: dict[str, Color]) -> page.Section:
     """Mean and standard deviation of each channel, samples beside data; one channel where all is gray."""
-    gray = all(len(set(of_set.mean)) == 1 for of_set in colours.values())
+    gray = all(len(set(of_set.mean)) == 1 for of_set in colors.values())
     channels = ("gray",) if gray else CHANNELS
     rows = []
-    for name, of_set in colours.items():
+    for name, of_set in colors.items():
         values = zip(of_set.mean, of_set.sd, channels, strict=False)
-        rows.append([name, *(f"{mean:.1f} ± {sd:.1f}" for mean, sd, _ in values), f"{of_set.pictures:,}"])
+        rows.append([name, *(f"{mean:.1f} ± {sd:.1f}" for mean, sd, _ in values), f"{of_set.images:,}"])
     return page.Section(
-        "Colours",
+        "Colors",
         "Mean ± standard deviation of each channel over all pixels, 0 to 255. A sampler at fault often shifts them.",
-        head=["", *channels, "pictures"],
+        head=["", *channels, "images"],
         rows=rows,
     )
 
@@ -238,7 +238,7 @@ def _classes(written: dict[str, Any]) -> list[page.Section]:
         return []
     of_classes = page.Section(
         "Precision by class",
-        "Share of the samples of a class that lie among the real pictures of that class (k = 3). It says which classes "
+        "Share of the samples of a class that lie among the real images of that class (k = 3). It says which classes "
         "the model draws well; a sample of the wrong class counts as imprecise.",
         head=["class", "precision", "N real", "N fake"],
         rows=[[row["class"], number(row["precision"]), f"{row['n_real']:,}", f"{row['n_fake']:,}"] for row in rows],
@@ -248,7 +248,7 @@ def _classes(written: dict[str, Any]) -> list[page.Section]:
 
 def _bits(found: Evaluation) -> list[page.Section]:
     if "skipped" in found.bits or not found.bits:
-        return [page.Section("Bits a dimension", found.bits["skipped"])] if found.bits else []
+        return [page.Section("Bits/dim", found.bits["skipped"])] if found.bits else []
     rows = []
     for name, value in found.bits.items():
         error = value["standard_error"]
@@ -256,21 +256,21 @@ def _bits(found: Evaluation) -> list[page.Section]:
         how = ", ".join(f"{key} {setting}" for key, setting in value["protocol"].items())
         rows.append([name, f"{value['bits_per_dim']:.3f}", spread, f"{value['images']:,}", value["split"], how])
     of_bits = page.Section(
-        "Bits a dimension",
+        "Bits/dim",
         "How many bits a pixel's channel costs to encode with this model; fewer is better. Both are upper bounds.",
-        head=["estimate", "bits/dim", "standard error", "pictures", "split", "how"],
+        head=["estimate", "bits/dim", "standard error", "images", "split", "how"],
         rows=rows,
     )
     return [of_bits]
 
 
-def _grid(of_set: PictureSet, columns: int, spread: bool = False) -> Image.Image:
+def _grid(of_set: ImageSet, columns: int, spread: bool = False) -> Image.Image:
     taken = min(GRID, len(of_set))
     indices = np.linspace(0, len(of_set) - 1, taken).round().astype(int) if spread else np.arange(taken)
-    return pictures.grid(torch.from_numpy(of_set.read(indices)).permute(0, 3, 1, 2), columns)
+    return grids.grid(torch.from_numpy(of_set.read(indices)).permute(0, 3, 1, 2), columns)
 
 
-def with_spread(figure: Figure) -> str:
+def with_spread(figure: MetricValue) -> str:
     return number(figure.value) + spread(figure.spread)
 
 

@@ -1,4 +1,4 @@
-"""Charts of what was counted. Each is legible on a telephone; `style` gives them their colours."""
+"""Charts of what was counted. Each is legible on a telephone; `style` gives them their colors."""
 
 from collections.abc import Sequence
 
@@ -7,28 +7,28 @@ from matplotlib import rcParams
 from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter, NullFormatter, PercentFormatter
 
-from undiffuse.exploration.colours import Colours
+from undiffuse.exploration.colors import Colors
 from undiffuse.exploration.inventory import Inventory
 from undiffuse.exploration.noising import Curve
-from undiffuse.style import new_axes, short
+from undiffuse.report.style import new_axes, short
 
 MOST_NAMED = 30
 """Classes that each get a bar with their name; more become one outline."""
 
-CHANNEL_COLOURS = {"red": "C1", "green": "C2", "blue": "C0", "gray": "C0", "alpha": "C3"}
+CHANNEL_COLORS = {"red": "C1", "green": "C2", "blue": "C0", "gray": "C0", "alpha": "C3"}
 DASHES = ("-", (0, (5, 2)), (0, (1.2, 1.4)), (0, (6, 2, 1.2, 2)))
 
 
 def class_balance(found: Inventory) -> Figure:
-    """Pictures by class, the largest first, in the colours of their splits."""
-    classes = sorted(found.classes, key=lambda of_class: -of_class.pictures)
+    """Images by class, the largest first, in the colors of their splits."""
+    classes = sorted(found.classes, key=lambda of_class: -of_class.images)
     named = len(classes) <= MOST_NAMED
-    least, most = classes[-1].pictures, classes[0].pictures
-    each = f"{most:,} pictures a class" if least == most else f"{least:,} to {most:,} pictures a class"
+    least, most = classes[-1].images, classes[0].images
+    each = f"{most:,} images a class" if least == most else f"{least:,} to {most:,} images a class"
     figure, axes = new_axes(0.75 + 0.19 * len(classes) if named else 3.2, f"{len(classes)} classes: {each}")
     before = np.zeros(len(classes))
     for split in found.splits or [""]:
-        counts = np.array([c.splits[split] if split else c.pictures for c in classes], dtype=float)
+        counts = np.array([c.splits[split] if split else c.images for c in classes], dtype=float)
         places = np.arange(len(classes)) + (not named)
         if named:
             axes.barh(places, counts, 0.78, left=before, label=split)
@@ -39,10 +39,10 @@ def class_balance(found: Inventory) -> Figure:
         axes.set_yticks(range(len(classes)), [short(c.name) for c in classes], parse_math=False)
         axes.invert_yaxis()
         axes.grid(visible=False, axis="y")
-        axes.set(xlabel="pictures")
+        axes.set(xlabel="images")
         axes.xaxis.set_major_formatter(EngFormatter(sep=""))
     else:
-        axes.set(xlabel="classes, from the largest to the smallest", ylabel="pictures", xlim=(0.5, len(classes) + 0.5))
+        axes.set(xlabel="classes, from the largest to the smallest", ylabel="images", xlim=(0.5, len(classes) + 0.5))
         axes.grid(visible=False, axis="x")
         axes.yaxis.set_major_formatter(EngFormatter(sep=""))
     if found.splits:
@@ -50,13 +50,13 @@ def class_balance(found: Inventory) -> Figure:
     return figure
 
 
-def picture_sizes(found: Inventory) -> Figure:
-    """Width against height of the files; larger dots are sizes that more pictures have."""
+def image_sizes(found: Inventory) -> Figure:
+    """Width against height of the files; larger dots are sizes that more images have."""
     shapes = found.shapes()
     heights, widths = np.array(list(shapes)).T
     counts = np.array(list(shapes.values()))
     one = len(shapes) == 1
-    title = f"All pictures are {heights[0]}x{widths[0]} pixels" if one else f"{len(shapes):,} sizes of pictures"
+    title = f"All images are {heights[0]}x{widths[0]} pixels" if one else f"{len(shapes):,} sizes of images"
     figure, axes = new_axes(3.2, title)
     longest = max(heights.max(), widths.max())
     wide = longest > 8 * min(heights.min(), widths.min())
@@ -81,15 +81,15 @@ def picture_sizes(found: Inventory) -> Figure:
     return figure
 
 
-def channel_histograms(found: Colours) -> Figure:
+def channel_histograms(found: Colors) -> Figure:
     """Share of pixels at each level, channel by channel, and the channels' means."""
     figure, axes = new_axes(3.2, "How dark and bright the pixels are")
     for channel, dashes in zip(found.channels, DASHES, strict=False):
         # Levels 0 and 255 hold all that is clipped, often many times the rest: they are in the table, not here.
         share = np.array(channel.histogram[1:-1]) / sum(channel.histogram)
-        colour, label = CHANNEL_COLOURS[channel.name], f"{channel.name}, mean {channel.mean:.0f}"
-        axes.plot(range(1, 255), share, color=colour, ls=dashes, label=label)
-        axes.axvline(channel.mean, color=colour, lw=0.8, ls=dashes)
+        color, label = CHANNEL_COLORS[channel.name], f"{channel.name}, mean {channel.mean:.0f}"
+        axes.plot(range(1, 255), share, color=color, ls=dashes, label=label)
+        axes.axvline(channel.mean, color=color, lw=0.8, ls=dashes)
     axes.set(xlabel="level, 0 black to 255 full", ylabel="share of pixels", xlim=(0, 255))
     axes.set_ylim(0, 1.35 * axes.get_ylim()[1])  # Room for the legend.
     axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=1))
@@ -112,8 +112,8 @@ def signal_to_noise(schedules: Sequence[Curve]) -> Figure:
 
 
 def signal_kept(schedules: Sequence[Curve]) -> Figure:
-    """The share of the clean picture's amplitude that is left, over t / T."""
-    figure, axes = new_axes(3.2, "How much of the picture is left")
+    """The share of the clean image's amplitude that is left, over t / T."""
+    figure, axes = new_axes(3.2, "How much of the image is left")
     for curve, dashes in zip(schedules, DASHES, strict=False):
         axes.plot(_along(curve), curve.signal.numpy(), ls=dashes, label=curve.name)
     axes.set(xlabel="t / T", ylabel="signal kept, √ᾱ", xlim=(0, 1), ylim=(0, 1.02))

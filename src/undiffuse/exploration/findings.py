@@ -1,4 +1,4 @@
-"""Everything that was found out about pictures: as numbers, for statistics.json, and as pictures to look at."""
+"""Everything that was found out about images: as numbers, for statistics.json, and as images to look at."""
 
 import json
 from collections.abc import Sequence
@@ -7,19 +7,19 @@ from dataclasses import asdict, dataclass
 import numpy as np
 from jaxtyping import Float
 
-from undiffuse.data.sources import Source
+from undiffuse.data.source import Source
 from undiffuse.data.store import Store
-from undiffuse.exploration.beside import Beside, beside
-from undiffuse.exploration.colours import Colours, colours
-from undiffuse.exploration.copies import Copies, ShownPair, copies, shown_pairs
+from undiffuse.exploration.before_after import Beside, beside
+from undiffuse.exploration.colors import Colors, colors
 from undiffuse.exploration.duplicates import find_duplicates
 from undiffuse.exploration.framing import Framing, framing
 from undiffuse.exploration.inventory import Balance, Inventory, balance, inventory
+from undiffuse.exploration.named_duplicates import Copies, ShownPair, copies, shown_pairs
 from undiffuse.exploration.noising import Curve, Noising, curves, noising
 from undiffuse.exploration.samples import Samples, samples
 from undiffuse.exploration.scan import scan
 from undiffuse.exploration.suggestion import Suggestion
-from undiffuse.names import Fit
+from undiffuse.utils.names import Fit
 
 VERSION = 1
 """Of statistics.json."""
@@ -37,7 +37,7 @@ class Findings:
     inventory: Inventory
     balance: Balance | None
     framing: Framing
-    colours: Colours
+    colors: Colors
     copies: Copies
     augmentation: tuple[str, ...]
     """What was done to the augmented samples, in order, with its parameters."""
@@ -48,11 +48,11 @@ class Findings:
 
 @dataclass(frozen=True)
 class Exhibits:
-    """The pictures that go with them."""
+    """The images that go with them."""
 
     samples: Samples
     beside: Sequence[Beside]
-    mean_picture: Float[np.ndarray, "h w c"]
+    mean_image: Float[np.ndarray, "h w c"]
     sure_pairs: Sequence[ShownPair]
     doubtful_pairs: Sequence[ShownPair]
     schedules: tuple[Curve, ...]
@@ -76,12 +76,12 @@ def explore(source: Source, store: Store, fit: Fit, seed: int = 0) -> tuple[Find
         inventory=found,
         balance=balance(found),
         framing=framing(found.shapes(), store.size, fit),
-        colours=colours(scanned),
+        colors=colors(scanned),
         copies=copies(store, pairs, found.splits),
         augmentation=drawn.transforms,
         noising=noising(schedules),
     )
-    return findings, Exhibits(drawn, beside(source, store), scanned.mean_picture, sure, doubtful, schedules, seed)
+    return findings, Exhibits(drawn, beside(source, store), scanned.mean_image, sure, doubtful, schedules, seed)
 
 
 def to_json(findings: Findings) -> str:

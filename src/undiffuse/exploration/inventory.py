@@ -1,4 +1,4 @@
-"""What was found: pictures by split, class, kind of file and size, and the files that could not be decoded."""
+"""What was found: images by split, class, kind of file and size, and the files that could not be decoded."""
 
 from collections import Counter
 from dataclasses import dataclass
@@ -8,15 +8,15 @@ import numpy as np
 from undiffuse.data.store import Store
 
 IN_MEMORY = "no file"
-"""The format of pictures that were never files."""
+"""The format of images that were never files."""
 
 
 @dataclass(frozen=True)
 class ClassCount:
     name: str
-    pictures: int
+    images: int
     splits: dict[str, int]
-    """Pictures of the class in each split."""
+    """Images of the class in each split."""
 
 
 @dataclass(frozen=True)
@@ -36,9 +36,9 @@ class Spread:
 
 @dataclass(frozen=True)
 class Inventory:
-    """What the files' headers say. Heights and widths are those of the upright pictures, in pixels."""
+    """What the files' headers say. Heights and widths are those of the upright images, in pixels."""
 
-    pictures: int
+    images: int
     splits: dict[str, int]
     """Empty where the source has none."""
     classes: tuple[ClassCount, ...]
@@ -59,13 +59,13 @@ class Inventory:
     bad_files: tuple[BadFile, ...]
 
     def shapes(self) -> dict[tuple[int, int], int]:
-        """Pictures by (height, width)."""
+        """Images by (height, width)."""
         sides = {size: size.split("x") for size in self.sizes}
         return {(int(sides[size][0]), int(sides[size][1])): count for size, count in self.sizes.items()}
 
 
 def inventory(store: Store) -> Inventory:
-    """Counts what the store keeps of its pictures' files; reads no pixels."""
+    """Counts what the store keeps of its images' files; reads no pixels."""
     splits, formats, modes, shapes = Counter[str](), Counter[str](), Counter[str](), Counter[tuple[int, int]]()
     of_class = [Counter[str]() for _ in store.class_names]
     for label, original in zip(store.labels.tolist(), store.originals(), strict=True):
@@ -78,7 +78,7 @@ def inventory(store: Store) -> Inventory:
     present = [split for split in ("train", "val", "test") if split in splits]
     heights, widths = np.repeat(list(shapes), list(shapes.values()), axis=0).T
     return Inventory(
-        pictures=len(store),
+        images=len(store),
         splits={split: splits[split] for split in present},
         classes=tuple(
             ClassCount(name, counts.total(), {split: counts[split] for split in present})
@@ -99,14 +99,14 @@ def inventory(store: Store) -> Inventory:
 
 @dataclass(frozen=True)
 class Balance:
-    """How evenly the pictures are spread over the classes."""
+    """How evenly the images are spread over the classes."""
 
     largest: ClassCount
     smallest: ClassCount
     imbalance_ratio: float | None
-    """Pictures of the largest class for each of the smallest; None where that has none."""
+    """Images of the largest class for each of the smallest; None where that has none."""
     entropy_bits: float
-    """Of the class of a picture drawn at random; log2 of the number of classes where they are even."""
+    """Of the class of an image drawn at random; log2 of the number of classes where they are even."""
     evenness: float
     """The entropy as a share of the most it could be."""
 
@@ -115,8 +115,8 @@ def balance(found: Inventory) -> Balance | None:
     """None where there are no classes."""
     if not found.classes:
         return None
-    ordered = sorted(found.classes, key=lambda of_class: of_class.pictures)
-    counts = np.array([of_class.pictures for of_class in ordered])
+    ordered = sorted(found.classes, key=lambda of_class: of_class.images)
+    counts = np.array([of_class.images for of_class in ordered])
     share = counts[counts > 0] / counts.sum()
     entropy = float(-(share * np.log2(share)).sum())
     return Balance(

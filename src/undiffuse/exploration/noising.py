@@ -1,4 +1,4 @@
-"""What the noise of diffusion does to pictures along the papers' chains of noise levels."""
+"""What the noise of diffusion does to images along the papers' chains of noise levels."""
 
 from dataclasses import dataclass
 
@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from undiffuse.data.pixels import to_pixels, to_unit_range
 from undiffuse.diffusion.recipe import DiffusionConfig
-from undiffuse.randomness import ImageRandomness
+from undiffuse.utils.randomness import ImageRandomness
 
 TABLE_LEVELS = 20
 """Levels of the chain that the table lists, evenly spread."""
@@ -24,7 +24,7 @@ class Curve:
 
     @property
     def signal(self) -> Float[Tensor, " T"]:
-        """sqrt(alpha bar): the factor before the clean picture in DDPM's x_t (Ho et al. 2020, Eq. 4)."""
+        """sqrt(alpha bar): the factor before the clean image in DDPM's x_t (Ho et al. 2020, Eq. 4)."""
         return 1 / torch.sqrt(1 + self.sigma**2)
 
     @property
@@ -55,24 +55,24 @@ class Levels:
 class Noising:
     """The schedules, level by level."""
 
-    chain_length: int
+    num_timesteps: int
     levels: tuple[Levels, ...]
     as_much_noise: dict[str, float]
     """For each schedule the t / T at which noise becomes as strong as signal."""
 
 
-def curves(chain_length: int = DiffusionConfig.chain_length) -> tuple[Curve, ...]:
+def curves(num_timesteps: int = DiffusionConfig.num_timesteps) -> tuple[Curve, ...]:
     """The linear schedule of Ho et al. 2020 and the cosine schedule of Nichol & Dhariwal 2021."""
-    linear, cosine = (DiffusionConfig(schedule=name, chain_length=chain_length) for name in ("linear", "cosine"))
+    linear, cosine = (DiffusionConfig(schedule=name, num_timesteps=num_timesteps) for name in ("linear", "cosine"))
     return Curve("linear", linear.chain()), Curve("cosine", cosine.chain())
 
 
 def noising(schedules: tuple[Curve, ...]) -> Noising:
-    chain_length = len(schedules[0].sigma)
+    num_timesteps = len(schedules[0].sigma)
     return Noising(
-        chain_length=chain_length,
-        levels=tuple(Levels(t, {curve.name: level(curve, t) for curve in schedules}) for t in _evenly(chain_length)),
-        as_much_noise={c.name: (int(torch.searchsorted(c.sigma, 1.0)) + 1) / chain_length for c in schedules},
+        num_timesteps=num_timesteps,
+        levels=tuple(Levels(t, {curve.name: level(curve, t) for curve in schedules}) for t in _evenly(num_timesteps)),
+        as_much_noise={c.name: (int(torch.searchsorted(c.sigma, 1.0)) + 1) / num_timesteps for c in schedules},
     )
 
 
@@ -81,16 +81,16 @@ def level(curve: Curve, t: int) -> Level:
     return Level(*(float(values[t - 1]) for values in (curve.sigma, curve.signal, curve.snr)))
 
 
-def _evenly(chain_length: int, count: int = TABLE_LEVELS) -> list[int]:
+def _evenly(num_timesteps: int, count: int = TABLE_LEVELS) -> list[int]:
     """`count` levels from 1 to T, the last always."""
-    return [round(chain_length * i / count) or 1 for i in range(1, count + 1)]
+    return [round(num_timesteps * i / count) or 1 for i in range(1, count + 1)]
 
 
 def noisy(
-    picture: UInt8[np.ndarray, "h w c"], curve: Curve, levels: list[int], seed: int = 0
+    image: UInt8[np.ndarray, "h w c"], curve: Curve, levels: list[int], seed: int = 0
 ) -> UInt8[np.ndarray, "b h w c"]:
-    """DDPM's x_t of the picture at each level, always with the same noise; what lies outside [-1, 1] is clipped."""
-    x0 = nn.Sequential(*to_unit_range())(torch.tensor(picture).permute(2, 0, 1))
+    """DDPM's x_t of the image at each level, always with the same noise; what lies outside [-1, 1] is clipped."""
+    x0 = nn.Sequential(*to_unit_range())(torch.tensor(image).permute(2, 0, 1))
     eps = ImageRandomness("exploration", seed, [0]).normal(*x0.shape)
     sigma = curve.sigma[[t - 1 for t in levels]].float().reshape(-1, 1, 1, 1)
     return to_pixels((x0 + sigma * eps) / torch.sqrt(1 + sigma**2)).permute(0, 2, 3, 1).numpy()

@@ -1,4 +1,4 @@
-"""A few pictures that stand for all, and what augmentation makes of them."""
+"""A few images that stand for all, and what augmentation makes of them."""
 
 from dataclasses import dataclass
 
@@ -9,7 +9,7 @@ from jaxtyping import UInt8
 from undiffuse.data.augmentation import AugmentationConfig, augmentation, random_transforms
 from undiffuse.data.pixels import to_pixels, to_unit_range
 from undiffuse.data.store import Store
-from undiffuse.randomness import generator
+from undiffuse.utils.randomness import generator
 
 SAMPLES = 16
 
@@ -19,7 +19,7 @@ SHOWN = AugmentationConfig(flip=True, crop_scale=0.6)
 
 @dataclass(frozen=True)
 class Samples:
-    """Pictures, before and after augmentation."""
+    """Images, before and after augmentation."""
 
     indices: tuple[int, ...]
     names: tuple[str, ...]
@@ -31,7 +31,7 @@ class Samples:
 
 
 def samples(store: Store, config: AugmentationConfig = SHOWN, seed: int = 0, count: int = SAMPLES) -> Samples:
-    """Draws pictures, evenly over the classes and at random within them, and augments each once as training would."""
+    """Draws images, evenly over the classes and at random within them, and augments each once as training would."""
     indices = _drawn(store.labels, count, seed)
     before = store.read(indices)
     x = augmentation(config, store.size)(torch.from_numpy(before).permute(0, 3, 1, 2), seed, indices)

@@ -1,4 +1,4 @@
-"""Every pixel read once, in batches: what the colours are, and what finding duplicates needs."""
+"""Every pixel read once, in batches: what the colors are, and what finding duplicates needs."""
 
 from dataclasses import dataclass
 
@@ -7,7 +7,7 @@ from jaxtyping import Float, Int, UInt64
 
 from undiffuse.data.store import Store
 from undiffuse.exploration import fingerprints
-from undiffuse.terminal import Meter
+from undiffuse.utils.terminal import Meter
 
 BATCH_BYTES = 8 * 2**20
 """Pixels that are in memory at once; working on them takes some ten times as much."""
@@ -19,15 +19,15 @@ class Scan:
 
     histograms: Int[np.ndarray, "c 256"]
     """How often each channel has each of the 256 levels."""
-    mean_picture: Float[np.ndarray, "h w c"]
-    """The mean over all pictures, 0 to 255."""
+    mean_image: Float[np.ndarray, "h w c"]
+    """The mean over all images, 0 to 255."""
     digests: UInt64[np.ndarray, " n"]
     hashes: UInt64[np.ndarray, " n"]
     thumbnails: Float[np.ndarray, "n 64"]
 
 
 def scan(store: Store) -> Scan:
-    """Reads the whole store. What it keeps in memory is some 270 bytes a picture, whatever its size."""
+    """Reads the whole store. What it keeps in memory is some 270 bytes an image, whatever its size."""
     n, (channels, height, width) = len(store), store.shape
     histograms, total = np.zeros((channels, 256), np.int64), np.zeros((height, width, channels))
     digests, hashes = np.zeros(n, np.uint64), np.zeros(n, np.uint64)
@@ -40,7 +40,7 @@ def scan(store: Store) -> Scan:
             for channel in range(channels):
                 histograms[channel] += np.bincount(pixels[..., channel].reshape(-1), minlength=256)
             total += pixels.sum(axis=0, dtype=np.float64)
-            digests[part] = [fingerprints.digest(picture) for picture in pixels]
+            digests[part] = [fingerprints.digest(image) for image in pixels]
             gray = fingerprints.gray(pixels)
             hashes[part] = fingerprints.difference_hashes(gray)
             thumbnails[part] = fingerprints.standardized_thumbnails(gray).numpy()

@@ -1,4 +1,4 @@
-"""Size, preset and budget of a first run on these pictures and this machine, each with its reason."""
+"""Size, preset and budget of a first run on these images and this machine, each with its reason."""
 
 import shlex
 from collections.abc import Callable
@@ -6,30 +6,30 @@ from dataclasses import dataclass, replace
 
 from undiffuse.exploration.framing import MULTIPLE, better_size, framing, halvable
 from undiffuse.exploration.inventory import Inventory
-from undiffuse.exploration.words import by, number
-from undiffuse.names import Fit
 from undiffuse.presets import RECIPES
-from undiffuse.terminal import duration
+from undiffuse.utils.names import Fit
+from undiffuse.utils.terminal import duration
+from undiffuse.utils.text import by, number
 
 FIRST_RUN_IMAGES = 100_000
-"""Of the preset small: five times what gave colours and rough shapes of 480 photos (docs/training.md)."""
+"""Of the preset small: five times what gave colors and rough shapes of 480 photos (docs/training.md)."""
 
 FEWEST_IMAGES = 20_000
 
 LONGEST_HOURS = 2.0
-"""A first run on a CPU has smaller pictures, then fewer images, rather than take longer than this."""
+"""A first run on a CPU has smaller images, then fewer images, rather than take longer than this."""
 
 SIDES = (64, 48, 32)
 """Longer sides to choose from without a GPU."""
 
-FEW_PICTURES = 1000
+FEW_IMAGES = 1000
 """With fewer a large network learns them by heart before it learns what they have in common."""
 
 MANY_PASSES = 100
-"""A picture that is seen more often than this may be learnt by heart."""
+"""An image that is seen more often than this may be learned by heart."""
 
 WORTH_ANOTHER_SHAPE = 0.1
-"""Another shape is suggested where it keeps this much more of the pictures' area than a square."""
+"""Another shape is suggested where it keeps this much more of the images' area than a square."""
 
 MADE_FOR = {"digits": "digits", "cifar10": "cifar10-edm"}
 """Presets that are made for one dataset; but for digits' they need a GPU."""
@@ -45,10 +45,10 @@ Measure = Callable[[str, Size], float]
 class Suggestion:
     preset: str
     size: Size
-    images: int
+    total_images: int
     """Budget, in images seen."""
     passes: float
-    """How often each picture is then seen."""
+    """How often each image is then seen."""
     images_per_second: float
     measured_size: Size
     """The size at which the speed was measured; at others it is taken to fall with the number of pixels."""
@@ -67,45 +67,45 @@ class Wanted:
     fit: Fit = "crop"
     options: tuple[str, ...] = ()
     """Further options that the suggested command repeats, such as --data-root."""
-    pictures: int | None = None
+    images: int | None = None
     """That `train` would take, if not all that were looked at."""
 
 
 def suggest(found: Inventory, wanted: Wanted, auto_size: Size, device: str, measure: Measure) -> Suggestion:
-    """`auto_size` is what pictures are brought to unless asked for otherwise; `device` is cpu, cuda or mps.
+    """`auto_size` is what images are brought to unless asked for otherwise; `device` is cpu, cuda or mps.
 
-    The speed is measured once: where the device is no GPU, on pictures of at most 32 pixels a side, which takes
+    The speed is measured once: where the device is no GPU, on images of at most 32 pixels a side, which takes
     seconds, and taken to fall with the number of pixels.
     """
-    pictures = wanted.pictures or found.pictures
-    preset, why_preset = _preset(pictures, wanted.data, device)
+    images = wanted.images or found.images
+    preset, why_preset = _preset(images, wanted.data, device)
     sizes, why_size = _sizes(found, wanted, preset, auto_size, device)
     probe = sizes[0] if device == "cuda" else _scaled(sizes[-1], min(max(sizes[-1]), SIDES[-1]))
     seconds_a_pixel = measure(preset, probe) / (probe[0] * probe[1])
-    images = RECIPES[preset]().training.total_images or FIRST_RUN_IMAGES
+    total_images = RECIPES[preset]().training.total_images or FIRST_RUN_IMAGES
 
     def hours(size: Size) -> float:
-        return images * seconds_a_pixel * size[0] * size[1] / 3600
+        return total_images * seconds_a_pixel * size[0] * size[1] / 3600
 
     size = next((size for size in sizes if hours(size) <= LONGEST_HOURS), sizes[-1])
     why = why_size(size)
     if size != sizes[0]:
         took = duration(3600 * hours(sizes[0]))
-        why += f" At {by(sizes[0])} {images:,} images would take {took}: {by(size)} is quicker."
+        why += f" At {by(sizes[0])} {total_images:,} images would take {took}: {by(size)} is quicker."
     if device != "cuda" and hours(size) > LONGEST_HOURS:
-        images = max(FEWEST_IMAGES, int(images * LONGEST_HOURS / hours(size)) // 10_000 * 10_000)
+        total_images = max(FEWEST_IMAGES, int(total_images * LONGEST_HOURS / hours(size)) // 10_000 * 10_000)
     seconds = 3600 * hours(size)
     first = Suggestion(
         preset=preset,
         size=size,
-        images=images,
-        passes=images / pictures,
-        images_per_second=images / seconds,
+        total_images=total_images,
+        passes=total_images / images,
+        images_per_second=total_images / seconds,
         measured_size=probe,
         seconds=seconds,
         device=device,
         reasons=(),
-        command=_command(wanted, preset, size, images),
+        command=_command(wanted, preset, size, total_images),
     )
     return replace(first, reasons=(why_preset, why, _why_budget(first)))
 
@@ -113,22 +113,22 @@ def suggest(found: Inventory, wanted: Wanted, auto_size: Size, device: str, meas
 def _why_budget(first: Suggestion) -> str:
     reckoned = "" if first.size == first.measured_size else f", reckoned from {by(first.measured_size)},"
     speed = f"{number(first.images_per_second)} images/s{reckoned}"
-    sentences = [f"{first.images:,} images at the measured {speed} take {duration(first.seconds)}."]
-    sentences.append(f"Each picture is then seen {number(first.passes)} times.")
+    sentences = [f"{first.total_images:,} images at the measured {speed} take {duration(first.seconds)}."]
+    sentences.append(f"Each image is then seen {number(first.passes)} times.")
     if first.passes > MANY_PASSES:
-        sentences.append("That is often enough to learn some by heart: more pictures help more than more training.")
+        sentences.append("That is often enough to learn some by heart: more images help more than more training.")
     if first.preset == "small":
-        sentences.append(f"{FEWEST_IMAGES:,} gave colours and rough shapes of 480 photos: a first look, no good model.")
+        sentences.append(f"{FEWEST_IMAGES:,} gave colors and rough shapes of 480 photos: a first look, no good model.")
     return " ".join(sentences)
 
 
-def _preset(pictures: int, data: str, device: str) -> tuple[str, str]:
+def _preset(images: int, data: str, device: str) -> tuple[str, str]:
     if data in MADE_FOR and (data == "digits" or device == "cuda"):
-        return MADE_FOR[data], f"The preset {MADE_FOR[data]} is made for these pictures."
+        return MADE_FOR[data], f"The preset {MADE_FOR[data]} is made for these images."
     if device != "cuda":
         return "small", f"The preset small is for machines without a GPU; this one computes on its {device.upper()}."
-    if pictures < FEW_PICTURES:
-        return "small", f"The preset small: a large network would soon know {pictures:,} pictures by heart."
+    if images < FEW_IMAGES:
+        return "small", f"The preset small: a large network would soon know {images:,} images by heart."
     return "flowers64", "The preset flowers64 is made for one GPU and some thousand photos."
 
 
@@ -148,7 +148,7 @@ def _sizes(
     if len(found.sizes) == 1:
         only = by(next(iter(found.shapes())))
         scaled = [_scaled(auto_size, side) for side in smaller if side < max(auto_size)]
-        return _falling([auto_size, *scaled]), lambda size: f"All pictures are {only}."
+        return _falling([auto_size, *scaled]), lambda size: f"All images are {only}."
     longest = min(SIDES[0], max(SIDES[-1], halvable(min(found.height.median, found.width.median))))
     sides = [longest, *(side for side in smaller if side < longest)]
     squares, own = [(side, side) for side in sides], [better_size(found.shapes(), side) for side in sides]
@@ -158,11 +158,9 @@ def _sizes(
 
     if wanted.fit == "crop" and kept(own[0]) - kept(squares[0]) >= WORTH_ANOTHER_SHAPE:
         square = f"{kept(squares[0]):.0%}"
-        return _falling(
-            own
-        ), lambda size: f"This shape keeps {kept(size):.0%} of the pictures' area, a square {square}."
+        return _falling(own), lambda size: f"This shape keeps {kept(size):.0%} of the images' area, a square {square}."
     share = f"{kept(squares[0]):.0%}"
-    return squares, lambda size: f"Pictures of many shapes meet best in a square; a crop keeps {share} of their area."
+    return squares, lambda size: f"Images of many shapes meet best in a square; a crop keeps {share} of their area."
 
 
 def _falling(sizes: list[Size]) -> list[Size]:
@@ -174,12 +172,18 @@ def _falling(sizes: list[Size]) -> list[Size]:
     return kept
 
 
-def _command(wanted: Wanted, preset: str, size: Size, images: int) -> str:
+def _command(wanted: Wanted, preset: str, size: Size, total_images: int) -> str:
     words = ["undiffuse", "train", "--data", wanted.data, *wanted.options]
     words += ["--size", _words(size)] if preset != MADE_FOR.get(wanted.data) or wanted.size else []
     words += ["--fit", wanted.fit] if wanted.fit != "crop" else []
     words += ["--preset", preset] if preset not in ("digits", "small") else []
-    return shlex.join([*words, "--images", f"{images // 1000}k" if images % 1_000_000 else f"{images // 1_000_000}M"])
+    return shlex.join(
+        [
+            *words,
+            "--images",
+            f"{total_images // 1000}k" if total_images % 1_000_000 else f"{total_images // 1_000_000}M",
+        ]
+    )
 
 
 def _scaled(size: Size, side: int) -> Size:

@@ -35,7 +35,7 @@ def from_openai(
 ) -> tuple[UNetConfig, bool, dict[str, Tensor]]:
     """Our network's config, whether its variance is learned, and its tensors.
 
-    The weights do not say the pictures' `size`, the number of attention `heads` (4 unless that program was told
+    The weights do not say the images' `size`, the number of attention `heads` (4 unless that program was told
     otherwise), or `time_scale`: 1000 / T, or 1 for weights trained with --rescale_timesteps False. Their label
     embedding has no row for "no label"; ours gets one of zeros, which was never trained.
 

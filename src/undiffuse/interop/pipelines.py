@@ -12,13 +12,13 @@ import safetensors.torch
 from torch import Tensor
 
 from undiffuse.config import Config
-from undiffuse.data.naming import printable
-from undiffuse.files import atomic_path
+from undiffuse.data.paths import printable
 from undiffuse.interop import schedulers, unet2d, unet2d_weights
-from undiffuse.interop.found import Found, check_new
+from undiffuse.interop.imported import ImportedModel, check_new
 from undiffuse.interop.settings import as_settings, read_json, shown, spoken
 from undiffuse.interop.weights import read_tensors
 from undiffuse.networks.unet import UNetConfig
+from undiffuse.utils.files import atomic_path
 
 WEIGHTS = "diffusion_pytorch_model"
 VERSION = "0.31.0"
@@ -47,8 +47,8 @@ def is_pipeline(folder: Path) -> bool:
     return any((folder / name).is_file() for name in ("model_index.json", "config.json", "unet/config.json"))
 
 
-def read_pipeline(folder: Path, origin: str, size: tuple[int, int] | None) -> Found:
-    """The model in a folder of diffusers. `size` is that of the pictures, where the config leaves it open.
+def read_pipeline(folder: Path, origin: str, size: tuple[int, int] | None) -> ImportedModel:
+    """The model in a folder of diffusers. `size` is that of the images, where the config leaves it open.
 
     Raises:
         FileNotFoundError: a file is missing.
@@ -82,7 +82,7 @@ def read_pipeline(folder: Path, origin: str, size: tuple[int, int] | None) -> Fo
     tensors = unet2d_weights.from_unet2d(read_tensors(weights), network, doubled, flip, weights)
     # Counted after the weights have shown that there are as many.
     names = remarks.class_names if remarks is not None else tuple(str(i) for i in range(network.classes))
-    return Found(origin, network, diffusion, sampling, tensors, names, remarks is not None and remarks.no_label)
+    return ImportedModel(origin, network, diffusion, sampling, tensors, names, remarks is not None and remarks.no_label)
 
 
 def write_pipeline(folder: Path, config: Config, tensors: dict[str, Tensor], label: int | None, where: Path) -> None:
@@ -147,12 +147,12 @@ def _check_class(values: dict[str, Any], classes: tuple[str, ...], file: Path) -
 
 
 def _size(said: int | tuple[int, int] | None, asked: tuple[int, int] | None, file: Path) -> tuple[int, int]:
-    """Height and width of the pictures."""
+    """Height and width of the images."""
     size = (said, said) if isinstance(said, int) else said
     if size is None and asked is None:
-        raise ValueError(f"{file.absolute()} has no sample_size: give the pictures' --size.")
+        raise ValueError(f"{file.absolute()} has no sample_size: give the images' --size.")
     if size is not None and asked not in (None, size):
-        raise ValueError(f"{file.absolute()} says the size of the pictures, {size[0]}x{size[1]}: leave --size out.")
+        raise ValueError(f"{file.absolute()} says the size of the images, {size[0]}x{size[1]}: leave --size out.")
     found = size or asked
     assert found is not None
     return found

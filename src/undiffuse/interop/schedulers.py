@@ -9,7 +9,7 @@ from torch import Tensor
 
 from undiffuse.config import SamplingConfig
 from undiffuse.diffusion.noise import cosine_betas, linear_betas
-from undiffuse.diffusion.recipe import LONGEST_CHAIN, DiffusionConfig
+from undiffuse.diffusion.recipe import MAX_TIMESTEPS, DiffusionConfig
 from undiffuse.interop.settings import refusal
 
 PREDICTIONS: dict[str, Literal["eps", "x0", "v"]] = {"epsilon": "eps", "sample": "x0", "v_prediction": "v"}
@@ -81,7 +81,7 @@ def diffusion_of(
             parametrization=PREDICTIONS[settings.prediction_type],
             draw="discrete_uniform",
             schedule=schedule,
-            chain_length=settings.num_train_timesteps,
+            num_timesteps=settings.num_train_timesteps,
             objective="hybrid" if doubled else "simple",
         )
     except ValueError as error:
@@ -104,7 +104,7 @@ def settings_of(diffusion: DiffusionConfig, sampling: SamplingConfig, where: Pat
             f"{where.absolute()} predicts in the way of {diffusion.parametrization}, which diffusers' DDPMScheduler "
             f"cannot express: it knows {', '.join(predictions)}."
         )
-    if not diffusion.on_chain:
+    if not diffusion.is_discrete:
         raise ValueError(
             f"{where.absolute()} was trained on noise levels from a continuum ({diffusion.draw}), which diffusers' "
             "DDPMScheduler cannot express: it walks a chain of levels."
@@ -113,7 +113,7 @@ def settings_of(diffusion: DiffusionConfig, sampling: SamplingConfig, where: Pat
         variance = "learned_range"
     else:
         variance = "fixed_large" if sampling.variance == "large" else "fixed_small"
-    length = diffusion.chain_length
+    length = diffusion.num_timesteps
     return SchedulerSettings(
         num_train_timesteps=length,
         # The ends of noise.linear_betas; a cosine schedule has no use for them.
@@ -148,9 +148,9 @@ def _variance(
 
 def _schedule(settings: SchedulerSettings, where: Path) -> Literal["linear", "cosine"]:
     length = settings.num_train_timesteps
-    if not 1 <= length <= LONGEST_CHAIN:
+    if not 1 <= length <= MAX_TIMESTEPS:
         raise ValueError(
-            refusal(where, "num_train_timesteps", length, f"it has chains of up to {LONGEST_CHAIN:,} levels")
+            refusal(where, "num_train_timesteps", length, f"it has chains of up to {MAX_TIMESTEPS:,} levels")
         )
     betas = _betas(settings, where)
     ours: dict[Literal["linear", "cosine"], Tensor] = {"linear": linear_betas(length), "cosine": cosine_betas(length)}

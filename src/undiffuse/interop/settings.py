@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 from pydantic import TypeAdapter, ValidationError
 
-from undiffuse.data.naming import printable
+from undiffuse.data.paths import printable
 
 S = TypeVar("S")
 

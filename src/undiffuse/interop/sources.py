@@ -6,8 +6,8 @@ from typing import Literal
 
 from undiffuse.config import SamplingConfig
 from undiffuse.diffusion.recipe import DiffusionConfig
-from undiffuse.interop.found import Found
 from undiffuse.interop.hub import download, is_hub_id
+from undiffuse.interop.imported import ImportedModel
 from undiffuse.interop.openai import from_openai, is_openai
 from undiffuse.interop.pipelines import is_pipeline, read_pipeline
 from undiffuse.interop.settings import shown
@@ -18,20 +18,20 @@ RESPACED_STEPS = 250
 
 
 @dataclass(frozen=True)
-class Unsaid:
+class Overrides:
     """What a file of weights alone does not say. Unless given: Improved DDPM's CIFAR-10 models."""
 
     size: tuple[int, int] | None = None
     heads: int | None = None
     schedule: Literal["linear", "cosine"] | None = None
-    chain_length: int | None = None
+    num_timesteps: int | None = None
     parametrization: Literal["eps", "x0"] | None = None
     variance: Literal["small", "large"] | None = None
     raw_timesteps: bool = False
     """Trained with --rescale_timesteps False."""
 
 
-def find_model(source: str, unsaid: Unsaid) -> Found:
+def find_model(source: str, unsaid: Overrides) -> ImportedModel:
     """The model at `source`: a folder of diffusers, a file of Improved DDPM's weights, or an id on the Hub.
 
     Raises:
@@ -48,20 +48,20 @@ def find_model(source: str, unsaid: Unsaid) -> Found:
     raise FileNotFoundError(f"There is nothing at {path.absolute()}: give a folder, a file of weights, or owner/name.")
 
 
-def _from_folder(folder: Path, origin: str, unsaid: Unsaid) -> Found:
+def _from_folder(folder: Path, origin: str, unsaid: Overrides) -> ImportedModel:
     if not is_pipeline(folder):
         raise ValueError(
             f"{folder.absolute()} is no model of diffusers, with no model_index.json or config.json: of other weights, "
             "give the file."
         )
-    if unsaid != Unsaid(size=unsaid.size):
+    if unsaid != Overrides(size=unsaid.size):
         raise ValueError(
             f"{folder.absolute()} says itself how it was made: leave all options but --out and --size out."
         )
     return read_pipeline(folder, origin, unsaid.size)
 
 
-def _from_weights(file: Path, unsaid: Unsaid) -> Found:
+def _from_weights(file: Path, unsaid: Overrides) -> ImportedModel:
     tensors = read_tensors(file)
     if "conv_in.weight" in tensors:
         raise ValueError(
@@ -72,8 +72,8 @@ def _from_weights(file: Path, unsaid: Unsaid) -> Found:
             f"{file.absolute()} holds weights of another network ({shown(next(iter(tensors)))} and more): undiffuse "
             "reads those of improved-diffusion, and folders of diffusers."
         )
-    chain_length = 4000 if unsaid.chain_length is None else unsaid.chain_length
-    time_scale = 1.0 if unsaid.raw_timesteps else 1000 / max(chain_length, 1)
+    num_timesteps = 4000 if unsaid.num_timesteps is None else unsaid.num_timesteps
+    time_scale = 1.0 if unsaid.raw_timesteps else 1000 / max(num_timesteps, 1)
     heads = 4 if unsaid.heads is None else unsaid.heads
     network, learned, ours = from_openai(tensors, unsaid.size or (32, 32), heads, time_scale, file)
     if learned and unsaid.variance:
@@ -83,13 +83,13 @@ def _from_weights(file: Path, unsaid: Unsaid) -> Found:
         draw="discrete_uniform",
         objective="hybrid" if learned else "simple",
         schedule=unsaid.schedule or "cosine",
-        chain_length=chain_length,
+        num_timesteps=num_timesteps,
     )
     sampling = SamplingConfig(
         sampler="ancestral",
-        steps=min(RESPACED_STEPS, chain_length),
+        steps=min(RESPACED_STEPS, num_timesteps),
         variance="learned" if learned else unsaid.variance or "large",
         clip=True,
     )
     names = tuple(str(i) for i in range(network.classes))
-    return Found(str(file.absolute()), network, diffusion, sampling, ours, names, hides_labels=False)
+    return ImportedModel(str(file.absolute()), network, diffusion, sampling, ours, names, hides_labels=False)

@@ -58,7 +58,7 @@ _SHARED = frozenset(
 
 # Setting, what of it can be expressed, and what undiffuse's U-Net does.
 _FIXED: tuple[tuple[str, tuple[Any, ...], str], ...] = (
-    ("center_input_sample", (False,), "takes pictures in [-1, 1] as they are"),
+    ("center_input_sample", (False,), "takes images in [-1, 1] as they are"),
     ("time_embedding_type", ("positional",), "hears the noise level as sines and cosines of fixed frequencies"),
     ("mid_block_type", ("UNetMidBlock2D",), "has a residual block, attention and a residual block in the middle"),
     ("mid_block_scale_factor", (1,), "adds a shortcut as it is"),
@@ -73,7 +73,7 @@ _FIXED: tuple[tuple[str, tuple[Any, ...], str], ...] = (
 
 
 def network_of(settings: UNet2DSettings, size: tuple[int, int], where: Path) -> UNetConfig:
-    """Our config of the same network, for pictures of `size`.
+    """Our config of the same network, for images of `size`.
 
     Raises:
         ValueError: our U-Net cannot express a setting, which is named.

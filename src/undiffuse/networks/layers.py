@@ -117,7 +117,7 @@ class SelfAttention(nn.Module):
 
 
 class Downsample(nn.Module):
-    """A convolution at every second pixel: centred on the even ones or, if `asymmetric`, on the odd ones.
+    """A convolution at every second pixel: centered on the even ones or, if `asymmetric`, on the odd ones.
 
     The latter is what TensorFlow's "same" padding does, and so what DDPM's released weights were trained with.
     """

@@ -27,7 +27,7 @@ class UNetConfig:
     """The U-Net's shape. The defaults are Ho et al.'s CIFAR-10 setting: 35.7 M parameters."""
 
     size: tuple[int, int] = (32, 32)
-    """Height and width of the pictures, in pixels."""
+    """Height and width of the images, in pixels."""
     image_channels: int = 3
     """1 for grayscale, 3 for RGB, 4 for RGBA."""
     classes: int = 0

@@ -15,12 +15,12 @@ from torch.optim import Optimizer
 
 from undiffuse.config import Config
 from undiffuse.data.batches import Batch
-from undiffuse.device import autocast, state_dtype
-from undiffuse.diffusion.importance import Draws
-from undiffuse.randomness import derived_seed
-from undiffuse.training.ema import update_average
+from undiffuse.diffusion.sigma_samplers import SigmaSampler
+from undiffuse.training.ema import update_ema
 from undiffuse.training.optimizers import learning_rate_factor, set_learning_rate
-from undiffuse.training.processes import Processes
+from undiffuse.utils.device import autocast, state_dtype
+from undiffuse.utils.randomness import derived_seed
+from undiffuse.utils.world import World
 
 
 @dataclass
@@ -30,7 +30,7 @@ class TrainingState:
     network: nn.Module
     average: nn.Module
     optimizers: list[Optimizer]
-    draws: Draws
+    draws: SigmaSampler
     images: int = 0
     """Images seen by all processes together."""
     seconds: float = 0.0
@@ -53,7 +53,7 @@ def train(
     config: Config,
     batches: Iterator[Batch],
     progress: Callable[[], float],
-    processes: Processes,
+    processes: World,
     dtype: torch.dtype,
 ) -> Iterator[StepReport]:
     """Steps without end. `progress` says what part of the budget is spent, from 0 to 1.
@@ -81,7 +81,7 @@ def train(
         tensors = batch.x0, batch.eps, sigma, batch.label, weight / len(sigma)
         parts = _parts(tensors, config.training.microbatch, processes.device)
         for i, (*part, share) in enumerate(parts):
-            with processes.averaging(network, on=i == len(parts) - 1):
+            with processes.sync_gradients(network, on=i == len(parts) - 1):
                 part_losses = losses_of(*part)
                 (share.to(part_losses) * part_losses).sum().backward()
             losses.append(part_losses.detach())
@@ -95,7 +95,7 @@ def train(
             for optimizer in state.optimizers:
                 optimizer.step()
             state.draws.observe(sigma, loss_by_image, processes.gathered)
-            update_average(
+            update_ema(
                 state.average, state.network, config.training.batch, state.images, config.training.ema_halflife_images
             )
         state.skipped += not finite

@@ -95,10 +95,10 @@ def _at_the_edge(name: str) -> bool:
 def learning_rate_factor(images: int, progress: float, config: OptimizerConfig) -> float:
     """What the learning rate is multiplied by after `images` images, `progress` in [0, 1] of the budget being spent.
 
-    It rises linearly over `warmup_images` and falls linearly to 0 over the last `decay_share` of the budget.
+    It rises linearly over `warmup_images` and falls linearly to 0 over the last `decay_fraction` of the budget.
     """
     warmup = min(1.0, (images + 1) / config.warmup_images) if config.warmup_images else 1.0
-    decay = min(1.0, (1 - progress) / config.decay_share) if config.decay_share else 1.0
+    decay = min(1.0, (1 - progress) / config.decay_fraction) if config.decay_fraction else 1.0
     return warmup * max(decay, 0.0)
 
 

@@ -12,24 +12,24 @@ from filelock import FileLock, Timeout
 from undiffuse.config import Config, SamplingConfig, TrainingConfig, differences, to_json
 from undiffuse.data.batches import Batch, ImageStream, batches
 from undiffuse.data.store import Store
-from undiffuse.device import compute_dtype, loader_workers
-from undiffuse.errors import WorkFailed
-from undiffuse.files import remove_unfinished, write_atomically
-from undiffuse.randomness import derived_seed
-from undiffuse.run_names import is_run
-from undiffuse.runs import Checkpoint, NonFiniteError, Run, create_run, open_run
-from undiffuse.terminal import Meter
-from undiffuse.training.ema import averaged_copy
-from undiffuse.training.journal import Journal
+from undiffuse.runs.find import is_run
+from undiffuse.runs.run import Checkpoint, NonFiniteError, Run, create_run, open_run
+from undiffuse.training.ema import ema_copy
+from undiffuse.training.log import TrainingLog
 from undiffuse.training.loop import StepReport, TrainingState, train
 from undiffuse.training.optimizers import build_optimizers, load_optimizer_tensors, optimizer_tensors
 from undiffuse.training.previews import save_previews
-from undiffuse.training.processes import Processes
 from undiffuse.training.signals import StopRequest
+from undiffuse.utils.device import compute_dtype, loader_workers
+from undiffuse.utils.errors import WorkFailed
+from undiffuse.utils.files import remove_unfinished, write_atomically
+from undiffuse.utils.randomness import derived_seed
+from undiffuse.utils.terminal import Meter
+from undiffuse.utils.world import World
 
 MOST_SKIPPED_IN_A_ROW = 10
 NOT_FINITE = (
-    f"the loss or its gradient was not finite {MOST_SKIPPED_IN_A_ROW} batches in a row; begin anew with a lower "
+    f"the loss or its gradient was not finite {MOST_SKIPPED_IN_A_ROW} batches in a row; start again with a lower "
     "--set optimizer.learning_rate, or --precision fp32"
 )
 CHECKPOINT_SECONDS = 300
@@ -44,13 +44,13 @@ MAY_CHANGE = {
     "training.microbatch",
     *(f"sampling.{field.name}" for field in fields(SamplingConfig)),
 }
-"""Settings that may differ when a run is resumed: the budget may grow, and the same pictures may have moved."""
+"""Settings that may differ when a run is resumed: the budget may grow, and the same images may have moved."""
 
 Say = Callable[[str], object]
 
 
 @dataclass(frozen=True)
-class Habits:
+class CheckpointOptions:
     """What does not make a run another run."""
 
     keep: int = 3
@@ -72,28 +72,28 @@ def begin_or_resume(folder: Path, config: Config) -> Run:
     run = open_run(folder)
     if not run.config.data_content:
         raise ValueError(
-            f"{folder.absolute()} holds an imported model, without the pictures and the optimizer that it would train "
-            "on with: give another --out to begin anew."
+            f"{folder.absolute()} holds an imported model, without the images and the optimizer that it would train "
+            "on with: give another --out to start from scratch."
         )
     changed = {name: values for name, values in differences(run.config, config).items() if name not in MAY_CHANGE}
     if run.checkpoints() and "data_content" in changed:
         raise ValueError(
-            f"The pictures at {config.data.data} are no longer those that {folder.absolute()} was trained on: bring "
-            "them back to resume it, or give another --out to begin anew."
+            f"The images at {config.data.data} are no longer those that {folder.absolute()} was trained on: bring "
+            "them back to resume it, or give another --out to start from scratch."
         )
     if run.checkpoints() and changed:
         name, (before, after) = next(iter(changed.items()))
         more = f" and {len(changed) - 1} more" if len(changed) > 1 else ""
         raise ValueError(
             f"{folder.absolute()} holds a run with other settings ({name} {before} -> {after}{more}): give the same to "
-            "resume it, or another --out to begin anew."
+            "resume it, or another --out to start from scratch."
         )
     if config != run.config:
         write_atomically(folder / "config.json", to_json(config))
     return Run(folder, config)
 
 
-def train_run(run: Run, store: Store, habits: Habits, processes: Processes, stop: StopRequest, say: Say) -> bool:
+def train_run(run: Run, store: Store, habits: CheckpointOptions, processes: World, stop: StopRequest, say: Say) -> bool:
     """Trains until the budget is spent (then returns True) or a stop was asked for; either way all is saved.
 
     Raises:
@@ -125,8 +125,8 @@ def train_run(run: Run, store: Store, habits: Habits, processes: Processes, stop
     if not processes.is_main:
         return _follow(steps, budget, processes, stop, state)
     try:
-        with _alone_in(run), closing(Journal(run, state.images, pending)) as journal:
-            return _lead(steps, run, state, journal, budget, already, habits, processes, stop)
+        with _alone_in(run), closing(TrainingLog(run, state.images, pending)) as log:
+            return _lead(steps, run, state, log, budget, already, habits, processes, stop)
     except (NonFiniteError, OSError) as error:
         raise _failure(run, state, str(error)) from error
     except torch.OutOfMemoryError as error:
@@ -153,7 +153,7 @@ def new_state(config: Config, device: torch.device) -> TrainingState:
     network = config.build_network().to(device).to(memory_format=torch.channels_last)
     muon_dtype = compute_dtype(device, config.training.precision)
     optimizers = build_optimizers(network, config.optimizer, muon_dtype)
-    return TrainingState(network, averaged_copy(network), optimizers, config.diffusion.draws())
+    return TrainingState(network, ema_copy(network), optimizers, config.diffusion.draws())
 
 
 def restore(state: TrainingState, checkpoint: Checkpoint) -> None:
@@ -171,7 +171,7 @@ def restore(state: TrainingState, checkpoint: Checkpoint) -> None:
 class _Budget:
     """How much of the budget is spent, the same for all processes."""
 
-    def __init__(self, config: TrainingConfig, state: TrainingState, processes: Processes):
+    def __init__(self, config: TrainingConfig, state: TrainingState, processes: World):
         self.config, self.state, self.processes = config, state, processes
         self.started = time.monotonic() - state.seconds
 
@@ -181,10 +181,10 @@ class _Budget:
         if self.config.total_images is not None:
             return self.state.images / self.config.total_images
         assert self.config.total_minutes is not None
-        return self.processes.from_main(self.state.seconds) / (60 * self.config.total_minutes)
+        return self.processes.broadcast(self.state.seconds) / (60 * self.config.total_minutes)
 
 
-def _stream(store: Store, config: Config, first_image: int, processes: Processes) -> Iterator[Batch]:
+def _stream(store: Store, config: Config, first_image: int, processes: World) -> Iterator[Batch]:
     images = ImageStream(store, config.augmentation, config.training.label_dropout, config.seed)
     on_gpu = processes.device.type == "cuda"
     workers = loader_workers(processes.device)
@@ -192,7 +192,7 @@ def _stream(store: Store, config: Config, first_image: int, processes: Processes
 
 
 def _follow(
-    steps: Iterator[StepReport], budget: _Budget, processes: Processes, stop: StopRequest, state: TrainingState
+    steps: Iterator[StepReport], budget: _Budget, processes: World, stop: StopRequest, state: TrainingState
 ) -> bool:
     """What the processes beside the main one do: the same steps, and the same agreements in the same order."""
     for _ in steps:
@@ -209,11 +209,11 @@ def _lead(
     steps: Iterator[StepReport],
     run: Run,
     state: TrainingState,
-    journal: Journal,
+    log: TrainingLog,
     budget: _Budget,
     already: float,
-    habits: Habits,
-    processes: Processes,
+    habits: CheckpointOptions,
+    processes: World,
     stop: StopRequest,
 ) -> bool:
     began_images, began = state.images, time.monotonic()
@@ -221,7 +221,7 @@ def _lead(
     previews = int(already * PREVIEWS)
     with Meter("training", 1.0) as meter:
         for report in steps:
-            journal.add(report, state)
+            log.add(report, state)
             if state.skipped_in_a_row >= MOST_SKIPPED_IN_A_ROW:
                 raise _failure(run, state, NOT_FINITE)
             progress, asked = budget.spent(), processes.sum(stop.requested)[0] > 0
@@ -235,7 +235,7 @@ def _lead(
                 else now - saved_at >= CHECKPOINT_SECONDS
             )
             if ends or due:
-                _save(run, state, journal, habits.keep)
+                _save(run, state, log, habits.keep)
                 saved_images, saved_at = state.images, now
             if int(progress * PREVIEWS) > previews and not asked:
                 previews = int(progress * PREVIEWS)
@@ -246,8 +246,8 @@ def _lead(
     raise AssertionError("the steps have no end of their own")
 
 
-def _save(run: Run, state: TrainingState, journal: Journal, keep: int) -> None:
-    journal.sync()
+def _save(run: Run, state: TrainingState, log: TrainingLog, keep: int) -> None:
+    log.sync()
     parts = {
         "network": state.network.state_dict(),
         "average": state.average.state_dict(),
@@ -261,7 +261,7 @@ def _save(run: Run, state: TrainingState, journal: Journal, keep: int) -> None:
             "seconds": state.seconds,
             "skipped": state.skipped,
             "skipped_in_a_row": state.skipped_in_a_row,
-            "pending": journal.pending,
+            "pending": log.pending,
         },
         keep=keep,
     )

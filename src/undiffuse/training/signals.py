@@ -4,8 +4,8 @@ import os
 import signal
 from types import FrameType
 
-from undiffuse.errors import Interrupted
-from undiffuse.terminal import errors
+from undiffuse.utils.errors import Interrupted
+from undiffuse.utils.terminal import errors
 
 
 class StopRequest:

@@ -1,0 +1,1 @@
+"""Readers of folders, archives and built-in datasets: each makes a Source."""

@@ -1,0 +1,74 @@
+"""What the reports draw."""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from matplotlib import rcParams
+from matplotlib.figure import Figure
+
+from undiffuse.metrics.frechet import Extrapolation
+from undiffuse.metrics.memorization import Memorization
+from undiffuse.report.style import SOFT, new_figure
+
+DASHES = ("-", "--", "-.", ":")
+MARKERS = ("o", "s", "^", "D", "v")
+"""Curves differ in these too, for eyes and printers without colors."""
+
+NEXT_TICK = 1.2
+"""Numbers of function evaluations are marked where they are so many times the one marked before."""
+
+LOG_FROM = 20
+"""Distances that differ by such a factor are drawn on a logarithmic scale."""
+
+
+def extrapolation(line: Extrapolation, distance: str) -> Figure:
+    """Distances over 1/N and the line through them to infinitely many samples."""
+    figure, (axes,) = new_figure(2.6)
+    x = 1 / np.array(line.counts)
+    ends = [line.at_infinity, line.at_infinity + line.slope * x.max()]
+    axes.plot([0, x.max()], ends, color=rcParams[SOFT], linewidth=1)
+    axes.plot(x, line.distances, "o", color="C0", label="subsets")
+    error = line.standard_error
+    axes.errorbar([0], [line.at_infinity], [error], fmt="s", color="C1", capsize=3, label="infinitely many")
+    shown = sorted({line.counts[0], line.counts[len(line.counts) // 2], line.counts[-1]})
+    axes.set_xticks([0, *(1 / n for n in shown)], ["∞", *(f"{n:,}" for n in shown)])
+    axes.set(xlabel="samples N, on a scale of 1/N", ylabel=distance)
+    axes.legend()
+    return figure
+
+
+def distances(spaces: Sequence[Memorization]) -> Figure:
+    """How far samples and the control are from their nearest training image."""
+    figure, all_axes = new_figure(0.5 + 1.7 * len(spaces), rows=len(spaces))
+    for axes, space in zip(all_axes, spaces, strict=True):
+        samples, control = space.samples.numpy(), space.held_out.numpy()
+        edges = np.linspace(0, max(np.quantile(samples, 0.995), np.quantile(control, 0.995)) or 1, 40).tolist()
+        axes.hist(control, edges, density=True, color=rcParams[SOFT], alpha=0.5, label=space.control)
+        axes.hist(samples, edges, density=True, histtype="step", color="C0", linewidth=1.6, label="samples")
+        axes.set(xlabel=f"distance in {space.space}", yticks=[])
+        axes.grid(visible=False)
+        axes.spines["left"].set_visible(False)
+    handles, labels = all_axes[0].get_legend_handles_labels()
+    figure.legend(handles, labels, ncols=2, loc="outside upper center", fontsize=8)
+    return figure
+
+
+def against_steps(curves: Mapping[str, Sequence[tuple[int, float]]], distance: str) -> Figure:
+    """A distance against the function evaluations that an image costs, a curve for each name."""
+    figure, (axes,) = new_figure(2.8 + 0.18 * len(curves))
+    for i, (name, points) in enumerate(curves.items()):
+        calls, values = zip(*sorted(points), strict=True)
+        dashes, marker = DASHES[i % len(DASHES)], MARKERS[i % len(MARKERS)]
+        axes.plot(calls, values, linestyle=dashes, marker=marker, color=f"C{i}", label=name)
+    axes.set(xlabel="function evaluations an image", ylabel=distance, xscale="log")
+    every = [point for points in curves.values() for point in points]
+    marked: list[int] = []
+    for calls in sorted({calls for calls, _ in every}):
+        marked += [calls] if not marked or calls >= NEXT_TICK * marked[-1] else []
+    axes.set_xticks(marked, [str(calls) for calls in marked])
+    axes.set_xticks([], minor=True)
+    lowest, highest = min(value for _, value in every), max(value for _, value in every)
+    if 0 < LOG_FROM * lowest < highest:
+        axes.set_yscale("log")
+    figure.legend(loc="outside lower center", ncols=1 if max(map(len, curves)) > 24 else 2, fontsize=8)
+    return figure

@@ -1,0 +1,1 @@
+"""Feature networks, their weights, sets of images, and the cache of features."""

@@ -1,0 +1,1 @@
+"""Pure functions of features: no files, no progress bars."""

@@ -1,0 +1,1 @@
+"""The self-contained page, its style, image grids and film strips."""

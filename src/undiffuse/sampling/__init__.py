@@ -1,0 +1,1 @@
+"""From a run to images: the model, its noise levels, and the samplers' steps."""

@@ -1,0 +1,1 @@
+"""What every other package stands on: devices, files, randomness, the terminal. Nothing here knows diffusion."""

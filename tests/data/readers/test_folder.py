@@ -1,0 +1,314 @@
+import os
+import struct
+import sys
+import zlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+from helpers.making import contents, encoded, noise, opened, save, save_noise
+from PIL import Image
+
+from undiffuse.data.readers.folder import folder_source, safe_name
+from undiffuse.data.store import cache_folder
+
+
+def names(folder: Path) -> list[str]:
+    return [image.name for image in folder_source(folder).images()]
+
+
+def test_images_are_found_in_any_depth_and_case_and_keep_their_pixels(tmp_path: Path) -> None:
+    found = ["A.PNG", "b.Bmp", "deep/er/still/c.TIFF", "deep/d.ppm", "other/e.png"]
+    store = opened(save_noise(tmp_path / "photos", *found))
+    classes = ["unsorted", "unsorted", "deep", "deep", "other"]
+    assert contents(store) == {
+        name: (class_name, noise(seed).tobytes())
+        for seed, (name, class_name) in enumerate(zip(found, classes, strict=True))
+    }
+    assert store.skipped == ()
+
+
+def test_every_kind_of_image_in_one_folder_becomes_rgb(tmp_path: Path) -> None:
+    folder = tmp_path / "photos"
+    blue = Image.new("RGB", (16, 16), (0, 0, 255))
+    clear = Image.new("RGBA", (16, 16), (0, 0, 255, 0))
+    kinds = {
+        "1.png": (Image.new("1", (16, 16), 1), 255),
+        "L.png": (Image.new("L", (16, 16), 99), 99),
+        "LA.png": (Image.new("LA", (16, 16), (99, 0)), 255),
+        "P.gif": (blue.convert("P"), (0, 0, 255)),
+        "RGB.bmp": (blue, (0, 0, 255)),
+        "RGBA.png": (clear, 255),
+        "CMYK.tif": (Image.new("CMYK", (16, 16), (255, 255, 0, 0)), (0, 0, 255)),
+        "I16.png": (Image.fromarray(np.full((16, 16), 99 * 257, np.uint16)), 99),
+        "F.tif": (Image.fromarray(np.full((16, 16), 0.4, np.float32)), 102),
+    }
+    for name, (image, _) in kinds.items():
+        save(folder / name, image)
+    store = opened(folder)
+    assert store.channels == 3
+    pixels = dict(zip(store.names, store.read(range(len(store))), strict=True))
+    assert set(pixels) == set(kinds)
+    for name, (_, expected) in kinds.items():
+        assert (pixels[name] == expected).all(), name
+
+
+def test_bad_images_are_named_counted_and_left_out(tmp_path: Path) -> None:
+    folder = save_noise(tmp_path / "photos", "good.png", "cats/good.png")
+    whole = encoded(noise(2, 64, 64), "JPEG")
+    (folder / "cats" / "cut.jpg").write_bytes(whole[: len(whole) // 2])
+    (folder / "text.jpg").write_text("I am no image")
+    (folder / "empty.png").touch()
+    (folder / "notes.txt").write_text("not an image by its name either")
+    said: list[str] = []
+    store = opened(folder, say=said.append)
+    assert store.names == ["cats/good.png", "good.png"]
+    assert [name for name, _ in store.skipped] == ["cats/cut.jpg", "empty.png", "text.jpg"]
+    reasons = dict(store.skipped)
+    assert "truncated" in reasons["cats/cut.jpg"]
+    assert reasons["text.jpg"] == "not an image, whatever its name says"
+    assert any("1 files" in sentence and str(folder) in sentence for sentence in said)
+    assert any("3 images cannot be decoded" in sentence and "--strict" in sentence for sentence in said)
+    for name, reason in store.skipped:
+        assert f"  {name}: {reason}" in said
+
+
+def test_strict_fails_at_a_bad_image_and_leaves_no_store(tmp_path: Path) -> None:
+    folder = save_noise(tmp_path / "photos", "a.png", "c.png")
+    (folder / "b.jpg").write_text("I am no image")
+    with pytest.raises(ValueError, match=r"b\.jpg in .*photos cannot be decoded .*--strict") as caught:
+        opened(folder, strict=True)
+    assert str(folder) in str(caught.value)
+    assert not list(cache_folder().glob("*/store.json"))
+    opened(folder)
+    with pytest.raises(ValueError, match=r"b\.jpg in .*photos cannot be decoded"):
+        opened(folder, strict=True)  # What was decoded without is no way around it.
+    (folder / "b.jpg").unlink()
+    assert len(opened(folder, strict=True)) == 2
+
+
+def test_of_many_bad_images_the_first_twenty_are_shown(tmp_path: Path) -> None:
+    folder = save_noise(tmp_path / "photos", "good.png")
+    for i in range(25):
+        (folder / f"{i:02d}.png").write_text("I am no image")
+    said: list[str] = []
+    store = opened(folder, say=said.append)
+    assert len(store.skipped) == 25
+    assert sum(sentence.startswith("  ") and ".png" in sentence for sentence in said) == 20
+    assert "and 5 more" in said[-1]
+    assert "24.png" in Path(said[-1].split("named in ")[1]).read_text()
+
+
+def test_only_bad_images_are_an_error_that_names_them(tmp_path: Path) -> None:
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    (folder / "a.jpg").write_text("I am no image")
+    (folder / "b.png").touch()
+    with pytest.raises(ValueError, match=r"None of the 2 images in .* could be decoded \(a\.jpg: .*b\.png: ") as caught:
+        opened(folder)
+    assert str(folder) in str(caught.value)
+    assert not list(cache_folder().glob("*/store.json"))
+
+
+def test_an_empty_folder_is_an_error_with_its_path(tmp_path: Path) -> None:
+    folder = tmp_path / "photos"
+    (folder / "sub").mkdir(parents=True)
+    (folder / "sub" / "notes.txt").write_text("text")
+    with pytest.raises(ValueError, match=r"holds no images \(1 other files\)") as caught:
+        opened(folder)
+    assert str(folder) in str(caught.value)
+
+
+def test_a_missing_folder_is_an_error_with_its_absolute_path(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match="There is no data at") as caught:
+        opened("no/such/folder")
+    assert str(tmp_path / "no" / "such" / "folder") in str(caught.value)
+    assert not cache_folder().exists()
+
+
+def test_one_image_is_taken_and_it_is_said(tmp_path: Path) -> None:
+    said: list[str] = []
+    store = opened(save_noise(tmp_path / "photos", "cats/only.png"), say=said.append)
+    assert contents(store) == {"cats/only.png": (None, noise(0).tobytes())}
+    assert any("one image only" in sentence for sentence in said)
+
+
+def test_the_folder_of_train_and_test_is_split(tmp_path: Path) -> None:
+    folder = save_noise(tmp_path / "photos", "train/a/0.png", "train/b/1.png", "test/b/2.png", "test/c/3.png")
+    said: list[str] = []
+    train, test = opened(folder, say=said.append), opened(folder, split="test")
+    assert any("taking train" in sentence for sentence in said)
+    assert train.class_names == test.class_names == ("a", "b", "c")
+    assert contents(train) == {"train/a/0.png": ("a", noise(0).tobytes()), "train/b/1.png": ("b", noise(1).tobytes())}
+    assert contents(test) == {"test/b/2.png": ("b", noise(2).tobytes()), "test/c/3.png": ("c", noise(3).tobytes())}
+    assert contents(opened(folder, split="all")) == {**contents(train), **contents(test)}
+
+
+def test_links_to_the_same_file_count_once_under_the_files_own_name(tmp_path: Path) -> None:
+    folder = save_noise(tmp_path / "photos", "z/own.png", "z/other.png")
+    (folder / "a").mkdir()
+    (folder / "a" / "link.png").symlink_to(folder / "z" / "own.png")
+    (folder / "a" / "relative.png").symlink_to("../z/own.png")
+    (folder / "z" / "before.png").symlink_to("own.png")
+    (folder / "again").symlink_to("z")
+    assert names(folder) == ["z/other.png", "z/own.png"]
+
+
+def test_hard_links_count_once(tmp_path: Path) -> None:
+    folder = save_noise(tmp_path / "photos", "b.png")
+    os.link(folder / "b.png", folder / "a.png")
+    os.link(folder / "b.png", folder / "c.png")
+    assert names(folder) == ["a.png"]
+
+
+def test_copies_are_images_of_their_own(tmp_path: Path) -> None:
+    folder = tmp_path / "photos"
+    for name in ("a.png", "b.png"):
+        save(folder / name, noise(0))
+    assert names(folder) == ["a.png", "b.png"]
+
+
+def test_links_out_of_the_folder_are_followed(tmp_path: Path) -> None:
+    elsewhere = save_noise(tmp_path / "elsewhere", "x.png", "y.png")
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    (folder / "cats").symlink_to(elsewhere)
+    (folder / "one.png").symlink_to(elsewhere / "x.png")
+    assert len(names(folder)) == 2
+    assert "cats/y.png" in names(folder)
+
+
+def test_links_in_a_circle_end(tmp_path: Path) -> None:
+    folder = save_noise(tmp_path / "photos", "a/b/1.png", "a/2.png")
+    (folder / "a" / "b" / "up").symlink_to(folder)
+    (folder / "a" / "self").symlink_to(".")
+    assert names(folder) == ["a/2.png", "a/b/1.png"]
+
+
+def test_links_that_lead_nowhere_are_named_as_bad(tmp_path: Path) -> None:
+    folder = save_noise(tmp_path / "photos", "good.png")
+    (folder / "nowhere.png").symlink_to("gone.png")
+    (folder / "nowhere").symlink_to("gone")
+    (folder / "circle.png").symlink_to("circle.png")
+    store = opened(folder)
+    assert store.names == ["good.png"]
+    assert sorted(name for name, _ in store.skipped) == ["circle.png", "nowhere.png"]
+    assert dict(store.skipped)["nowhere.png"] == "a link that leads nowhere, or a file that is gone"
+
+
+def test_a_link_to_the_folder_itself_can_be_given(tmp_path: Path) -> None:
+    save_noise(tmp_path / "photos", "cats/a.png", "dogs/b.png")
+    (tmp_path / "link").symlink_to("photos")
+    assert contents(opened("link")) == contents(opened("photos"))
+
+
+def test_hidden_files_and_folders_are_passed_by(tmp_path: Path) -> None:
+    hidden = [".thumb.png", ".git/a.png", "__MACOSX/cats/._a.png", "cats/.cache/b.png"]
+    folder = save_noise(tmp_path / "photos", "cats/a.png", *hidden)
+    assert names(folder) == ["cats/a.png"]
+
+
+def test_a_link_to_hidden_images_shows_them(tmp_path: Path) -> None:
+    folder = save_noise(tmp_path / "photos", ".store/cats/1.png", ".store/2.png")
+    (folder / "cats").symlink_to(".store/cats")
+    (folder / "two.png").symlink_to(".store/2.png")
+    assert names(folder) == ["cats/1.png", "two.png"]
+
+
+def test_a_hidden_folder_can_be_given(tmp_path: Path) -> None:
+    assert names(save_noise(tmp_path / ".photos" / ".new", "a.png")) == ["a.png"]
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="this system has no named pipes")
+def test_a_pipe_named_like_an_image_is_left_alone(tmp_path: Path) -> None:
+    folder = save_noise(tmp_path / "photos", "a.png")
+    os.mkfifo(folder / "b.png")
+    (folder / "c.png").symlink_to("b.png")
+    (folder / "folder.png").mkdir()
+    assert opened(folder).names == ["a.png"]
+
+
+def test_names_may_be_any_text(tmp_path: Path) -> None:
+    odd = ["[a]*?/b [1].png", "日本語/ü ñ 🙂.png", "quote'\"/semi;colon.png", "%20/&amp;<b>.png", "-dash/--x.png"]
+    store = opened(save_noise(tmp_path / "photos [2024] (*)", *odd))
+    assert set(store.names) == set(odd)
+    assert store.class_names == tuple(sorted(name.split("/")[0] for name in odd))
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere file names are text")
+def test_names_may_be_bytes_that_are_no_text(tmp_path: Path, capsys) -> None:
+    folder = tmp_path / os.fsdecode(b"caf\xe9")
+    odd = [os.fsdecode(name) for name in (b"\xff\xfe/1.png", b"caf\xe9/2.png", b"esc\x1b[31m\n/3.png")]
+    save_noise(folder, *odd)
+    (folder / os.fsdecode(b"bad\xff.png")).touch()
+    (folder / "notes.txt").touch()
+    said: list[str] = []
+    store = opened(folder, say=said.append)
+    assert sorted(store.names) == ["caf�/2.png", "esc�[31m�/3.png", "��/1.png"]
+    assert store.class_names == ("caf�", "esc�[31m�", "unsorted", "��")
+    assert [name for name, _ in store.skipped] == ["bad�.png"]
+    for text in [*said, *store.names, *store.class_names]:
+        assert text.isprintable()
+        text.encode("utf-8")
+
+
+def test_an_image_that_claims_to_be_enormous_is_left_out(tmp_path: Path) -> None:
+    def chunk(kind: bytes, content: bytes) -> bytes:
+        return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+
+    folder = save_noise(tmp_path / "photos", "good.png")
+    header = struct.pack(">IIBBBBB", 60_000, 60_000, 8, 2, 0, 0, 0)
+    (folder / "bomb.png").write_bytes(
+        b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(bytes(1000))) + chunk(b"IEND", b"")
+    )
+    store = opened(folder)
+    assert store.names == ["good.png"]
+    ((name, reason),) = store.skipped
+    assert name == "bomb.png"
+    assert "decompression bomb" in reason
+
+
+def test_formats_that_run_programs_are_not_opened(tmp_path: Path) -> None:
+    folder = save_noise(tmp_path / "photos", "good.png")
+    save(folder / "script.eps", noise(1))
+    (folder / "script.eps").rename(folder / "script.jpg")
+    store = opened(folder)
+    assert store.skipped == (("script.jpg", "not an image, whatever its name says"),)
+
+
+@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="root may read everything")
+def test_a_folder_that_may_not_be_read_is_an_error_with_its_path(tmp_path: Path) -> None:
+    folder = save_noise(tmp_path / "photos", "a.png", "secret/b.png")
+    (folder / "secret").chmod(0)
+    with pytest.raises(ValueError, match="secret may not be read: change its permissions"):
+        folder_source(folder)
+
+
+@pytest.mark.parametrize(
+    ("name", "safe"),
+    [
+        ("photos", "photos"),
+        ("My Photos [2024]", "My-Photos-2024"),
+        ("..", "images"),
+        ("日本", "日本"),
+        ("a/b\\c:d", "a-b-c-d"),
+        ("***", "images"),
+    ],
+)
+def test_safe_names_are_fit_for_a_folder(name: str, safe: str) -> None:
+    assert safe_name(name) == safe
+
+
+def test_a_folder_with_the_longest_name_works(tmp_path: Path) -> None:
+    for name in ("n" * 255, "日" * 85):
+        assert len(opened(save_noise(tmp_path / name, "a.png"))) == 1
+
+
+@pytest.mark.slow
+def test_the_cifar10_folder_is_read_whole(real_data: Path) -> None:
+    for split, total in (("auto", 50_000), ("test", 10_000)):
+        source = folder_source(real_data / "cifar10", split)
+        labels = np.array([image.label for image in source.images()])
+        assert source.total_images == len(labels) == total
+        assert len(source.class_names) == 10
+        assert (np.bincount(labels) == total // 10).all()

@@ -1,0 +1,94 @@
+"""Makes image files, folders and archives, and opens them, for the tests of `undiffuse.data`."""
+
+import io
+import subprocess
+import sys
+import tarfile
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from undiffuse.data.store import DataConfig, Store, open_store
+
+
+def noise(seed: int, height: int = 16, width: int = 16, channels: int = 3) -> Image.Image:
+    """An image that no other seed gives, in mode L, RGB or RGBA."""
+    pixels = np.random.default_rng(seed).integers(0, 256, (height, width, channels), np.uint8)
+    return Image.fromarray(pixels.squeeze())
+
+
+def save(path: Path, image: Image.Image, **options: Any) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    image.save(path, **options)
+    return path
+
+
+def encoded(image: Image.Image, format: str = "PNG") -> bytes:
+    file = io.BytesIO()
+    image.save(file, format)
+    return file.getvalue()
+
+
+def save_noise(folder: Path, *names: str) -> Path:
+    """Images with these names, the n-th of them `noise(n)`."""
+    for seed, name in enumerate(names):
+        save(folder / name, noise(seed))
+    return folder
+
+
+def write_zip(path: Path, members: dict[str, bytes]) -> Path:
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_STORED) as archive:
+        for name, content in members.items():
+            archive.writestr(name, content)
+    return path
+
+
+def create_tar(path: Path, **options: Any) -> tarfile.TarFile:
+    """Open for writing, compressed as the suffix says."""
+    compression = {".tar": "", ".gz": "gz", ".tgz": "gz", ".bz2": "bz2", ".xz": "xz"}[path.suffix]
+    return tarfile.open(path, f"w:{compression}", **options)  # ty: ignore[no-matching-overload]
+
+
+def add_to_tar(archive: tarfile.TarFile, name: str, content: bytes) -> None:
+    header = tarfile.TarInfo(name)
+    header.size = len(content)
+    archive.addfile(header, io.BytesIO(content))
+
+
+def write_tar(path: Path, members: dict[str, bytes]) -> Path:
+    with create_tar(path) as archive:
+        for name, content in members.items():
+            add_to_tar(archive, name, content)
+    return path
+
+
+def opened(
+    data: Path | str, strict: bool = False, say: Callable[[str], object] = lambda sentence: None, **options: Any
+) -> Store:
+    return open_store(DataConfig(str(data), **options), strict, say)
+
+
+def contents(store: Store) -> dict[str, tuple[str | None, bytes]]:
+    """Class name and pixels of each image by its name."""
+    labels = [store.class_names[label] if label >= 0 else None for label in store.labels]
+    pixels = store.read(range(len(store)))
+    assert len(set(store.names)) == len(store.names) == len(store)
+    return {name: (labels[i], pixels[i].tobytes()) for i, name in enumerate(store.names)}
+
+
+def start_python(code: str, *arguments: object) -> subprocess.Popen[str]:
+    """Runs the code in a process of its own; the arguments are in sys.argv[1:]."""
+    command = [sys.executable, "-c", code, *map(str, arguments)]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def run_python(code: str, *arguments: object) -> str:
+    """What the code prints; it must succeed."""
+    process = start_python(code, *arguments)
+    out, error = process.communicate(timeout=60)
+    assert process.returncode == 0, error
+    return out

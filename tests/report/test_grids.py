@@ -1,0 +1,172 @@
+"""Images stand in grids, strips and animations where they should, pixel by pixel."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image, ImageSequence
+from torch import Tensor
+
+from undiffuse.diffusion.samplers import Step
+from undiffuse.report.grids import (
+    FILM_FRAMES,
+    Frame,
+    enlarged,
+    film_strip,
+    frames,
+    grid,
+    save_animation,
+    save_png,
+    to_pil,
+)
+
+
+def noise(*shape: int) -> Tensor:
+    return torch.randint(0, 256, shape, generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
+
+
+def array(image: Image.Image) -> np.ndarray:
+    """(height, width, channels)."""
+    return np.atleast_3d(np.asarray(image))
+
+
+def shrunk(image: Image.Image, width: int) -> np.ndarray:
+    """The image before it was enlarged, `width` wide, each pixel of which must have become a square of one color."""
+    factor, rest = divmod(image.width, width)
+    assert rest == 0
+    small = array(image)[::factor, ::factor]
+    assert np.array_equal(small.repeat(factor, 0).repeat(factor, 1), array(image))
+    return small
+
+
+def tiles(image: Image.Image, columns: int, height: int, width: int, gap: int = 1) -> np.ndarray:
+    """The images of a grid, (rows, columns, height, width, channels); all between them must be white."""
+    small = shrunk(image, columns * (width + gap) + gap)
+    rows, rest = divmod(small.shape[0] - gap, height + gap)
+    assert rest == 0
+    between = np.ones(small.shape[:2], bool)
+    found = []
+    for row in range(rows):
+        for column in range(columns):
+            y, x = gap + row * (height + gap), gap + column * (width + gap)
+            between[y : y + height, x : x + width] = False
+            found.append(small[y : y + height, x : x + width])
+    assert (small[between] == 255).all()
+    return np.stack(found).reshape(rows, columns, height, width, -1)
+
+
+@pytest.mark.parametrize(("channels", "mode"), [(1, "L"), (3, "RGB"), (4, "RGBA")])
+def test_a_image_keeps_its_pixels_in_the_mode_of_its_channels(channels: int, mode: str, tmp_path: Path) -> None:
+    pixels = noise(channels, 5, 7)
+    image = to_pil(pixels)
+    assert image.mode == mode
+    assert image.size == (7, 5)
+    save_png(image, tmp_path / "image.png")
+    with Image.open(tmp_path / "image.png") as saved:
+        assert saved.mode == mode
+        assert np.array_equal(array(saved), pixels.permute(1, 2, 0).numpy())
+
+
+@pytest.mark.parametrize(("channels", "mode"), [(1, "L"), (3, "RGB"), (4, "RGBA")])
+@pytest.mark.parametrize("count", [2, 5, 6])
+def test_a_grid_has_its_images_row_by_row_on_white(count: int, channels: int, mode: str) -> None:
+    pixels = noise(count, channels, 3, 4)
+    image = grid(pixels, columns=2)
+    assert image.mode == mode
+    places = tiles(image, 2, 3, 4).reshape(-1, 3, 4, channels)
+    assert np.array_equal(places[:count], pixels.permute(0, 2, 3, 1).numpy())
+    assert (places[count:] == 255).all()
+
+
+@pytest.mark.parametrize("channels", [1, 3, 4])
+def test_a_grid_of_one_image_is_the_image(channels: int) -> None:
+    pixels = noise(1, channels, 3, 4)
+    assert np.array_equal(shrunk(grid(pixels), 4), pixels[0].permute(1, 2, 0).numpy())
+
+
+@pytest.mark.parametrize(
+    ("count", "height", "width", "columns", "rows"),
+    [(64, 8, 8, 8, 8), (10, 8, 8, 3, 4), (18, 8, 16, 3, 6), (18, 16, 8, 6, 3), (2, 4, 40, 1, 2)],
+)
+def test_a_grid_is_as_near_to_a_square_as_can_be(count: int, height: int, width: int, columns: int, rows: int) -> None:
+    assert tiles(grid(noise(count, 1, height, width)), columns, height, width).shape[:2] == (rows, columns)
+
+
+def test_small_images_are_enlarged_by_whole_pixels_to_about_640_and_large_ones_left() -> None:
+    for side in (3, 10, 99, 200, 500, 640, 2000):
+        image = to_pil(noise(1, 2, side))
+        larger = enlarged(image)
+        assert np.array_equal(shrunk(larger, side), array(image))
+        factor = larger.width // side
+        # No other whole factor comes nearer to 640.
+        assert all(abs(640 / side - factor) <= abs(640 / side - f) for f in (max(1, factor - 1), factor + 1))
+
+
+def steps(count: int) -> Iterator[Step]:
+    """x is sigma's noise of 1 at every pixel, x0 the number of the step as a level of gray."""
+    for i in range(count):
+        sigma = torch.tensor(float(count - 1 - i), dtype=torch.float64)
+        x = torch.sqrt(1 + sigma**2) * torch.full((3, 1, 4, 5), i / count, dtype=torch.float64)
+        yield Step(sigma, x, torch.full((3, 1, 4, 5), i / 127.5 - 1, dtype=torch.float64))
+
+
+@pytest.mark.parametrize("count", [1, 2, 39, 40, 41, 200])
+def test_a_film_shows_few_frames_evenly_spread_with_first_and_last(count: int) -> None:
+    film = frames(steps(count), count)
+    assert len(film) == min(count, FILM_FRAMES)
+    shown = [int(frame.clean[0, 0, 0, 0]) for frame in film]
+    assert shown[-1] == count - 1
+    if count > 1:
+        assert shown[0] == 0
+        strides = np.diff(shown)
+        assert strides.min() >= 1
+        assert strides.max() - strides.min() <= 1
+    for frame, i in zip(film, shown, strict=True):
+        # Noise of level sigma is shown as DDPM's x_t: scaled to the range of the pixels.
+        assert (frame.noisy == round((i / count + 1) * 127.5)).all()
+
+
+def film_of(count: int) -> list[Frame]:
+    """Frame i has gray 2 i in the noisy images and 2 i + 1 in the clean ones, 100 more in the second image."""
+
+    def gray(level: int) -> Tensor:
+        return torch.tensor([level, level + 100], dtype=torch.uint8).view(2, 1, 1, 1).expand(2, 1, 4, 5)
+
+    return [Frame(gray(2 * i), gray(2 * i + 1)) for i in range(count)]
+
+
+def test_a_film_strip_goes_from_noise_to_done_with_the_clean_image_below() -> None:
+    strip = tiles(film_strip(film_of(40), images=2, columns=4), 4, 4, 5)
+    shown = np.array([0, 13, 26, 39])
+    expected = np.stack([2 * shown, 2 * shown + 1, 2 * shown + 100, 2 * shown + 101])
+    assert np.array_equal(strip, np.broadcast_to(expected[:, :, None, None, None], strip.shape))
+
+
+def test_a_film_strip_of_one_column_shows_the_end() -> None:
+    strip = tiles(film_strip(film_of(40), images=1, columns=1), 1, 4, 5)
+    assert strip[:, 0, 0, 0, 0].tolist() == [78, 79]
+
+
+def test_a_short_film_makes_a_short_strip_of_the_images_there_are() -> None:
+    assert tiles(film_strip(film_of(2), images=4, columns=10), 2, 4, 5).shape[:2] == (4, 2)
+
+
+@pytest.mark.parametrize("count", [1, 2, 40])
+def test_an_animation_has_every_frame_and_rests_on_the_last(count: int, tmp_path: Path) -> None:
+    file = tmp_path / "film.gif"
+    film = film_of(count)
+    save_animation(film, file)
+    with Image.open(file) as animation:
+        played = [(frame.info["duration"], frame.convert("RGB").copy()) for frame in ImageSequence.Iterator(animation)]
+    assert [duration for duration, _ in played] == [80] * (count - 1) + [2000]
+    for (_, image), frame in zip(played, film, strict=True):
+        assert np.array_equal(array(image), array(grid(frame.noisy).convert("RGB")))
+    assert [path.name for path in tmp_path.iterdir() if path.is_file()] == ["film.gif"]
+
+
+def test_frames_that_are_alike_still_take_their_time(tmp_path: Path) -> None:
+    save_animation(film_of(1) * 5, tmp_path / "film.gif")
+    with Image.open(tmp_path / "film.gif") as animation:
+        assert sum(frame.info["duration"] for frame in ImageSequence.Iterator(animation)) == 4 * 80 + 2000
