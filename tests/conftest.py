@@ -7,7 +7,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import helpers.enforcement  # The hook finds it by name.
 import pytest
 from helpers.chromium import NAMES, found_browser
 from jaxtyping import install_import_hook
@@ -39,6 +38,13 @@ def own_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("UNDIFFUSE_CACHE", str(tmp_path / "cache"))
     monkeypatch.setenv("COLUMNS", "100")
+
+
+@pytest.fixture
+def notices(caplog: pytest.LogCaptureFixture) -> pytest.LogCaptureFixture:
+    """The package's notices: `notices.messages`."""
+    caplog.set_level("INFO", logger="undiffuse")
+    return caplog
 
 
 @pytest.fixture

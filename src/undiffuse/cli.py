@@ -10,7 +10,7 @@ from rich.console import Console
 
 from undiffuse import __version__
 from undiffuse.utils.errors import Interrupted, WorkFailed
-from undiffuse.utils.terminal import console, errors
+from undiffuse.utils.terminal import console, errors, speaking
 
 COMMANDS = {
     "explore": ("undiffuse.commands.explore:explore", "look at images before training, in one page"),
@@ -42,21 +42,23 @@ def main(arguments: Sequence[str] | None = None) -> None:
         hint = f"did you mean {close[0]}?" if close else f"there are {', '.join(COMMANDS)}."
         errors.print(f"undiffuse: there is no command {name}; {hint}")
         sys.exit(2)
-    if debug:
-        _call(name, rest)
-        return
     try:
-        _call(name, rest)
+        with speaking(os.environ.get("RANK", "0") == "0"):  # Under torchrun one of the processes speaks.
+            _call(name, rest)
     except Interrupted as stopped:
-        _say(console, str(stopped))
+        _tell(console, str(stopped))
     except KeyboardInterrupt:
-        _say(errors, "Stopped.")
+        _tell(errors, "Stopped.")
         sys.exit(130)
     except WorkFailed as error:
-        _say(errors, f"undiffuse {name}: {error}")
+        if debug:
+            raise
+        _tell(errors, f"undiffuse {name}: {error}")
         sys.exit(1)
     except (ValueError, OSError) as error:
-        _say(errors, f"undiffuse {name}: {_sentence(error)}")
+        if debug:
+            raise
+        _tell(errors, f"undiffuse {name}: {_sentence(error)}")
         sys.exit(2)
 
 
@@ -78,7 +80,7 @@ def _overview() -> None:
     console.print("\nEvery command explains itself: undiffuse train --help. --debug shows where an error came from.")
 
 
-def _say(where: Console, text: str) -> None:
+def _tell(where: Console, text: str) -> None:
     if os.environ.get("RANK", "0") == "0":  # Under torchrun one of the processes speaks.
         where.print(text)
 

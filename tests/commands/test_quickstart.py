@@ -44,7 +44,7 @@ def test_the_quickstart_makes_digits_that_can_be_read() -> None:
 
 
 def test_the_reader_reads_real_digits_and_cannot_be_fooled() -> None:
-    store = open_store(DataConfig(size=(16, 16)), say=lambda _: None)
+    store = open_store(DataConfig(size=(16, 16)))
     real, labels = store.read(range(len(store))), store.labels
     reading = read_samples(real, labels, real, labels)
     assert reading.held_out_accuracy >= 0.98

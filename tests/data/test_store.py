@@ -144,7 +144,7 @@ def test_what_was_skipped_is_said_again_from_the_cache(tmp_path: Path, decoded: 
     (folder / "bad.png").touch()
     said: list[list[str]] = [[], []]
     for sentences in said:
-        opened(folder, say=sentences.append)
+        opened(folder)
     assert said[0] == said[1]
     assert any("bad.png" in sentence for sentence in said[0])
     assert len(decoded) == 1

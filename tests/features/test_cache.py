@@ -23,7 +23,7 @@ def small_portions(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def images(tmp_path: Path) -> ImageSet:
     making.save_noise(tmp_path / "photos", *(f"{i}.png" for i in range(10)))
-    return open_set(Asked(str(tmp_path / "photos")), False, lambda said: None)
+    return open_set(Asked(str(tmp_path / "photos")), False)
 
 
 def counting(seen: list[int], stop_after: int | None = None) -> FeatureNet:
@@ -106,7 +106,7 @@ def test_other_channels_have_other_features(images: ImageSet, tmp_path: Path) ->
 
     def decoded(channels: int) -> ImageSet:
         config = DataConfig(str(tmp_path / "photos"), size=(16, 16), channels=channels)
-        return of_store(open_store(config, say=lambda said: None), config)
+        return of_store(open_store(config), config)
 
     color, gray = (features_of(pixels_net(), decoded(channels), 10, Share()) for channels in (3, 1))
     assert not gray.cached

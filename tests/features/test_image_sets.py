@@ -14,7 +14,7 @@ from undiffuse.utils.names import Fit
 
 
 def quiet(asked: Asked) -> ImageSet:
-    return open_set(asked, False, lambda said: None)
+    return open_set(asked, False)
 
 
 def test_images_of_one_size_keep_it_whatever_it_is(tmp_path: Path) -> None:
@@ -101,7 +101,7 @@ def test_images_that_were_decoded_otherwise_are_another_set(tmp_path: Path) -> N
 
     def decoded(channels: int, size: tuple[int, int], fit: Fit) -> ImageSet:
         config = DataConfig(str(tmp_path / "photos"), size=size, fit=fit, channels=channels)
-        return of_store(open_store(config, say=lambda said: None), config)
+        return of_store(open_store(config), config)
 
     ways: list[tuple[int, tuple[int, int], Fit]] = [
         (3, (16, 16), "crop"),

@@ -5,7 +5,6 @@ import subprocess
 import sys
 import tarfile
 import zipfile
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -66,10 +65,8 @@ def write_tar(path: Path, members: dict[str, bytes]) -> Path:
     return path
 
 
-def opened(
-    data: Path | str, strict: bool = False, say: Callable[[str], object] = lambda sentence: None, **options: Any
-) -> Store:
-    return open_store(DataConfig(str(data), **options), strict, say)
+def opened(data: Path | str, strict: bool = False, **options: Any) -> Store:
+    return open_store(DataConfig(str(data), **options), strict)
 
 
 def contents(store: Store) -> dict[str, tuple[str | None, bytes]]:

@@ -47,7 +47,7 @@ def theirs(inception_weights: Path, two_folders: tuple[Path, Path]) -> dict[str,
 @pytest.fixture
 def ours(inception: FeatureNet, two_folders: tuple[Path, Path]) -> Both:
     """Features of real and fake."""
-    sets = [open_set(Asked(str(folder)), False, lambda said: None) for folder in two_folders]
+    sets = [open_set(Asked(str(folder)), False) for folder in two_folders]
     real, fake = (features_of(inception, of_set, 16, Share()) for of_set in sets)
     return real, fake
 
@@ -80,7 +80,7 @@ def test_the_features_are_torch_fidelitys(
     plain = FeatureExtractorInceptionV3(
         "inception-v3-compat", ["2048", "logits_unbiased"], feature_extractor_weights_path=str(inception_weights)
     )
-    pixels = open_set(Asked(str(two_folders[0])), False, lambda said: None).read(range(8))
+    pixels = open_set(Asked(str(two_folders[0])), False).read(range(8))
     with torch.no_grad():
         features, logits = plain(torch.from_numpy(pixels).permute(0, 3, 1, 2))
     for mine, its in ((ours[0].features[:8], features.numpy()), (ours[0].logits[:8], logits.numpy())):

@@ -25,7 +25,7 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
     """Decoded once for all tests."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("UNDIFFUSE_CACHE", str(tmp_path_factory.mktemp("store")))
-        return open_store(DataConfig(size=(8, 8)), say=lambda _: None)
+        return open_store(DataConfig(size=(8, 8)))
 
 
 @pytest.fixture
@@ -58,11 +58,9 @@ def run_training(store: Store, monkeypatch: pytest.MonkeyPatch) -> Callable[...,
     """Trains a config in a folder, as the command does, without its words and its previews."""
     monkeypatch.setattr(session, "PREVIEWS", 0)
 
-    def run(
-        folder: Path, config: Config, habits: CheckpointOptions | None = None, say: Callable = lambda _: None
-    ) -> bool:
+    def run(folder: Path, config: Config, habits: CheckpointOptions | None = None) -> bool:
         begun: Run = begin_or_resume(folder, config)
         with StopRequest() as stop:
-            return train_run(begun, store, habits or CheckpointOptions(), ALONE, stop, say)
+            return train_run(begun, store, habits or CheckpointOptions(), ALONE, stop)
 
     return run

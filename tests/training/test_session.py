@@ -153,7 +153,7 @@ def test_bf16_trains_with_weights_in_fp32(tiny: Config, run_training: Train) -> 
 def test_a_larger_budget_goes_on_and_a_spent_one_says_so(tiny: Config, run_training: Train) -> None:
     said: list[str] = []
     assert run_training(Path("run"), with_budget(tiny, 400))
-    assert run_training(Path("run"), with_budget(tiny, 400), say=said.append)
+    assert run_training(Path("run"), with_budget(tiny, 400))
     assert any("budget" in sentence for sentence in said)
     assert run_training(Path("run"), with_budget(tiny, 600))
     assert open_run(Path("run")).checkpoints()[0].images == 600
@@ -229,7 +229,7 @@ def test_a_damaged_checkpoint_is_named_and_the_one_before_is_used(
         content[-1] ^= 1
         weights.write_bytes(content)
     said: list[str] = []
-    assert run_training(Path("run"), with_budget(tiny, 1000), say=said.append)
+    assert run_training(Path("run"), with_budget(tiny, 1000))
     assert any(str(newest) in sentence and "not whole" in sentence for sentence in said)
     assert any("last good checkpoint" in sentence and "900" in sentence for sentence in said)
     assert newest_bytes(open_run(Path("run"))) == newest_bytes(open_run(Path("untouched")))

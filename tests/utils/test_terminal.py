@@ -3,7 +3,8 @@ import time
 import pytest
 
 from undiffuse.utils import terminal
-from undiffuse.utils.terminal import Meter, console, duration, track
+from undiffuse.utils.terminal import Meter, console, track
+from undiffuse.utils.text import duration
 
 
 @pytest.mark.parametrize(

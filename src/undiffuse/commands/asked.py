@@ -98,10 +98,6 @@ def sampling(
     return how
 
 
-def silent(text: str) -> None:
-    """What the processes beside the main one say."""
-
-
 def at_least(least: int, **values: int) -> None:
     """Raises ValueError for the first option below `least`."""
     for name, value in values.items():

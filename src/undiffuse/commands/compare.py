@@ -10,7 +10,7 @@ from undiffuse.commands.evaluate import weights_file
 from undiffuse.commands.options import unless_given
 from undiffuse.runs.find import find_run
 from undiffuse.utils.names import FeaturesName, SamplerName, Split
-from undiffuse.utils.terminal import console
+from undiffuse.utils.terminal import log
 
 if TYPE_CHECKING:
     from undiffuse.evaluation.compare import Contestant
@@ -66,9 +66,8 @@ def compare(
     from undiffuse.runs.run import open_run
     from undiffuse.utils.world import init_distributed
 
-    with init_distributed() as processes:
-        say = console.print if processes.is_main else asked.silent
-        work = Work(batch, Share(processes.rank, processes.world, processes.wait), processes.device, say)
+    with init_distributed() as world:
+        work = Work(batch, Share(world.rank, world.size, world.barrier), world.device)
         opened = [open_run(folder) for folder in folders]
         comparing.check_same_data(opened)
         asked.outside(target, opened[0].config.data.data)
@@ -79,8 +78,8 @@ def compare(
             for label, run in zip(labels, opened, strict=True)
             for each in _contestants(run, label, samplers, steps, guidance, work)
         ]
-        net = load_net(features, file, weights is not None, processes.device)
-        real = references(opened[0], split, real_total, say).sets[0]
+        net = load_net(features, file, weights is not None, world.device)
+        real = references(opened[0], split, real_total).sets[0]
         seeds = range(seed, seed + total)
         measured = comparing.compare(net, contestants, real, seeds, target, work)
         for each in measured:
@@ -89,8 +88,8 @@ def compare(
                 for metric in comparing.metrics_of(net)
                 if (value := each.value(metric)) is not None
             )
-            say(f"{each.contestant.name}, {each.contestant.how.steps} steps: {found}")
-        say(f"Open {(target / 'comparison.html').absolute()}")
+            log.info(f"{each.contestant.name}, {each.contestant.how.steps} steps: {found}")
+        log.info(f"Open {(target / 'comparison.html').absolute()}")
 
 
 def _contestants(
@@ -110,5 +109,5 @@ def _contestants(
         for sampler in samplers or (None,)
         for number in steps or (None,)
     ]
-    model, checkpoint = load_model(run, work.device, "average", work.say)
+    model, checkpoint = load_model(run, work.device, "average")
     return [Contestant(run, label, model, checkpoint, how) for how in dict.fromkeys(ways)]

@@ -12,7 +12,7 @@ from undiffuse.data.source import check_data
 from undiffuse.features.weights import find_dinov2, find_efficientnet, find_inception
 from undiffuse.runs.find import find_run
 from undiffuse.utils.names import FeaturesName, Fit, SamplerName, Split
-from undiffuse.utils.terminal import console
+from undiffuse.utils.terminal import console, log
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -105,11 +105,10 @@ def evaluate(
     from undiffuse.features.image_sets import Asked
     from undiffuse.utils.world import init_distributed
 
-    with init_distributed() as processes:
-        say = console.print if processes.is_main else asked.silent
-        share = Share(processes.rank, processes.world, processes.wait)
-        work = Work(batch, share, processes.device, say)
-        net = load_net(features, file, weights is not None, processes.device)
+    with init_distributed() as world:
+        share = Share(world.rank, world.size, world.barrier)
+        work = Work(batch, share, world.device)
+        net = load_net(features, file, weights is not None, world.device)
         if folder is None:
             assert pair is not None, "either a run or a pair"
             x, y = Asked(pair[0], data_root, split, sides, fit), Asked(pair[1], data_root, fake_split, sides, fit)
@@ -118,7 +117,7 @@ def evaluate(
             words = sampler, steps, guidance, settings
             seeds = range(seed, seed + (total or DEFAULT_COUNT))
             where = str(Path(data_root).expanduser().absolute()) if data_root else None
-            taken = {"count": real_total, "strict": strict, "say": say}
+            taken = {"count": real_total, "strict": strict}
             find = partial(references, split=split, data_root=where, **taken)
             if other:
                 find = partial(other_references, asked=Asked(other, data_root, split, None, fit), **taken)
@@ -147,7 +146,7 @@ def weights_file(features: FeaturesName, weights: str | None) -> Path | None:
             raise ValueError("--features pixels has no weights: leave --weights out.")
         return None
     if features == "inception":
-        return find_inception(given, console.print)
+        return find_inception(given)
     return find_efficientnet(given) if features == "efficientnet-lite0" else find_dinov2(given)
 
 
@@ -158,8 +157,8 @@ def _evaluate_pair(real, fake, net, total, real_total, strict, target: Path, wor
     from undiffuse.features.image_sets import open_set, own_size
 
     size = real.size or own_size(fake) or own_size(real)
-    sets = [open_set(replace(asked, size=size), strict, work.say) for asked in (real, fake)]
-    x, y = some(sets[0], real_total, "--real-count", work.say), some(sets[1], total, "--count", work.say)
+    sets = [open_set(replace(asked, size=size), strict) for asked in (real, fake)]
+    x, y = some(sets[0], real_total, "--real-count"), some(sets[1], total, "--count")
     no_copies = "" if len(x) == len(sets[0]) else NO_COPIES
     no_bits = "Not computed: that takes a model."
     return evaluate(f"{y.name} against {x.name}", net, y, [x], no_copies, {}, no_bits, target, work)
@@ -177,13 +176,13 @@ def _evaluate_run(
     asked.outside(target, run.config.data.data)
     how = asked.sampling(run.config, *words)
     found = find(run)
-    model, checkpoint = load_model(run, work.device, "average", work.say)
+    model, checkpoint = load_model(run, work.device, "average")
     fake, made_by = samples(run, model, checkpoint, how, seeds, work)
     bits: Any = no_bits(found.held_out, likelihood)
     if not bits:
         assert found.held_out is not None, "there is a reason otherwise"
         if likelihood > len(found.held_out):
-            work.say(f"--likelihood {likelihood:,}: only {len(found.held_out):,} images are held out; all are taken.")
+            log.info(f"--likelihood {likelihood:,}: only {len(found.held_out):,} images are held out; all are taken.")
         bits = partial(bits_per_dim, model, found.held_out, likelihood, 0, work.batch)
     return evaluate(f"How good is {run.name}?", net, fake, found.sets, found.no_copies, made_by, bits, target, work)
 

@@ -10,7 +10,8 @@ from undiffuse.commands.asked import data_config, output
 from undiffuse.commands.options import unless_given
 from undiffuse.data.source import check_data
 from undiffuse.utils.names import Channels, Fit, Split
-from undiffuse.utils.terminal import console, duration
+from undiffuse.utils.terminal import console
+from undiffuse.utils.text import duration
 
 if TYPE_CHECKING:
     from undiffuse.data.store import DataConfig, Store

@@ -39,7 +39,7 @@ def export(
     index = None if label is None else find_label(config.class_names, label)
     if index == NO_LABEL:
         check_guidance(config)
-    checkpoint = opened.last_good(console.print)
+    checkpoint = opened.last_good()
     if checkpoint is None:
         raise FileNotFoundError(f"{opened.folder.absolute()} has no whole checkpoint: train it first, or for longer.")
     write_pipeline(target, config, checkpoint.tensors(weights), index, opened.folder)

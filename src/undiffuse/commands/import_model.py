@@ -53,7 +53,7 @@ def import_run(
     found = find_model(
         source, Overrides(sides, heads, schedule, num_timesteps, parametrization, variance, raw_timesteps)
     )
-    describe(found, console.print)
+    describe(found)
     run = save_run(found, folder)
     console.print(f"run      {run.folder.absolute()}")
     console.print(f"  images   undiffuse sample {run.folder}")

@@ -6,7 +6,8 @@ from typing import Annotated
 
 from undiffuse.commands.options import unless_given
 from undiffuse.commands.train import train
-from undiffuse.utils.terminal import Meter, console, duration
+from undiffuse.utils.terminal import Meter, console
+from undiffuse.utils.text import duration
 
 READ = 500
 
@@ -32,11 +33,11 @@ def quickstart(
     from undiffuse.utils.device import choose_device
 
     run = open_run(Path(out))
-    model, checkpoint = load_model(run, choose_device(), "average", console.print)
+    model, checkpoint = load_model(run, choose_device(), "average")
     folder = run.folder / "samples" / f"quickstart-{checkpoint.images}"
     made_by = galleries.maker(run, checkpoint, "average")
     gallery = galleries.open_gallery(folder, model, run.config.sampling, label=None, made_by=made_by)
-    galleries.fill(gallery, range(READ), batch=100, say=console.print)
+    galleries.fill(gallery, range(READ), batch=100)
     shown = range(ROWS * len(model.class_names))
     grid = galleries.save_grid(gallery, shown)
     with Meter("film", gallery.how.steps) as meter:

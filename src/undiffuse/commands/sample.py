@@ -63,7 +63,7 @@ def sample(
     if index == NO_LABEL:
         check_guidance(opened.config)
     how = asked.sampling(opened.config, sampler, steps, guidance, settings)
-    model, checkpoint = load_model(opened, choose_device(), weights, console.print)
+    model, checkpoint = load_model(opened, choose_device(), weights)
     words = [how.sampler, str(how.steps), weights, str(checkpoint.images)]
     words += [setting.replace("=", "-").replace("/", "") for setting in settings]
     words += [f"guidance-{how.guidance:g}"] if model.class_names else []
@@ -73,7 +73,7 @@ def sample(
     gallery = galleries.open_gallery(target, model, how, index, made_by)
     console.print(f"Images go to {target.absolute()}")
     seeds = range(seed, seed + count)
-    galleries.fill(gallery, seeds, batch, console.print)
+    galleries.fill(gallery, seeds, batch)
     console.print(f"  grid  {galleries.save_grid(gallery, seeds)}")
     if film:
         with Meter("film", how.steps) as meter:

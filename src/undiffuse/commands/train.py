@@ -5,17 +5,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 from undiffuse.commands import values
-from undiffuse.commands.asked import data_config, outside, silent
+from undiffuse.commands.asked import data_config, outside
 from undiffuse.commands.options import unless_given
 from undiffuse.data.source import check_data
 from undiffuse.utils.errors import Interrupted
 from undiffuse.utils.names import Channels, Fit, Precision, Split
-from undiffuse.utils.terminal import console
+from undiffuse.utils.terminal import log
 
 if TYPE_CHECKING:
     from undiffuse.config import Config
     from undiffuse.data.store import DataConfig, Store
-    from undiffuse.training.session import CheckpointOptions, Say
+    from undiffuse.training.session import CheckpointOptions
     from undiffuse.training.signals import StopRequest
     from undiffuse.utils.world import World
 
@@ -92,24 +92,23 @@ def train(
     def configured(store: "Store") -> "Config":
         return _configured(name, store, asked, seed, unconditional, training, settings)
 
-    with StopRequest() as stop, init_distributed() as processes:
-        say = console.print if processes.is_main else silent
+    with StopRequest() as stop, init_distributed() as world:
         # Settings that fit no images at all are found before hours of decoding.
         planned = configured(_images_to_come(asked, RECIPES[name]().network.size))
-        if planned.training.batch % processes.world:
-            raise ValueError(f"A batch of {planned.training.batch} cannot be split over {processes.world} processes.")
-        store = _open_store(asked, strict, processes, say)
+        if planned.training.batch % world.size:
+            raise ValueError(f"A batch of {planned.training.batch} cannot be split over {world.size} processes.")
+        store = _open_store(asked, strict, world)
         config = configured(store)
         folder = Path(out) if out else Path("runs") / _run_name(store, name)
         outside(folder, data)
-        _summary(folder, store, config, processes, say)
+        _summary(folder, store, config, world)
         if dry_run:
-            _estimate(config, processes, say)
+            _estimate(config, world)
             return
 
         from undiffuse.training.session import CheckpointOptions
 
-        _train(folder, config, store, CheckpointOptions(keep, between, compile), processes, stop, say)
+        _train(folder, config, store, CheckpointOptions(keep, between, compile), world, stop)
 
 
 def _images_to_come(asked: "DataConfig", size: tuple[int, int]) -> "Store":
@@ -129,10 +128,10 @@ def _images_to_come(asked: "DataConfig", size: tuple[int, int]) -> "Store":
     )
 
 
-def _open_store(asked: "DataConfig", strict: bool, processes: "World", say: "Say") -> "Store":
+def _open_store(asked: "DataConfig", strict: bool, world: "World") -> "Store":
     from undiffuse.data.store import open_store
 
-    return processes.main_process_first(lambda: open_store(asked, strict, say))
+    return world.main_process_first(lambda: open_store(asked, strict))
 
 
 def _configured(
@@ -150,41 +149,41 @@ def _run_name(store: "Store", preset: str) -> str:
     return "-".join(dict.fromkeys([store.name, preset, f"{store.size[0]}x{store.size[1]}"]))
 
 
-def _summary(folder: Path, store: "Store", config: "Config", processes: "World", say: "Say") -> None:
+def _summary(folder: Path, store: "Store", config: "Config", world: "World") -> None:
     from undiffuse.utils.device import compute_dtype
 
     classes = f"{len(config.class_names)} classes" if config.class_names else "no classes"
     kind = {1: "gray", 3: "RGB", 4: "RGBA"}[store.channels]
     training = config.training
     budget = f"{training.total_minutes:g} minutes" if training.total_minutes else f"{training.total_images:,} images"
-    dtype = str(compute_dtype(processes.device, training.precision)).removeprefix("torch.")
-    many = f", {processes.world} processes" if processes.world > 1 else ""
-    say(f"run      {folder.absolute()}")
-    say(f"data     {len(store):,} images, {store.size[0]}x{store.size[1]} {kind}, {classes}, split {store.split}")
-    say(f"recipe   {config.preset}, seed {config.seed}, batch {training.batch}, {budget}")
-    say(f"device   {processes.device}, {dtype}{many}")
+    dtype = str(compute_dtype(world.device, training.precision)).removeprefix("torch.")
+    many = f", {world.size} processes" if world.size > 1 else ""
+    log.info(f"run      {folder.absolute()}")
+    log.info(f"data     {len(store):,} images, {store.size[0]}x{store.size[1]} {kind}, {classes}, split {store.split}")
+    log.info(f"recipe   {config.preset}, seed {config.seed}, batch {training.batch}, {budget}")
+    log.info(f"device   {world.device}, {dtype}{many}")
 
 
-def _estimate(config: "Config", processes: "World", say: "Say") -> None:
+def _estimate(config: "Config", world: "World") -> None:
     from undiffuse.config import flat
     from undiffuse.training.cost import estimate
-    from undiffuse.utils.terminal import duration
+    from undiffuse.utils.text import duration
 
     for name, value in flat(config).items():
-        say(f"  {name} = {value}")
-    cost = estimate(config, processes.device, processes.world)
-    say(f"network  {cost.parameters:,} parameters")
+        log.info(f"  {name} = {value}")
+    cost = estimate(config, world.device, world.size)
+    log.info(f"network  {cost.parameters:,} parameters")
     total, growing = cost.memory_bytes / 2**20, cost.activation_bytes / 2**20
-    say(f"memory   about {total:,.0f} MiB a process, of which {growing:,.0f} MiB grow with the microbatch")
+    log.info(f"memory   about {total:,.0f} MiB a process, of which {growing:,.0f} MiB grow with the microbatch")
     speed = 1 / cost.seconds_per_image
     if config.training.total_images:
-        say(f"time     about {duration(config.training.total_images / speed)} at {speed:,.0f} images/s")
+        log.info(f"time     about {duration(config.training.total_images / speed)} at {speed:,.0f} images/s")
     else:
         seen = 60 * (config.training.total_minutes or 0) * speed
-        say(
+        log.info(
             f"time     {config.training.total_minutes:g} minutes, for about {seen:,.0f} images at {speed:,.0f} images/s"
         )
-    say("Nothing was written but decoded images. Leave --dry-run out to train.")
+    log.info("Nothing was written but decoded images. Leave --dry-run out to train.")
 
 
 def _train(
@@ -192,19 +191,16 @@ def _train(
     config: "Config",
     store: "Store",
     habits: "CheckpointOptions",
-    processes: "World",
+    world: "World",
     stop: "StopRequest",
-    say: "Say",
 ) -> None:
     from undiffuse.runs.run import open_run
     from undiffuse.training.session import begin_or_resume, train_run
 
-    run = processes.main_process_first(
-        lambda: begin_or_resume(folder, config) if processes.is_main else open_run(folder)
-    )
-    if not train_run(run, store, habits, processes, stop, say):
+    run = world.main_process_first(lambda: begin_or_resume(folder, config) if world.is_main else open_run(folder))
+    if not train_run(run, store, habits, world, stop):
         raise Interrupted(f"Saved; the same command goes on from here: {run.folder.absolute()}")
-    say(f"Done: {run.folder.absolute()}")
-    say(f"  previews   {run.folder / 'previews'}")
-    say(f"  curves     tensorboard --logdir {run.folder / 'tensorboard'}")
-    say(f"  images   undiffuse sample {run.folder}")
+    log.info(f"Done: {run.folder.absolute()}")
+    log.info(f"  previews   {run.folder / 'previews'}")
+    log.info(f"  curves     tensorboard --logdir {run.folder / 'tensorboard'}")
+    log.info(f"  images   undiffuse sample {run.folder}")

@@ -1,7 +1,8 @@
 """The only place where uint8 pixels become floats in [-1, 1], and floats become uint8 pixels."""
 
+import numpy as np
 import torch
-from jaxtyping import Float, UInt8
+from jaxtyping import Float, Shaped, UInt8
 from torch import Tensor, nn
 
 
@@ -15,3 +16,13 @@ def to_unit_range() -> list[nn.Module]:
 def to_pixels(x: Float[Tensor, "*b c h w"]) -> UInt8[Tensor, "*b c h w"]:
     """Rounded to the nearest of the 256 levels, what lies outside [-1, 1] clipped, on the CPU."""
     return x.detach().add(1).mul(127.5).round().clamp(0, 255).to("cpu", torch.uint8)
+
+
+def to_nchw(pixels: Shaped[np.ndarray, "b h w c"]) -> Shaped[Tensor, "b c h w"]:
+    """Images as files and arrays hold them, the way that networks take them; shares their memory."""
+    return torch.from_numpy(pixels).permute(0, 3, 1, 2)
+
+
+def to_nhwc(pixels: Shaped[Tensor, "b c h w"]) -> Shaped[np.ndarray, "b h w c"]:
+    """The way back; shares the tensor's memory where it is on the CPU."""
+    return pixels.permute(0, 2, 3, 1).cpu().numpy()

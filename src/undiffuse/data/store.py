@@ -4,7 +4,7 @@ import hashlib
 import json
 import os
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from functools import cached_property
@@ -21,7 +21,7 @@ from undiffuse.data.source import Source, SourceImage, open_source
 from undiffuse.data.survey import Survey, survey
 from undiffuse.utils.files import atomic_path, remove_unfinished, write_atomically
 from undiffuse.utils.names import Fit, Split
-from undiffuse.utils.terminal import console, track
+from undiffuse.utils.terminal import log, track
 
 FORMAT = 2
 """Part of every key: raise it when the same images would be decoded differently, or a store holds other files."""
@@ -114,21 +114,19 @@ def cache_folder() -> Path:
     return Path(os.environ.get("UNDIFFUSE_CACHE") or default)
 
 
-def open_store(config: DataConfig, strict: bool = False, say: Callable[[str], object] = console.print) -> Store:
+def open_store(config: DataConfig, strict: bool = False) -> Store:
     """The decoded images, from the cache if the same images were decoded with the same options before.
 
     Raises:
         FileNotFoundError, ValueError: see `open_source`; no image could be decoded; with `strict`, one could not.
     """
-    return store_of(open_source(config.data, config.data_root, config.split), config, strict, say)
+    return store_of(open_source(config.data, config.data_root, config.split), config, strict)
 
 
-def store_of(
-    source: Source, config: DataConfig, strict: bool = False, say: Callable[[str], object] = console.print
-) -> Store:
+def store_of(source: Source, config: DataConfig, strict: bool = False) -> Store:
     """As `open_store`, for a source that is open already."""
     for sentence in source.said:
-        say(sentence)
+        log.info(sentence)
     cache = cache_folder()
     content = _content(source, cache)
     size, channels = config.size, config.channels
@@ -147,11 +145,11 @@ def store_of(
     if store.skipped and strict:
         raise _cannot_decode(*store.skipped[0], source.where)
     if store.skipped:
-        say(f"{len(store.skipped):,} images cannot be decoded and are left out (--strict fails instead):")
+        log.info(f"{len(store.skipped):,} images cannot be decoded and are left out (--strict fails instead):")
         for name, reason in store.skipped[:SKIPPED_SHOWN]:
-            say(f"  {name}: {reason}")
+            log.info(f"  {name}: {reason}")
         if len(store.skipped) > SKIPPED_SHOWN:
-            say(f"  and {len(store.skipped) - SKIPPED_SHOWN:,} more, all named in {folder / 'store.json'}")
+            log.info(f"  and {len(store.skipped) - SKIPPED_SHOWN:,} more, all named in {folder / 'store.json'}")
     return store
 
 

@@ -20,6 +20,7 @@ from undiffuse.report import grids, page
 from undiffuse.runs.run import Checkpoint, Run
 from undiffuse.sampling.model import Model
 from undiffuse.utils.files import write_atomically
+from undiffuse.utils.terminal import log
 
 SHOWN = 12
 """Images of each that the page shows: of the same seeds."""
@@ -78,7 +79,7 @@ def compare(
     """Measures each at the same seeds, and writes comparison.html and comparison.json into `folder`."""
     measured = []
     for each in contestants:
-        work.say(f"\n{each.name}, {each.how.steps} steps")
+        log.info(f"\n{each.name}, {each.how.steps} steps")
         fake, made_by = samples(each.run, each.model, each.checkpoint, each.how, seeds, work)
         measured += [Measured(each, made_by, found) for found in measure(net, fake, [real], work)]
     if measured:

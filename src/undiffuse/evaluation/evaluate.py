@@ -25,6 +25,7 @@ from undiffuse.runs.gallery import Gallery
 from undiffuse.runs.run import Checkpoint, Run
 from undiffuse.sampling.model import Model, nfe
 from undiffuse.utils.names import Split
+from undiffuse.utils.terminal import log
 
 NO_COPIES = (
     "Not looked for: the first real images are not all that the model was trained on, and copies of the others would "
@@ -47,7 +48,6 @@ class Work:
     batch: int
     share: Share
     device: torch.device
-    say: Callable[[str], object]
 
 
 def load_net(features: str, path: Path | None, given: bool, device: torch.device) -> FeatureNet:
@@ -73,10 +73,10 @@ def samples(
     gallery = Gallery(folder, model, how, None)
     if work.share.rank == 0:
         gallery = galleries.open_gallery(folder, model, how, None, made_by)
-        work.say(f"samples  {folder.absolute()}")
+        log.info(f"samples  {folder.absolute()}")
     work.share.wait()
     mine = seeds[work.share.rank :: work.share.world]
-    galleries.fill(gallery, mine, work.batch, work.say, quiet=work.share.rank > 0)
+    galleries.fill(gallery, mine, work.batch)
     work.share.wait()
     calls = nfe(how, labeled=bool(model.class_names))
     protocol = {
@@ -107,7 +107,6 @@ def references(
     run: Run,
     split: Split,
     count: int | None,
-    say: Callable[[str], object],
     data_root: str | None = None,
     strict: bool = False,
 ) -> References:
@@ -125,41 +124,39 @@ def references(
         )
     data = replace(run.config.data, data_root=data_root or run.config.data.data_root)
     wanted = split if split != "auto" else data.split
-    first = open_store(replace(data, split=wanted), strict, say)
+    first = open_store(replace(data, split=wanted), strict)
     trained_on = first.content == run.config.data_content
     if wanted == data.split and not trained_on:
-        say(f"{first.name} no longer holds the images that {run.folder.absolute()} was trained on.")
+        log.info(f"{first.name} no longer holds the images that {run.folder.absolute()} was trained on.")
     never_seen = wanted not in (data.split, "all") and data.split != "all"
-    held_out = first if never_seen else _test_split(data, say)
+    held_out = first if never_seen else _test_split(data)
     stores = [first] + ([held_out] if split == "auto" and held_out is not None else [])
-    sets = tuple(some(of_store(store, data), count, "--real-count", say) for store in stores)
+    sets = tuple(some(of_store(store, data), count, "--real-count") for store in stores)
     return References(sets, "" if trained_on and sets[0].total_images == len(first) else NO_COPIES, held_out)
 
 
-def other_references(
-    run: Run, asked: Asked, count: int | None, strict: bool, say: Callable[[str], object]
-) -> References:
+def other_references(run: Run, asked: Asked, count: int | None, strict: bool) -> References:
     """Images that the user named, brought to the size of the run's samples; see `references`.
 
     Raises:
         FileNotFoundError, ValueError: see `open_set`.
     """
-    found = open_set(replace(asked, size=run.config.network.size), strict, say)
-    return References((some(found, count, "--real-count", say),), NOT_KNOWN, None)
+    found = open_set(replace(asked, size=run.config.network.size), strict)
+    return References((some(found, count, "--real-count"),), NOT_KNOWN, None)
 
 
-def some(images: ImageSet, count: int | None, option: str, say: Callable[[str], object]) -> ImageSet:
+def some(images: ImageSet, count: int | None, option: str) -> ImageSet:
     """`count` of the images, or all, and then says so if more were asked for."""
     if count is not None and count > len(images):
-        say(f"{option} {count:,}: there are only {images.what}, and all are taken.")
+        log.info(f"{option} {count:,}: there are only {images.what}, and all are taken.")
     return chosen(images, count, SEED)
 
 
-def _test_split(data: DataConfig, say: Callable[[str], object]) -> Store | None:
+def _test_split(data: DataConfig) -> Store | None:
     if data.split != "train":
         return None
     try:
-        return open_store(replace(data, split="test"), say=say)
+        return open_store(replace(data, split="test"))
     except ValueError:  # There is none.
         return None
 

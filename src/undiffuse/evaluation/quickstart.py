@@ -22,7 +22,7 @@ from undiffuse.runs.gallery import Gallery
 from undiffuse.runs.run import Run
 from undiffuse.sampling.model import labels_for, nfe
 from undiffuse.utils.device import choose_device
-from undiffuse.utils.terminal import duration
+from undiffuse.utils.text import duration
 
 ROWS = 10
 """Images a class that the page shows."""
@@ -115,7 +115,7 @@ def write_report(
 def _evaluated(run: Run, store: Store, gallery: Gallery, seeds: Sequence[int]) -> list[page.Section]:
     """What an evaluation says that needs no network: neighbors, copies and colors."""
     net, fake, real = pixels_net(), of_gallery(gallery, seeds, "samples"), of_store(store, run.config.data)
-    work = Work(batch=500, share=Share(), device=choose_device(), say=lambda said: None)
+    work = Work(batch=500, share=Share(), device=choose_device())
     comparisons = measure(net, fake, [real], work)
     nearest = nearest_sections(fake, real, find_memorization(net, comparisons, work))
     return [

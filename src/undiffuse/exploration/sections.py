@@ -8,8 +8,7 @@ from undiffuse.exploration.framing import LOSES_MUCH
 from undiffuse.exploration.inventory import Spread
 from undiffuse.exploration.named_duplicates import Member, at_least, percent
 from undiffuse.report.page import Figure, Fold, Section
-from undiffuse.utils.terminal import duration
-from undiffuse.utils.text import by, listed, number, plural
+from undiffuse.utils.text import duration, listed, number, plural, size_text
 
 Figures = Mapping[str, Figure]
 """The figures that there are, by name."""
@@ -27,7 +26,7 @@ def lead(found: Findings) -> str:
     split = "" if not splits else " All splits together." if found.split == "all" else f" Split {found.split} alone."
     return (
         "What there is, what is wrong with it, and what noise does to it. Pixels are as training would read them: "
-        f"{by(found.size)} {kind}, fit {found.fit}.{split} What to train first stands at the end."
+        f"{size_text(found.size)} {kind}, fit {found.fit}.{split} What to train first stands at the end."
     )
 
 
@@ -139,7 +138,7 @@ def _sizes(found: Findings, figures: Figures) -> Section:
         rows.append(["proportions change by up to", f"{number(frame.stretched_most)} times"])
     return Section(
         "Sizes, and what is lost",
-        f"Training reads every image at {by(found.size)}. That costs what the fit cuts off, and detail.",
+        f"Training reads every image at {size_text(found.size)}. That costs what the fit cuts off, and detail.",
         _only(figures, "sizes", "framing"),
         ["", "least, median, most"] if len(inventory.sizes) > 1 else (),
         rows,
@@ -211,7 +210,7 @@ def _how_duplicates(found: Findings) -> str:
     bounds = {LEAST_LIKENESS: "but less is never asked", SURE_LIKENESS: "but more is never asked"}
     own = "and a duplicate must be at most half as far away. These images set the threshold themselves"
     return (
-        f"Exact: the same pixels at {by(found.size)}. Near: difference hashes (64 bits: is each of 8x8 areas brighter "
+        f"Exact: the same pixels at {size_text(found.size)}. Near: difference hashes (64 bits: is each of 8x8 areas brighter "
         f"than its left neighbor?) differ in at most {MOST_BITS} bits, and 8x8 gray thumbnails correlate at least "
         f"{asked}. The median image correlates {usual} with the one most like it, "
         f"{bounds.get(copies.asked_similarity, own)}. Mirrored or turned copies are not looked for."
@@ -266,10 +265,10 @@ def _suggestion(found: Findings) -> Section:
         command=first.command,
         rows=[
             ["preset", first.preset],
-            ["size", by(first.size)],
+            ["size", size_text(first.size)],
             ["budget", f"{first.total_images:,} images, each image {number(first.passes)} times"],
             ["time", f"about {duration(first.seconds)} on this machine ({first.device})"],
-            ["speed", f"{number(first.images_per_second)} images/s, measured at {by(first.measured_size)}"],
+            ["speed", f"{number(first.images_per_second)} images/s, measured at {size_text(first.measured_size)}"],
         ],
     )
 

@@ -16,7 +16,7 @@ from undiffuse.exploration.noising import Curve, level, noisy
 from undiffuse.exploration.samples import Samples
 from undiffuse.report.style import TITLE_SIZE, WIDTH, short
 from undiffuse.utils.names import Fit
-from undiffuse.utils.text import by
+from undiffuse.utils.text import size_text
 
 TITLE, LINE, GAP = 0.34, 0.17, 0.07
 """Inches: the title's height, a caption line's, and the space between images."""
@@ -83,7 +83,7 @@ def framed(images: Sequence[Beside], size: tuple[int, int], fit: Fit) -> Figure:
         f"{p.height}x{p.width}" + (f": {kept_share(p.height, p.width, size):.0%} kept" if cut else "") for p in images
     ]
     shown = [image for p in images for image in (p.original, p.result)]
-    figure = _sheet(f"What {fit} to {by(size)} makes of them", shown, captions, together=2)
+    figure = _sheet(f"What {fit} to {size_text(size)} makes of them", shown, captions, together=2)
     if cut:
         for i, p in enumerate(images):
             _dim_outside(figure.axes[0], _place(2 * i, 1), p.original, crop_box(*p.original.shape[:2], size))

@@ -8,8 +8,7 @@ from undiffuse.exploration.framing import MULTIPLE, better_size, framing, halvab
 from undiffuse.exploration.inventory import Inventory
 from undiffuse.presets import RECIPES
 from undiffuse.utils.names import Fit
-from undiffuse.utils.terminal import duration
-from undiffuse.utils.text import by, number
+from undiffuse.utils.text import duration, number, size_text
 
 FIRST_RUN_IMAGES = 100_000
 """Of the preset small: five times what gave colors and rough shapes of 480 photos (docs/training.md)."""
@@ -91,7 +90,7 @@ def suggest(found: Inventory, wanted: Wanted, auto_size: Size, device: str, meas
     why = why_size(size)
     if size != sizes[0]:
         took = duration(3600 * hours(sizes[0]))
-        why += f" At {by(sizes[0])} {total_images:,} images would take {took}: {by(size)} is quicker."
+        why += f" At {size_text(sizes[0])} {total_images:,} images would take {took}: {size_text(size)} is quicker."
     if device != "cuda" and hours(size) > LONGEST_HOURS:
         total_images = max(FEWEST_IMAGES, int(total_images * LONGEST_HOURS / hours(size)) // 10_000 * 10_000)
     seconds = 3600 * hours(size)
@@ -111,7 +110,7 @@ def suggest(found: Inventory, wanted: Wanted, auto_size: Size, device: str, meas
 
 
 def _why_budget(first: Suggestion) -> str:
-    reckoned = "" if first.size == first.measured_size else f", reckoned from {by(first.measured_size)},"
+    reckoned = "" if first.size == first.measured_size else f", reckoned from {size_text(first.measured_size)},"
     speed = f"{number(first.images_per_second)} images/s{reckoned}"
     sentences = [f"{first.total_images:,} images at the measured {speed} take {duration(first.seconds)}."]
     sentences.append(f"Each image is then seen {number(first.passes)} times.")
@@ -137,16 +136,18 @@ def _sizes(
 ) -> tuple[list[Size], Callable[[Size], str]]:
     """Sizes to choose from, the largest first, and why one of them."""
     if wanted.size is not None:
-        fitting, asked = (halvable(wanted.size[0]), halvable(wanted.size[1])), by(wanted.size)
+        fitting, asked = (halvable(wanted.size[0]), halvable(wanted.size[1])), size_text(wanted.size)
         if fitting == wanted.size:
-            return [fitting], lambda size: f"{by(size)} is the size you asked for."
-        return [fitting], lambda size: f"{by(size)}: networks need multiples of {MULTIPLE}, which {asked} is not."
+            return [fitting], lambda size: f"{size_text(size)} is the size you asked for."
+        return [
+            fitting
+        ], lambda size: f"{size_text(size)}: networks need multiples of {MULTIPLE}, which {asked} is not."
     recipe = RECIPES[preset]().size
     if preset == MADE_FOR.get(wanted.data) and recipe is not None:
-        return [recipe], lambda size: f"{by(size)} is the preset's size."
+        return [recipe], lambda size: f"{size_text(size)} is the preset's size."
     smaller = SIDES if device != "cuda" else ()
     if len(found.sizes) == 1:
-        only = by(next(iter(found.shapes())))
+        only = size_text(next(iter(found.shapes())))
         scaled = [_scaled(auto_size, side) for side in smaller if side < max(auto_size)]
         return _falling([auto_size, *scaled]), lambda size: f"All images are {only}."
     longest = min(SIDES[0], max(SIDES[-1], halvable(min(found.height.median, found.width.median))))
@@ -193,4 +194,4 @@ def _scaled(size: Size, side: int) -> Size:
 
 
 def _words(size: Size) -> str:
-    return str(size[0]) if size[0] == size[1] else by(size)
+    return str(size[0]) if size[0] == size[1] else size_text(size)

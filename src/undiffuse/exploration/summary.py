@@ -2,8 +2,7 @@
 
 from undiffuse.exploration.findings import Findings
 from undiffuse.exploration.named_duplicates import at_least
-from undiffuse.utils.terminal import duration
-from undiffuse.utils.text import by, listed, plural
+from undiffuse.utils.text import duration, listed, plural, size_text
 
 
 def summary(found: Findings) -> list[tuple[str, str]]:
@@ -23,7 +22,7 @@ def summary(found: Findings) -> list[tuple[str, str]]:
         counts = f"{plural(most, 'image')} each" if least == most else f"{least:,} to {most:,} images"
         lines.append(("classes", f"{len(inventory.classes):,}, {counts}, entropy {balance.evenness:.1%} of the most"))
     lines += [
-        ("read as", f"{by(found.size)}, {found.fit} keeps {frame.kept_mean:.1%} of the area"),
+        ("read as", f"{size_text(found.size)}, {found.fit} keeps {frame.kept_mean:.1%} of the area"),
         ("colors", f"{channels} (0 to 255)"),
         (
             "duplicates",

@@ -106,7 +106,7 @@ def _compute(net: FeatureNet, images: ImageSet, batch: int, share: Share, folder
     starts = range(share.rank * PORTION, len(images), share.world * PORTION)
     missing = [start for start in starts if not _has_portion(folder, start)]
     what = f"{net.name} features of {images.name}"
-    with Meter(what, len(missing) * PORTION, quiet=share.rank > 0) as meter:
+    with Meter(what, len(missing) * PORTION) as meter:
         for i, start in enumerate(missing):
             indices = range(start, min(start + PORTION, len(images)))
             parts = []

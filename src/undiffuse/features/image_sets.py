@@ -19,8 +19,6 @@ from undiffuse.sampling.model import labels_for
 from undiffuse.utils.files import write_atomically
 from undiffuse.utils.names import DATASETS, Fit, Split
 
-Say = Callable[[str], object]
-
 
 @dataclass(frozen=True)
 class ImageSet:
@@ -136,7 +134,7 @@ def own_size(asked: Asked) -> tuple[int, int] | None:
     return int(height), int(width)
 
 
-def open_set(asked: Asked, strict: bool, say: Say) -> ImageSet:
+def open_set(asked: Asked, strict: bool) -> ImageSet:
     """The images at `asked.size`, or at a size that they share, or else at 64x64.
 
     Raises:
@@ -146,7 +144,7 @@ def open_set(asked: Asked, strict: bool, say: Say) -> ImageSet:
         return _of_array(Path(asked.data).expanduser(), asked.size)
     source, size = _source(asked), asked.size or own_size(asked)
     config = DataConfig(data=asked.data, split=asked.split, size=size, fit=asked.fit, channels=3)
-    return of_store(store_of(source, config, strict, say), config)
+    return of_store(store_of(source, config, strict), config)
 
 
 def _sizes(source: Source) -> list[str]:

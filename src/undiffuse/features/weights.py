@@ -6,13 +6,13 @@ Nothing here loads torch, so that a missing file is answered in seconds.
 import hashlib
 import importlib.util
 import os
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 from filelock import FileLock
 
 from undiffuse.utils.downloads import is_reachable
+from undiffuse.utils.terminal import log
 
 OFFLINE_SECONDS = 2
 """How long the server of the weights may take to answer before it counts as out of reach."""
@@ -59,7 +59,7 @@ def hub_folder() -> Path:
     return Path(os.environ.get("TORCH_HOME") or cache / "torch") / "hub" / "checkpoints"
 
 
-def find_inception(given: Path | None, say: Callable[[str], object]) -> Path:
+def find_inception(given: Path | None) -> Path:
     """The file `given`, or the release's where torch-fidelity keeps it, downloaded there if need be.
 
     Raises:
@@ -82,7 +82,7 @@ def find_inception(given: Path | None, say: Callable[[str], object]) -> Path:
     try:
         with FileLock(f"{path}.lock"):  # Under torchrun one process downloads, the others wait.
             if not path.exists():
-                say(f"Downloading {url} to {path.absolute()}")
+                log.info(f"Downloading {url} to {path.absolute()}")
                 download_url_to_file(url, str(path), hash_prefix=INCEPTION.sha256)
     except (RuntimeError, OSError) as error:  # RuntimeError: another digest.
         raise FileNotFoundError(f"{url} could not be downloaded ({str(error).rstrip('.')}): {fix}") from error

@@ -1,7 +1,6 @@
 """A model from elsewhere in our terms, and the run folder that it becomes."""
 
 import json
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,6 +13,7 @@ from undiffuse.diffusion.recipe import DiffusionConfig
 from undiffuse.networks.unet import UNetConfig
 from undiffuse.runs.run import Run, create_run
 from undiffuse.utils.files import atomic_path
+from undiffuse.utils.terminal import log
 
 PRESET = "imported"
 """Stands in the config of such a run where others name their recipe."""
@@ -83,14 +83,14 @@ def save_run(found: ImportedModel, folder: Path) -> Run:
     return Run(folder, config)
 
 
-def describe(found: ImportedModel, say: Callable[[str], object]) -> None:
+def describe(found: ImportedModel) -> None:
     """Says what was found, a line each."""
     network, diffusion, how = found.network, found.diffusion, found.sampling
     parameters = sum(tensor.numel() for tensor in found.tensors.values())
     kind = {1: "gray", 3: "RGB", 4: "RGBA"}[network.image_channels]
     classes = f"{network.classes} classes" if network.classes else "no classes"
     variance = "learned" if diffusion.learned_variance else how.variance
-    say(f"source   {found.origin}")
-    say(f"network  {parameters:,} parameters, {network.size[0]}x{network.size[1]} {kind}, {classes}")
-    say(f"noise    {diffusion.schedule} schedule of {diffusion.num_timesteps:,} levels, {variance} variance")
-    say(f"predicts {diffusion.parametrization}; sampled with {how.sampler} in {how.steps:,} steps unless asked")
+    log.info(f"source   {found.origin}")
+    log.info(f"network  {parameters:,} parameters, {network.size[0]}x{network.size[1]} {kind}, {classes}")
+    log.info(f"noise    {diffusion.schedule} schedule of {diffusion.num_timesteps:,} levels, {variance} variance")
+    log.info(f"predicts {diffusion.parametrization}; sampled with {how.sampler} in {how.steps:,} steps unless asked")

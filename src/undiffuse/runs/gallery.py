@@ -21,7 +21,8 @@ from undiffuse.runs.run import Checkpoint, Run
 from undiffuse.sampling.model import Model, labels_for, last, nfe, sample, watched
 from undiffuse.utils.errors import WorkFailed
 from undiffuse.utils.files import write_atomically
-from undiffuse.utils.terminal import Meter, duration
+from undiffuse.utils.terminal import Meter, log
+from undiffuse.utils.text import duration
 
 GRID_IMAGES = 100
 
@@ -100,19 +101,19 @@ def open_gallery(
     return Gallery(folder, model, how, label)
 
 
-def fill(gallery: Gallery, seeds: Sequence[int], batch: int, say: Callable[[str], object], quiet: bool = False) -> None:
+def fill(gallery: Gallery, seeds: Sequence[int], batch: int) -> None:
     """Makes the samples that are missing, `batch` at a time, after saying how long it will take."""
     missing = [seed for seed in seeds if not gallery.has(seed)]
     if len(missing) < len(seeds):
-        say(f"{len(seeds) - len(missing):,} of {len(seeds):,} images are there already.")
+        log.info(f"{len(seeds) - len(missing):,} of {len(seeds):,} images are there already.")
     if not missing:
         return
     how = gallery.how
     calls = nfe(how, labeled=bool(gallery.model.class_names))
     seconds = _seconds_per_call(gallery, missing[:batch]) * calls * -(-len(missing) // batch)
     what = f"{len(missing):,} images, {how.steps} {how.sampler} steps"
-    say(f"{what} ({calls} function evaluations each): about {duration(seconds)}.")
-    with Meter("sampling", len(missing) * how.steps, quiet) as meter:
+    log.info(f"{what} ({calls} function evaluations each): about {duration(seconds)}.")
+    with Meter("sampling", len(missing) * how.steps) as meter:
         for start in range(0, len(missing), batch):
             portion = missing[start : start + batch]
 

@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -14,6 +14,7 @@ from torch import Tensor
 
 from undiffuse.config import Config, read_config, to_json
 from undiffuse.utils.files import UNFINISHED, atomic_path, remove, remove_unfinished, write_atomically
+from undiffuse.utils.terminal import log
 
 Tensors = Mapping[str, Tensor]
 
@@ -96,15 +97,15 @@ class Run:
         found = [path for path in folder.iterdir() if path.name.isdecimal()] if folder.is_dir() else []
         return sorted((Checkpoint(path, int(path.name)) for path in found), key=lambda c: c.images, reverse=True)
 
-    def last_good(self, say: Callable[[str], object]) -> Checkpoint | None:
+    def last_good(self) -> Checkpoint | None:
         """The newest checkpoint that is whole; each newer one that is not is named."""
         for i, checkpoint in enumerate(self.checkpoints()):
             fault = checkpoint.fault()
             if fault is None:
                 if i > 0:
-                    say(f"Using the last good checkpoint: {checkpoint.folder}")
+                    log.info(f"Using the last good checkpoint: {checkpoint.folder}")
                 return checkpoint
-            say(f"The checkpoint {checkpoint.folder} is not whole ({fault}).")
+            log.info(f"The checkpoint {checkpoint.folder} is not whole ({fault}).")
         return None
 
     def save(self, images: int, parts: Mapping[str, Tensors], state: dict[str, Any], keep: int) -> Checkpoint:

@@ -49,7 +49,7 @@ def model_of(network: nn.Module, config: Config, device: torch.device) -> Model:
     )
 
 
-def load_model(run: Run, device: torch.device, weights: str, say: Callable[[str], object]) -> tuple[Model, Checkpoint]:
+def load_model(run: Run, device: torch.device, weights: str) -> tuple[Model, Checkpoint]:
     """The run's model, and the last good checkpoint, which it was read from.
 
     `weights` is "average" for the moving average, "network" for the weights that are being trained.
@@ -57,7 +57,7 @@ def load_model(run: Run, device: torch.device, weights: str, say: Callable[[str]
     Raises:
         FileNotFoundError: the run has no checkpoint that is whole.
     """
-    checkpoint = run.last_good(say)
+    checkpoint = run.last_good()
     if checkpoint is None:
         raise FileNotFoundError(f"{run.folder.absolute()} has no whole checkpoint: train it first, or for longer.")
     network = run.config.build_network()

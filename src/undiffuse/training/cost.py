@@ -26,7 +26,7 @@ class Estimate:
 
 
 def estimate(config: Config, device: torch.device, world: int = 1) -> Estimate:
-    """Two training steps on noise: the first to warm up, the second to measure. `world` processes share each batch."""
+    """Two training steps on noise: the first to warm up, the second to measure. `world` world share each batch."""
     state = new_state(config, device)
     images = min(config.training.microbatch, config.training.batch)
     if device.type == "cpu":  # Elsewhere a small batch would measure how fast kernels are launched.

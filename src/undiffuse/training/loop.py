@@ -53,24 +53,24 @@ def train(
     config: Config,
     batches: Iterator[Batch],
     progress: Callable[[], float],
-    processes: World,
+    world: World,
     dtype: torch.dtype,
 ) -> Iterator[StepReport]:
     """Steps without end. `progress` says what part of the budget is spent, from 0 to 1.
 
     A batch whose loss or gradient is not finite changes nothing but the counts in `state`.
     """
-    network = processes.synchronized(state.network)  # The same network, its gradients averaged over all processes.
+    network = world.wrap(state.network)  # The same network, its gradients averaged over all processes.
     objective = config.diffusion.loss()
     weights = list(state.network.parameters())
 
     def losses_of(x0: Tensor, eps: Tensor, sigma: Tensor, label: Tensor) -> Tensor:
-        with autocast(processes.device, dtype):
+        with autocast(world.device, dtype):
             return objective(network, x0=x0, eps=eps, sigma=sigma, label=label)
 
     for batch in batches:
         # Dropout must not depend on what was drawn before a restart.
-        torch.manual_seed(derived_seed("dropout", config.seed, state.images, processes.rank))
+        torch.manual_seed(derived_seed("dropout", config.seed, state.images, world.rank))
         learning_rate = config.optimizer.learning_rate * learning_rate_factor(
             state.images, progress(), config.optimizer
         )
@@ -79,14 +79,14 @@ def train(
         sigma, weight = state.draws.draw(batch.u)
         losses = []
         tensors = batch.x0, batch.eps, sigma, batch.label, weight / len(sigma)
-        parts = _parts(tensors, config.training.microbatch, processes.device)
+        parts = _parts(tensors, config.training.microbatch, world.device)
         for i, (*part, share) in enumerate(parts):
-            with processes.sync_gradients(network, on=i == len(parts) - 1):
+            with world.sync_gradients(network, on=i == len(parts) - 1):
                 part_losses = losses_of(*part)
                 (share.to(part_losses) * part_losses).sum().backward()
             losses.append(part_losses.detach())
         loss_by_image = torch.cat(losses).cpu()
-        loss = processes.mean(float((weight / len(sigma)) @ loss_by_image.to(weight)))
+        loss = world.mean(float((weight / len(sigma)) @ loss_by_image.to(weight)))
         gradient_norm = float(clip_grad_norm_(weights, config.optimizer.max_gradient_norm or math.inf))
 
         state.images += config.training.batch
@@ -94,7 +94,7 @@ def train(
         if finite:
             for optimizer in state.optimizers:
                 optimizer.step()
-            state.draws.observe(sigma, loss_by_image, processes.gathered)
+            state.draws.observe(sigma, loss_by_image, world.gather)
             update_ema(
                 state.average, state.network, config.training.batch, state.images, config.training.ema_halflife_images
             )

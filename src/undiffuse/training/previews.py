@@ -17,17 +17,17 @@ IMAGES = 16
 STEPS = 12
 
 
-def save_previews(run: Run, state: TrainingState, processes: World) -> None:
+def save_previews(run: Run, state: TrainingState, world: World) -> None:
     """Writes previews/<images>-average.png and -network.png: where they differ much, the average is still young."""
     for name, network in (("average", state.average), ("network", state.network)):
         path = run.folder / "previews" / f"{state.images:012d}-{name}.png"
-        grids.save_png(_preview(network, run.config, processes), path)
+        grids.save_png(_preview(network, run.config, world), path)
 
 
-def _preview(network: nn.Module, config: Config, processes: World) -> Image.Image:
+def _preview(network: nn.Module, config: Config, world: World) -> Image.Image:
     was_training = network.training
     network.eval()
-    model = model_of(network, config, processes.device)
+    model = model_of(network, config, world.device)
     seeds = range(IMAGES)
     done = last(sample(model, seeds, labels_for(model, seeds, None), _quick(config.sampling)))
     network.train(was_training)

@@ -1,7 +1,7 @@
 """A training run in its folder: begun or resumed, watched, saved, and stopped without loss."""
 
 import time
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Generator, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -24,7 +24,7 @@ from undiffuse.utils.device import compute_dtype, loader_workers
 from undiffuse.utils.errors import WorkFailed
 from undiffuse.utils.files import remove_unfinished, write_atomically
 from undiffuse.utils.randomness import derived_seed
-from undiffuse.utils.terminal import Meter
+from undiffuse.utils.terminal import Meter, log
 from undiffuse.utils.world import World
 
 MOST_SKIPPED_IN_A_ROW = 10
@@ -45,8 +45,6 @@ MAY_CHANGE = {
     *(f"sampling.{field.name}" for field in fields(SamplingConfig)),
 }
 """Settings that may differ when a run is resumed: the budget may grow, and the same images may have moved."""
-
-Say = Callable[[str], object]
 
 
 @dataclass(frozen=True)
@@ -93,22 +91,22 @@ def begin_or_resume(folder: Path, config: Config) -> Run:
     return Run(folder, config)
 
 
-def train_run(run: Run, store: Store, habits: CheckpointOptions, processes: World, stop: StopRequest, say: Say) -> bool:
+def train_run(run: Run, store: Store, habits: CheckpointOptions, world: World, stop: StopRequest) -> bool:
     """Trains until the budget is spent (then returns True) or a stop was asked for; either way all is saved.
 
     Raises:
         WorkFailed: loss or weights are no longer finite, or the disk is full; the last good checkpoint is named.
     """
     config = run.config
-    state = new_state(config, processes.device)
-    checkpoint = run.last_good(say)
+    state = new_state(config, world.device)
+    checkpoint = run.last_good()
     if checkpoint is not None:
         restore(state, checkpoint)
-        say(f"Resuming at {state.images:,} images.")
-    budget = _Budget(config.training, state, processes)
+        log.info(f"Resuming at {state.images:,} images.")
+    budget = _Budget(config.training, state, world)
     already = budget.spent()
     if already >= 1:
-        say("The budget of this run is spent. To train it further, give more --images or --minutes.")
+        log.info("The budget of this run is spent. To train it further, give more --images or --minutes.")
         return True
     if habits.compile:
         state.network.compile()
@@ -117,16 +115,16 @@ def train_run(run: Run, store: Store, habits: CheckpointOptions, processes: Worl
     steps = train(
         state,
         config,
-        _stream(store, config, state.images, processes),
+        _stream(store, config, state.images, world),
         budget.spent,
-        processes,
-        compute_dtype(processes.device, config.training.precision),
+        world,
+        compute_dtype(world.device, config.training.precision),
     )
-    if not processes.is_main:
-        return _follow(steps, budget, processes, stop, state)
+    if not world.is_main:
+        return _follow(steps, budget, world, stop, state)
     try:
-        with _alone_in(run), closing(TrainingLog(run, state.images, pending)) as log:
-            return _lead(steps, run, state, log, budget, already, habits, processes, stop)
+        with _alone_in(run), closing(TrainingLog(run, state.images, pending)) as training_log:
+            return _lead(steps, run, state, training_log, budget, already, habits, world, stop)
     except (NonFiniteError, OSError) as error:
         raise _failure(run, state, str(error)) from error
     except torch.OutOfMemoryError as error:
@@ -169,10 +167,10 @@ def restore(state: TrainingState, checkpoint: Checkpoint) -> None:
 
 
 class _Budget:
-    """How much of the budget is spent, the same for all processes."""
+    """How much of the budget is spent, the same for all world."""
 
-    def __init__(self, config: TrainingConfig, state: TrainingState, processes: World):
-        self.config, self.state, self.processes = config, state, processes
+    def __init__(self, config: TrainingConfig, state: TrainingState, world: World):
+        self.config, self.state, self.world = config, state, world
         self.started = time.monotonic() - state.seconds
 
     def spent(self) -> float:
@@ -181,26 +179,26 @@ class _Budget:
         if self.config.total_images is not None:
             return self.state.images / self.config.total_images
         assert self.config.total_minutes is not None
-        return self.processes.broadcast(self.state.seconds) / (60 * self.config.total_minutes)
+        return self.world.broadcast(self.state.seconds) / (60 * self.config.total_minutes)
 
 
-def _stream(store: Store, config: Config, first_image: int, processes: World) -> Iterator[Batch]:
+def _stream(store: Store, config: Config, first_image: int, world: World) -> Iterator[Batch]:
     images = ImageStream(store, config.augmentation, config.training.label_dropout, config.seed)
-    on_gpu = processes.device.type == "cuda"
-    workers = loader_workers(processes.device)
-    return batches(images, first_image, config.training.batch, processes.rank, processes.world, workers, on_gpu)
+    on_gpu = world.device.type == "cuda"
+    workers = loader_workers(world.device)
+    return batches(images, first_image, config.training.batch, world.rank, world.size, workers, on_gpu)
 
 
 def _follow(
-    steps: Iterator[StepReport], budget: _Budget, processes: World, stop: StopRequest, state: TrainingState
+    steps: Iterator[StepReport], budget: _Budget, world: World, stop: StopRequest, state: TrainingState
 ) -> bool:
-    """What the processes beside the main one do: the same steps, and the same agreements in the same order."""
+    """What the world beside the main one do: the same steps, and the same agreements in the same order."""
     for _ in steps:
         if state.skipped_in_a_row >= MOST_SKIPPED_IN_A_ROW:
             raise SystemExit(1)  # The main process says why.
-        spent, asked = budget.spent() >= 1, processes.sum(stop.requested)[0] > 0
+        spent, asked = budget.spent() >= 1, world.sum(stop.requested)[0] > 0
         if spent or asked:
-            processes.wait()
+            world.barrier()
             return spent
     raise AssertionError("the steps have no end of their own")
 
@@ -209,11 +207,11 @@ def _lead(
     steps: Iterator[StepReport],
     run: Run,
     state: TrainingState,
-    log: TrainingLog,
+    training_log: TrainingLog,
     budget: _Budget,
     already: float,
     habits: CheckpointOptions,
-    processes: World,
+    world: World,
     stop: StopRequest,
 ) -> bool:
     began_images, began = state.images, time.monotonic()
@@ -221,10 +219,10 @@ def _lead(
     previews = int(already * PREVIEWS)
     with Meter("training", 1.0) as meter:
         for report in steps:
-            log.add(report, state)
+            training_log.add(report, state)
             if state.skipped_in_a_row >= MOST_SKIPPED_IN_A_ROW:
                 raise _failure(run, state, NOT_FINITE)
-            progress, asked = budget.spent(), processes.sum(stop.requested)[0] > 0
+            progress, asked = budget.spent(), world.sum(stop.requested)[0] > 0
             now = time.monotonic()
             speed = (state.images - began_images) / (now - began)
             meter.reach(min(progress, 1.0), f"{state.images:,} images, {speed:,.0f}/s, loss {report.loss:.4f}")
@@ -235,19 +233,19 @@ def _lead(
                 else now - saved_at >= CHECKPOINT_SECONDS
             )
             if ends or due:
-                _save(run, state, log, habits.keep)
+                _save(run, state, training_log, habits.keep)
                 saved_images, saved_at = state.images, now
             if int(progress * PREVIEWS) > previews and not asked:
                 previews = int(progress * PREVIEWS)
-                save_previews(run, state, processes)
+                save_previews(run, state, world)
             if ends:
-                processes.wait()
+                world.barrier()
                 return progress >= 1
     raise AssertionError("the steps have no end of their own")
 
 
-def _save(run: Run, state: TrainingState, log: TrainingLog, keep: int) -> None:
-    log.sync()
+def _save(run: Run, state: TrainingState, training_log: TrainingLog, keep: int) -> None:
+    training_log.sync()
     parts = {
         "network": state.network.state_dict(),
         "average": state.average.state_dict(),
@@ -261,13 +259,13 @@ def _save(run: Run, state: TrainingState, log: TrainingLog, keep: int) -> None:
             "seconds": state.seconds,
             "skipped": state.skipped,
             "skipped_in_a_row": state.skipped_in_a_row,
-            "pending": log.pending,
+            "pending": training_log.pending,
         },
         keep=keep,
     )
 
 
 def _failure(run: Run, state: TrainingState, reason: str) -> WorkFailed:
-    good = run.last_good(lambda _: None)
+    good = run.last_good()
     kept = f"the last good checkpoint is {good.folder.absolute()}" if good else "there is no checkpoint yet"
     return WorkFailed(f"Training stopped after {state.images:,} images: {reason}; {kept}.")

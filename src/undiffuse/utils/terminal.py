@@ -1,13 +1,21 @@
-"""What people read while they wait: one console, and progress with speed and time left."""
+"""What people read while they wait: notices, and progress with speed and time left. Silent unless asked to speak."""
 
+import logging
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator
+from contextlib import contextmanager
 from typing import TypeVar
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
+from undiffuse.utils.text import duration
+
 T = TypeVar("T")
+
+log = logging.getLogger("undiffuse")
+"""Notices, one sentence each: a choice made for the user, a file left out, where something was written."""
+log.addHandler(logging.NullHandler())
 
 # No markup: names of people's files may hold brackets.
 console = Console(markup=False, emoji=False, highlight=False, soft_wrap=True)
@@ -19,6 +27,33 @@ LOG_SECONDS = 10
 """Where the output is a file, not a terminal, a progress line is written this often."""
 
 
+class _ToConsole(logging.Handler):
+    def emit(self, record: logging.LogRecord) -> None:
+        console.print(record.getMessage())
+
+
+_speaking = False
+
+
+@contextmanager
+def speaking(on: bool = True) -> Generator[None, None, None]:
+    """Shows notices and progress inside, if `on`; otherwise leaves it as it is: a library is quiet by default."""
+    global _speaking
+    if not on or _speaking:
+        yield
+        return
+    handler, level = _ToConsole(), log.level
+    log.addHandler(handler)
+    log.setLevel(logging.INFO)
+    _speaking = True
+    try:
+        yield
+    finally:
+        _speaking = False
+        log.removeHandler(handler)
+        log.setLevel(level)
+
+
 def track(items: Iterable[T], what: str, total: int) -> Iterator[T]:
     """Passes `items` on and shows how many of `total` are done and when the rest will be."""
     with Meter(what, total) as meter:
@@ -28,10 +63,10 @@ def track(items: Iterable[T], what: str, total: int) -> Iterator[T]:
 
 
 class Meter:
-    """A progress bar on a terminal, a line now and then in a log, nothing where `quiet`."""
+    """A progress bar on a terminal, a line now and then in a log. Shows nothing unless the program is `speaking`."""
 
-    def __init__(self, what: str, total: float, quiet: bool = False):
-        self.what, self.total, self.quiet = what, total, quiet
+    def __init__(self, what: str, total: float):
+        self.what, self.total, self.quiet = what, total, not _speaking
         self.started = self.last_line = time.monotonic()
         self.last_update = 0.0
         self.first = None
@@ -44,7 +79,7 @@ class Meter:
             TextColumn("left"),
             console=console,
             transient=True,
-            disable=quiet or not console.is_terminal,
+            disable=self.quiet or not console.is_terminal,
         )
 
     def __enter__(self) -> "Meter":
@@ -68,16 +103,3 @@ class Meter:
             began, then = self.first  # Work done before this process began says nothing of its speed.
             left = f", {duration((now - then) * (self.total - done) / (done - began))} left" if done > began else ""
             print(f"{self.what}: {note}{left}", flush=True)
-
-
-def duration(seconds: float) -> str:
-    """45 s, 3 min 20 s, 12 min, 3 h 20 min, 4 days."""
-    seconds = round(seconds)
-    if seconds < 90:
-        return f"{seconds} s"
-    if seconds < 600:
-        return f"{seconds // 60} min {seconds % 60} s"
-    if seconds >= 48 * 3600:
-        return f"{seconds / 86400:.0f} days"
-    minutes = round(seconds / 60)
-    return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60} min"

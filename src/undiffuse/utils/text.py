@@ -1,18 +1,21 @@
-"""How sizes, numbers and counts are written."""
+"""How sizes, numbers, counts and times are written."""
 
 from collections.abc import Mapping
 
 LISTED = 8
 """Sizes, formats and modes that are listed by name; the others are counted together."""
 
+CHANNELS = {1: "gray", 3: "RGB", 4: "RGBA"}
+"""What images of so many channels are called."""
 
-def by(size: tuple[int, int]) -> str:
+
+def size_text(size: tuple[int, int]) -> str:
     """Height x width, as `--size` takes it."""
     return f"{size[0]}x{size[1]}"
 
 
 def number(value: float, digits: int = 3) -> str:
-    """With so many digits that count; large numbers whole, and never as powers of ten."""
+    """With so many significant digits; large numbers whole, and never as powers of ten."""
     return f"{value:,.0f}" if abs(value) >= 10 ** (digits - 1) else f"{value:.{digits}g}"
 
 
@@ -22,6 +25,20 @@ def plural(count: int, what: str) -> str:
 
 
 def listed(counts: Mapping[str, int], most: int = LISTED) -> str:
-    first = [f"{name} {images:,}" for name, images in list(counts.items())[:most]]
+    """The first names with their counts, and how many more there are."""
+    first = [f"{name} {count:,}" for name, count in list(counts.items())[:most]]
     rest = list(counts.values())[most:]
     return ", ".join(first) + (f", and {len(rest):,} more with {sum(rest):,}" if rest else "")
+
+
+def duration(seconds: float) -> str:
+    """45 s, 3 min 20 s, 12 min, 3 h 20 min, 4 days."""
+    seconds = round(seconds)
+    if seconds < 90:
+        return f"{seconds} s"
+    if seconds < 600:
+        return f"{seconds // 60} min {seconds % 60} s"
+    if seconds >= 48 * 3600:
+        return f"{seconds / 86400:.0f} days"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60} min"

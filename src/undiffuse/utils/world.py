@@ -23,19 +23,19 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class World:
-    """This process among the `world` that train together; rank 0 alone writes and speaks."""
+    """This process among those that work together; rank 0 alone decides, writes and speaks."""
 
     rank: int
-    world: int
+    size: int
     device: torch.device
 
     @property
     def is_main(self) -> bool:
         return self.rank == 0
 
-    def synchronized(self, network: nn.Module) -> nn.Module:
+    def wrap(self, network: nn.Module) -> nn.Module:
         """The network whose gradients are averaged over the processes."""
-        if self.world == 1:
+        if self.size == 1:
             return network
         return DistributedDataParallel(network, device_ids=[self.device] if self.device.type == "cuda" else None)
 
@@ -47,24 +47,24 @@ class World:
 
     def sum(self, *values: float) -> list[float]:
         """Each value summed over the processes; all get the same."""
-        if self.world == 1:
+        if self.size == 1:
             return list(values)
         # MPS knows no float64, but then there is one process only.
         tensor = torch.tensor(values, dtype=torch.float64, device=self.device)
         dist.all_reduce(tensor)
         return tensor.tolist()
 
-    def gathered(self, tensor: Tensor) -> Tensor:
+    def gather(self, tensor: Tensor) -> Tensor:
         """The same tensor of all processes, joined along its first dimension in the order of the ranks."""
-        if self.world == 1:
+        if self.size == 1:
             return tensor
         tensor = tensor.to(self.device)
-        parts = [torch.empty_like(tensor) for _ in range(self.world)]
+        parts = [torch.empty_like(tensor) for _ in range(self.size)]
         dist.all_gather(parts, tensor)
         return torch.cat(parts)
 
     def mean(self, value: float) -> float:
-        return self.sum(value)[0] / self.world
+        return self.sum(value)[0] / self.size
 
     def broadcast(self, value: float) -> float:
         """Rank 0's value, on which all then agree."""
@@ -84,18 +84,18 @@ class World:
         self.sum(0.0)
         return result
 
-    def wait(self) -> None:
+    def barrier(self) -> None:
         """Returns when all processes have come here."""
-        if self.world > 1:
+        if self.size > 1:
             self.sum(0.0)
 
 
 @contextmanager
 def init_distributed() -> Generator[World, None, None]:
     """Joins the other processes that torchrun started, if it did."""
-    rank, world = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
+    rank, size = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
     device = choose_device(int(os.environ.get("LOCAL_RANK", "0")))
-    if world == 1:
+    if size == 1:
         yield World(0, 1, device)
         return
     if device.type == "cuda":
@@ -103,7 +103,7 @@ def init_distributed() -> Generator[World, None, None]:
     # The others wait while one process downloads and decodes: that may take hours.
     dist.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=timedelta(days=1))
     try:
-        yield World(rank, world, device)
+        yield World(rank, size, device)
     finally:
         # The group's threads must end here: one that lets go of a tensor while Python shuts down aborts the process.
         gc.collect()  # DistributedDataParallel lies in a cycle, and holds the group.

@@ -120,7 +120,7 @@ def test_once_the_cifar10_file_lies_there_it_works_without_a_network(tmp_path: P
     destination.write_bytes(cifar.archive)
 
     said: list[str] = []
-    train = opened("cifar10", data_root="downloads", say=said.append)
+    train = opened("cifar10", data_root="downloads")
     assert train.class_names == tuple(cifar.classes)
     assert train.shape == (3, 32, 32)
     in_train = cifar.expected("train", [f"data_batch_{i}" for i in range(1, 6)])

@@ -61,7 +61,7 @@ def test_bad_images_are_named_counted_and_left_out(tmp_path: Path) -> None:
     (folder / "empty.png").touch()
     (folder / "notes.txt").write_text("not an image by its name either")
     said: list[str] = []
-    store = opened(folder, say=said.append)
+    store = opened(folder)
     assert store.names == ["cats/good.png", "good.png"]
     assert [name for name, _ in store.skipped] == ["cats/cut.jpg", "empty.png", "text.jpg"]
     reasons = dict(store.skipped)
@@ -92,7 +92,7 @@ def test_of_many_bad_images_the_first_twenty_are_shown(tmp_path: Path) -> None:
     for i in range(25):
         (folder / f"{i:02d}.png").write_text("I am no image")
     said: list[str] = []
-    store = opened(folder, say=said.append)
+    store = opened(folder)
     assert len(store.skipped) == 25
     assert sum(sentence.startswith("  ") and ".png" in sentence for sentence in said) == 20
     assert "and 5 more" in said[-1]
@@ -128,7 +128,7 @@ def test_a_missing_folder_is_an_error_with_its_absolute_path(tmp_path: Path) -> 
 
 def test_one_image_is_taken_and_it_is_said(tmp_path: Path) -> None:
     said: list[str] = []
-    store = opened(save_noise(tmp_path / "photos", "cats/only.png"), say=said.append)
+    store = opened(save_noise(tmp_path / "photos", "cats/only.png"))
     assert contents(store) == {"cats/only.png": (None, noise(0).tobytes())}
     assert any("one image only" in sentence for sentence in said)
 
@@ -136,7 +136,7 @@ def test_one_image_is_taken_and_it_is_said(tmp_path: Path) -> None:
 def test_the_folder_of_train_and_test_is_split(tmp_path: Path) -> None:
     folder = save_noise(tmp_path / "photos", "train/a/0.png", "train/b/1.png", "test/b/2.png", "test/c/3.png")
     said: list[str] = []
-    train, test = opened(folder, say=said.append), opened(folder, split="test")
+    train, test = opened(folder), opened(folder, split="test")
     assert any("taking train" in sentence for sentence in said)
     assert train.class_names == test.class_names == ("a", "b", "c")
     assert contents(train) == {"train/a/0.png": ("a", noise(0).tobytes()), "train/b/1.png": ("b", noise(1).tobytes())}
@@ -243,7 +243,7 @@ def test_names_may_be_bytes_that_are_no_text(tmp_path: Path, capsys) -> None:
     (folder / os.fsdecode(b"bad\xff.png")).touch()
     (folder / "notes.txt").touch()
     said: list[str] = []
-    store = opened(folder, say=said.append)
+    store = opened(folder)
     assert sorted(store.names) == ["caf�/2.png", "esc�[31m�/3.png", "��/1.png"]
     assert store.class_names == ("caf�", "esc�[31m�", "unsorted", "��")
     assert [name for name, _ in store.skipped] == ["bad�.png"]

@@ -1,0 +1,39 @@
+"""Numbers and sizes as people write them. Loads nothing slow, so that a typing mistake is answered at once."""
+
+_FACTORS = {"k": 1_000, "m": 1_000_000, "b": 1_000_000_000}
+
+
+def parse_count(value: int | str, option: str) -> int:
+    """2M, 500k, 1e6, 1_000 or a number as a number of images.
+
+    Raises:
+        ValueError: it is not a positive whole number.
+    """
+    text = str(value)
+    factor = _FACTORS.get(text[-1:].lower(), 1)
+    try:
+        number = float(text[:-1] if factor > 1 else text) * factor
+    except ValueError:
+        number = 0.0
+    if not 1 <= number < 1e15 or number != int(number):
+        raise ValueError(f"{option} {text} is not a count: write for example 50000, 50k or 2M.")
+    return int(number)
+
+
+def parse_size(value: int | str | tuple[int, int]) -> tuple[int, int]:
+    """64, "64", "48x64" (height x width) or (48, 64) as (height, width).
+
+    Raises:
+        ValueError: it is none of these.
+    """
+    sides = value.lower().split("x") if isinstance(value, str) else value if isinstance(value, tuple) else (value,)
+    if not 1 <= len(sides) <= 2 or not all(str(side).isdecimal() and int(side) > 0 for side in sides):
+        raise ValueError(f"--size {value} is not a size: write 64, or height x width as in 48x64.")
+    return int(sides[0]), int(sides[-1])
+
+
+def at_least(least: int, **values: int) -> None:
+    """Raises ValueError for the first option below `least`."""
+    for name, value in values.items():
+        if value < least:
+            raise ValueError(f"--{name.replace('_', '-')} {value} is too small: give at least {least}.")

@@ -1,0 +1,5 @@
+"""What several tests need."""
+
+from helpers import enforcement
+
+__all__ = ["enforcement"]
