@@ -1,4 +1,6 @@
-"""What can go wrong through nobody's wrong command."""
+"""What can go wrong though the command was right, and what was left out with a reason."""
+
+from dataclasses import dataclass
 
 
 class WorkFailed(RuntimeError):
@@ -13,3 +15,11 @@ class Interrupted(BaseException):
 
     No Exception: what skips bad images must not skip this.
     """
+
+
+@dataclass(frozen=True)
+class Skipped:
+    """Stands for a result that was not computed."""
+
+    reason: str
+    """One sentence for the reader."""

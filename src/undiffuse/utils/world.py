@@ -29,6 +29,11 @@ class World:
     size: int
     device: torch.device
 
+    @classmethod
+    def alone(cls, device: torch.device | None = None) -> "World":
+        """One process, on the best device of the machine unless told otherwise."""
+        return cls(0, 1, device or choose_device())
+
     @property
     def is_main(self) -> bool:
         return self.rank == 0
@@ -69,6 +74,10 @@ class World:
     def broadcast(self, value: float) -> float:
         """Rank 0's value, on which all then agree."""
         return self.sum(value if self.is_main else 0.0)[0]
+
+    def any(self, flag: bool) -> bool:
+        """Whether the flag is set in any process; all get the same."""
+        return self.sum(flag)[0] > 0
 
     def main_process_first(self, work: Callable[[], T]) -> T:
         """What `work` returns, done by the main process first. Where it fails there, the others end without a word."""
