@@ -10,7 +10,7 @@ help:
 	@echo "make quickstart   install, train on digits, sample, write runs/quickstart/report.html (5 minutes after the install)"
 	@echo "make test         install, then everything that is checked: lint, types, layers, all tests"
 	@echo "make lint         formatting, lint, types, layers"
-	@echo "make docs-check   run the commands that README and docs show"
+	@echo "make docs-check   run the commands and snippets that README and docs show"
 
 quickstart: $(INSTALLED)
 	$(BIN)/undiffuse quickstart
@@ -25,7 +25,7 @@ lint: $(DEVELOPS)
 	$(BIN)/lint-imports
 
 docs-check: $(DEVELOPS)
-	$(BIN)/python -m pytest tests/test_docs.py
+	$(BIN)/python -m pytest tests/test_docs.py tests/test_docs_python.py
 
 clean:
 	rm -rf .venv .pytest_cache .ruff_cache .import_linter_cache

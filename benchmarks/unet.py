@@ -1,8 +1,8 @@
-"""A training step of our U-Net against diffusers' UNet2DModel of the same shape: Ho et al.'s CIFAR-10 setting.
+"""A training step of our U-Net against one of diffusers' UNet2DModel of the same shape, Ho et al.'s for CIFAR-10.
 
     pip install -e '.[bench]' && python benchmarks/unet.py --batch 8 --repeats 5
 
-The two take turns, and the ratio is taken turn by turn: what else the machine does strikes both.
+The two take turns, and the ratio is computed turn by turn, so that other work on the machine slows both down alike.
 """
 
 import statistics
@@ -33,13 +33,13 @@ def peer(dropout: float) -> UNet2DModel:
 
 
 def main(batch: int = 8, repeats: int = 5, dropout: float = 0.1, channels_last: bool = True) -> None:
-    """Forward and backward of both, in the precision that training would choose here.
+    """Times the forward and backward pass of both, in the precision that training would choose on this machine.
 
     Args:
-        batch: Images a step.
-        repeats: Turns; the median is shown.
-        dropout: Ho et al.'s, or 0.
-        channels_last: Give the peer the faster memory format too.
+        batch: Images per step.
+        repeats: Turns, of which the median is shown.
+        dropout: Ho et al.'s 0.1, or 0.
+        channels_last: Use the faster memory format for the peer too.
     """
     device = choose_device()
     dtype = compute_dtype(device)

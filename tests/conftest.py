@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-from helpers.chromium import NAMES, found_browser
+from helpers.chromium import NAMES, find_browser
 from jaxtyping import install_import_hook
 
 if TYPE_CHECKING:  # The hook must come before the package.
@@ -24,7 +24,7 @@ install_import_hook("undiffuse", "helpers.enforcement.enforce")
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     """Skipped tests are a letter among dots: that pages were not looked at is said aloud."""
-    if found_browser() is None:
+    if find_browser() is None:
         terminalreporter.section("NO BROWSER", red=True, bold=True)
         terminalreporter.line(
             f"The pages were not opened: none of {', '.join(NAMES)} is installed. Install Debian's chromium, or name "

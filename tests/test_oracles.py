@@ -4,71 +4,38 @@ UNDIFFUSE_ORACLES names another folder of the same form.
 """
 
 import json
-import os
 import re
-from collections.abc import Callable, Generator, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
 from functools import partial
-from pathlib import Path
+from typing import Any
 
-import numpy as np
 import pytest
 import torch
+from helpers import float32
+from helpers.float32 import ReverseStep
+from helpers.recordings import FOLDER, Recording, close, equal, recording
 from torch import Tensor
 
 from undiffuse.diffusion import likelihood, loss, noise, parametrization, reverse, samplers
-from undiffuse.diffusion.denoiser import Denoise, Estimate, Estimator, clipped, denoiser, estimator
+from undiffuse.diffusion.denoiser import Denoise, Predict, Prediction, clipped, denoiser, predictor
 from undiffuse.diffusion.samplers import Step
 from undiffuse.diffusion.sigma_samplers import LossSecondMomentResampler
 
-FOLDER = Path(os.environ.get("UNDIFFUSE_ORACLES", Path(__file__).parent / "oracles")).absolute()
-
 SCHEDULES = {"linear": noise.linear_betas, "cosine": noise.cosine_betas}
-OUTPUTS = {"EPSILON": parametrization.eps, "START_X": parametrization.x0}
+PARAMETRIZATIONS = {"EPSILON": parametrization.eps, "START_X": parametrization.x0}
 VARIANCES = {"FIXED_SMALL": reverse.small, "FIXED_LARGE": reverse.large, "LEARNED_RANGE": reverse.learned}
 KNOWN_FILES = (
     r"README\.md|strided_timesteps\.json|openai_unet_\d+\.(npz|safetensors)|"
     r"(schedules|gaussian_diffusion|loops|loss_aware_sampler|sigma_samplers)\.npz"
 )
-FLOAT32 = (2e-5, 2e-5)
-LOOP = (1e-4, 1e-4)
-FLOAT64 = (1e-6, 1e-12)
-"""Relative and absolute tolerance."""
 
 
-class Recording:
-    """The arrays of a file, each of which must be asked for."""
-
-    def __init__(self, file: str):
-        self.arrays = dict(np.load(FOLDER / file))
-        self.left = set(self.arrays)
-
-    def __call__(self, name: str) -> Tensor:
-        self.left.discard(name)
-        return torch.from_numpy(self.arrays[name])
-
-    def matching(self, pattern: str) -> Iterator[re.Match[str]]:
-        """The names that match, in the file's order."""
-        return filter(None, [re.fullmatch(pattern, name) for name in self.arrays])
-
-
-@contextmanager
-def recording(file: str) -> Generator[Recording]:
-    arrays = Recording(file)
-    yield arrays
-    assert not arrays.left, "the recording holds arrays that this test does not know"
-
-
-def close(got: Tensor, expected: Tensor, tolerance: tuple[float, float]) -> None:
-    torch.testing.assert_close(got.double(), expected.double(), rtol=tolerance[0], atol=tolerance[1])
-
-
-def chain(schedule: str, num_timesteps: int) -> Tensor:
-    return noise.sigmas_of_betas(SCHEDULES[schedule](num_timesteps))
+def schedule_of(name: str, num_timesteps: int) -> Tensor:
+    return noise.sigmas_of_betas(SCHEDULES[name](num_timesteps))
 
 
 def toy_network(num_timesteps: int, learned: bool) -> Callable[[Tensor, Tensor, Tensor | None], Tensor]:
-    """The recordings' network, of DDPM's x_t and t."""
+    """The network of the recordings, a function of DDPM's x_t and t."""
 
     def network(x: Tensor, t: Tensor, label: Tensor | None) -> Tensor:
         c = torch.cos(t / num_timesteps * torch.pi / 2).view(-1, 1, 1, 1)
@@ -78,9 +45,39 @@ def toy_network(num_timesteps: int, learned: bool) -> Callable[[Tensor, Tensor, 
     return network
 
 
-def toy_estimator(sigmas: Tensor, output: str, learned: bool) -> Estimator:
-    coefficients = OUTPUTS[output](parametrization.discrete_index(sigmas))
-    return estimator(toy_network(len(sigmas), learned), coefficients, torch.float64)
+class Model:
+    """The toy network with a schedule of T timesteps, an output and a variance."""
+
+    def __init__(self, schedule: str, num_timesteps: int, output: str, variance: str):
+        self.sigmas, self.output = schedule_of(schedule, num_timesteps), output
+        self.variance, self.is_learned = VARIANCES[variance], variance == "LEARNED_RANGE"
+        self.coefficients = PARAMETRIZATIONS[output](parametrization.discrete_index(self.sigmas))
+        self.network = toy_network(num_timesteps, self.is_learned)
+        self.predict: Predict = predictor(self.network, self.coefficients, torch.float64)
+
+    def step(
+        self, x0: Tensor, eps: Tensor, sigma: Tensor, s: Tensor, last: float, clip: bool
+    ) -> tuple[Prediction, ReverseStep]:
+        """What it predicts at sigma, and the step from there to s with the errors that float32 may leave."""
+        wide_sigma, wide_s = sigma.view(-1, 1, 1, 1), s.view(-1, 1, 1, 1)
+        x = x0 + wide_sigma * eps
+        at = (clipped(self.predict) if clip else self.predict)(x, sigma, None)
+        c_in, c_noise = self.coefficients(sigma)[2:]
+        output = toy_network(len(self.sigmas), False)(x * c_in.view(-1, 1, 1, 1), c_noise, None)
+        log_variances = [
+            variance(wide_sigma, wide_s, at.variance_fraction, last) - torch.log1p(wide_s**2)
+            for variance in (self.variance, reverse.small, reverse.large)
+        ]
+        return at, ReverseStep(
+            x0,
+            eps,
+            wide_sigma,
+            wide_s,
+            output,
+            self.output == "EPSILON",
+            at.x0,
+            *(v.expand_as(x0) for v in log_variances),
+        )
 
 
 def test_no_file_is_left_out() -> None:
@@ -91,9 +88,9 @@ def test_schedules() -> None:
     with recording("schedules.npz") as recorded:
         for match in recorded.matching(r"(\w+?)_(\d+)_betas"):
             schedule, num_timesteps = match[1], int(match[2])
-            betas, sigma = SCHEDULES[schedule](num_timesteps), chain(schedule, num_timesteps)
+            betas, sigma = SCHEDULES[schedule](num_timesteps), schedule_of(schedule, num_timesteps)
             alpha_bar, before = 1 / (1 + sigma**2), torch.cat([sigma.new_zeros(1), sigma[:-1]])
-            # In DDPM's own scale, where x is sqrt(1 + sigma^2) times smaller.
+            # On DDPM's own scale, where x is sqrt(1 + sigma^2) times smaller.
             small = reverse.small_variance(sigma, before) / (1 + before**2)
             x, x0 = torch.sqrt(1 + sigma**2), torch.zeros(()).double()
             ours = {
@@ -105,7 +102,7 @@ def test_schedules() -> None:
                 "posterior_mean_coef2": reverse.posterior_mean(x, x0, sigma, before) / torch.sqrt(1 + before**2),
             }
             for name, values in ours.items():
-                close(values, recorded(f"{schedule}_{num_timesteps}_{name}"), FLOAT64)
+                equal(values, recorded(f"{schedule}_{num_timesteps}_{name}"))
 
 
 def test_strides() -> None:
@@ -115,43 +112,41 @@ def test_strides() -> None:
 
 
 @pytest.mark.parametrize("schedule", SCHEDULES)
-@pytest.mark.parametrize("output", OUTPUTS)
+@pytest.mark.parametrize("output", PARAMETRIZATIONS)
 @pytest.mark.parametrize("variance", VARIANCES)
-def test_reverse_step_bound_and_losses(schedule: str, output: str, variance: str) -> None:
+def test_reverse_step_vlb_and_losses(schedule: str, output: str, variance: str) -> None:
     recorded = Recording("gaussian_diffusion.npz")
-    learned = variance == "LEARNED_RANGE"
     x0, eps, t = recorded("x0").double(), recorded("noise").double(), recorded(f"{schedule}_t")
-    sigmas = chain(schedule, int(t.max()) + 1)
+    model = Model(schedule, int(t.max()) + 1, output, variance)
+    sigmas = model.sigmas
     sigma, s = sigmas[t], torch.where(t > 0, sigmas[t - 1], 0.0)
-    wide_sigma, wide_s = sigma.view(-1, 1, 1, 1), s.view(-1, 1, 1, 1)
-    x = x0 + wide_sigma * eps
-    close(x / torch.sqrt(1 + wide_sigma**2), recorded(f"{schedule}_x_t"), FLOAT32)
-    close(likelihood.prior_bits(x0, sigmas[-1]), recorded(f"{schedule}_prior_bits"), FLOAT32)
     last = reverse.last_log_variance(torch.cat([sigmas[:2].flip(0), torch.zeros(1).double()]))
+    close(likelihood.prior_bits(x0, sigmas[-1]), recorded(f"{schedule}_prior_bits"), float32.of_prior(x0, sigmas[-1]))
     for clip in (0, 1):
         name = f"{schedule}_{output}_{variance}_clip{clip}"
-        estimate = toy_estimator(sigmas, output, learned)
-        at = (clipped(estimate) if clip else estimate)(x, sigma, None)
-        mean = reverse.posterior_mean(x, at.x0, wide_sigma, wide_s) / torch.sqrt(1 + wide_s**2)
-        log_variance = VARIANCES[variance](wide_sigma, wide_s, at.fraction, last) - torch.log1p(wide_s**2)
-        # In float32, as recorded: far out the decoder's bins have the mass that its rounding leaves of 1 - 1.
-        at32 = Estimate(at.x0.float(), None if at.fraction is None else at.fraction.float())
-        bits = likelihood.term_bits(at32, x0.float(), sigma, s, VARIANCES[variance], last, likelihood.approximate)
-        close(at.x0, recorded(f"{name}_pred_xstart"), FLOAT32)
-        close(mean, recorded(f"{name}_mean"), FLOAT32)
-        close(log_variance.expand_as(x0), recorded(f"{name}_log_variance"), FLOAT32)
-        close(bits, recorded(f"{name}_vb_bits"), FLOAT32)
+        at, step = model.step(x0, eps, sigma, s, last, clip == 1)
+        wide_s, x = step.s, x0 + step.sigma * eps
+        close(x / torch.sqrt(1 + step.sigma**2), recorded(f"{schedule}_x_t"), float32.rounding(x0, eps))
+        mean = reverse.posterior_mean(x, at.x0, step.sigma, wide_s) / torch.sqrt(1 + wide_s**2)
+        bits = likelihood.term_bits(at, x0, sigma, s, model.variance, last, likelihood.approximate)
+        close(at.x0, recorded(f"{name}_pred_xstart"), step.of_x0())
+        close(mean, recorded(f"{name}_mean"), step.of_mean())
+        close(step.log_variance, recorded(f"{name}_log_variance"), step.of_log_variance())
+        close(bits, recorded(f"{name}_vb_bits"), step.of_bits())
+    at, step = model.step(x0, eps, sigma, s, last, clip=False)
     name = f"{schedule}_{output}_{variance}_clip0"
-    network, coefficients = toy_network(len(sigmas), learned), OUTPUTS[output](parametrization.discrete_index(sigmas))
-    mse = loss.denoising_loss(network, coefficients, x0, eps, sigma)
-    close(mse, recorded(f"{name}_train_mse"), FLOAT32)
-    if not learned:
-        close(mse, recorded(f"{name}_train_loss"), FLOAT32)
+    target = eps if output == "EPSILON" else x0
+    of_mse = float32.of_mse(target - step.output, step.of_output())
+    mse = loss.denoising_loss(model.network, model.coefficients, x0, eps, sigma)
+    close(mse, recorded(f"{name}_train_mse"), of_mse)
+    if not model.is_learned:
+        close(mse, recorded(f"{name}_train_loss"), of_mse)
         return
-    tanh = partial(loss.hybrid_loss, log_mass=likelihood.approximate)
-    hybrid = tanh(network, coefficients, sigmas, x0.float(), eps.float(), sigma)
-    close(hybrid, recorded(f"{name}_train_loss"), FLOAT32)
-    close(hybrid - mse, recorded(f"{name}_train_vb"), FLOAT32)
+    arguments = model.network, model.coefficients, sigmas, x0, eps, sigma
+    hybrid = loss.hybrid_loss(*arguments, log_mass=likelihood.approximate)
+    of_vb = len(sigmas) / 1000 * step.of_bits()
+    close(hybrid, recorded(f"{name}_train_loss"), of_mse + of_vb)
+    close(hybrid - mse, recorded(f"{name}_train_vb"), of_vb)
 
 
 def test_every_recorded_reverse_step_is_compared() -> None:
@@ -168,51 +163,81 @@ def test_sampling_loops() -> None:
         for match in recorded.matching(r"(\w+)_(FIXED_\w+|LEARNED_RANGE)_(ancestral|ddim_eta([\d.]+))"):
             schedule, variance, loop, eta = match.groups()
             name = f"{schedule}_{variance}_{loop}"
-            draws = recorded(f"{name}_noise").double()
-            sigmas = chain(schedule, 1000)
-            grid = noise.discrete_sigmas(noise.strided(1000, f"ddim{len(draws)}"), sigmas)
-            estimate = clipped(toy_estimator(sigmas, "EPSILON", variance == "LEARNED_RANGE"))
-            x, drawn = x_T * torch.sqrt(1 + grid[0] ** 2), partial(next, iter(draws))
-            if loop == "ancestral":
-                walk = samplers.ancestral(estimate, x, grid, noise=drawn, variance=VARIANCES[variance])
-            else:
-                walk = samplers.ddim(denoiser(estimate), x, grid, noise=drawn, eta=float(eta))
-            close(end_of(walk), recorded(name), LOOP)
-        for match in recorded.matching(r"(\w+)_(FIXED_\w+|LEARNED_RANGE)_bpd(\d+)_noise"):
-            bound_of_loop(recorded, *match.groups())
+            model, noises = Model(schedule, 1000, "EPSILON", variance), recorded(f"{name}_noise").double()
+            sigmas = noise.discrete_sigmas(noise.strided(1000, f"ddim{len(noises)}"), model.sigmas)
+
+            def end(predict: Predict, model=model, noises=noises, sigmas=sigmas, loop=loop, eta=eta) -> Tensor:
+                x, take = x_T * torch.sqrt(1 + sigmas[0] ** 2), partial(next, iter(noises))
+                if loop == "ancestral":
+                    return end_of(samplers.ancestral(clipped(predict), x, sigmas, noise=take, variance=model.variance))
+                return end_of(samplers.ddim(denoiser(clipped(predict)), x, sigmas, noise=take, eta=float(eta)))
+
+            close(end(model.predict), recorded(name), loop_error(end, model, len(noises)))
+        for match in recorded.matching(r"(\w+)_(FIXED_\w+|LEARNED_RANGE)_bpd([\d,]+)_noise"):
+            compare_vlb(recorded, *match.groups())
 
 
-def bound_of_loop(recorded: Recording, schedule: str, variance: str, stride: str) -> None:
+def loop_error(end: Callable[[Predict], Tensor], model: Model, steps: int) -> float:
+    """Twice the farthest that the end of a loop moves if each predicted x0 is off by what float32 may leave.
+
+    The roundings of the state itself, of order 1, add to it at each step.
+    """
+    moved = []
+    for seed in range(4):
+        generator = torch.Generator().manual_seed(seed)
+
+        def rounded(x: Tensor, sigma: Tensor, label: Tensor | None, generator=generator) -> Prediction:
+            at = model.predict(x, sigma, label)
+            error = float32.rounding(x, x - at.x0)  # sqrt(1 + sigma^2) x_t and sigma eps.
+            sign = torch.randint(2, x.shape, generator=generator) * 2 - 1
+            return at._replace(x0=at.x0 + sign * error)
+
+        moved.append(float((end(rounded) - end(model.predict)).abs().max()))
+    return 2 * max(moved) + steps * float32.EPS
+
+
+def compare_vlb(recorded: Recording, schedule: str, variance: str, stride: str) -> None:
     name = f"{schedule}_{variance}_bpd{stride}"
-    sigmas = chain(schedule, 1000)
-    grid = noise.discrete_sigmas(noise.strided(1000, stride), sigmas)
-    bound = likelihood.bound(
-        clipped(toy_estimator(sigmas, "EPSILON", variance == "LEARNED_RANGE")),
-        Recording("gaussian_diffusion.npz")("x0")[:2].double(),
-        grid,
-        noise=partial(next, iter(recorded(f"{name}_noise").double())),
-        variance=VARIANCES[variance],
+    model, noises = Model(schedule, 1000, "EPSILON", variance), recorded(f"{name}_noise").double()
+    sigmas = noise.discrete_sigmas(noise.strided(1000, stride), model.sigmas)
+    x0 = Recording("gaussian_diffusion.npz")("x0")[:2].double()
+    vlb = likelihood.vlb(
+        clipped(model.predict),
+        x0,
+        sigmas,
+        noise=partial(next, iter(noises)),
+        variance=model.variance,
         log_mass=likelihood.approximate,
     )
-    close(bound.prior, recorded(f"{name}_prior_bpd"), LOOP)
-    close(bound.terms, recorded(f"{name}_vb"), LOOP)
-    close(bound.total, recorded(f"{name}_total_bpd"), LOOP)
-    close(bound.x0_mse, recorded(f"{name}_xstart_mse"), LOOP)
-    close(bound.eps_mse, recorded(f"{name}_mse"), LOOP)
+    of_bits, of_x0_mse, of_eps_mse = [], [], []
+    for eps, sigma, s in zip(noises, sigmas[:-1], sigmas[1:], strict=True):
+        last = reverse.last_log_variance(sigmas)
+        at, step = model.step(x0, eps, sigma.expand(2), s.expand(2), last, clip=True)
+        of_bits.append(step.of_bits())
+        of_x0_mse.append(float32.of_mse(at.x0 - x0, step.of_x0()))
+        of_eps_mse.append(float32.of_mse((at.x0 - x0) / sigma, step.of_eps()))
+    of_prior, of_terms = float32.of_prior(x0, sigmas[0]), torch.stack(of_bits, dim=1)
+    close(vlb.prior, recorded(f"{name}_prior_bpd"), of_prior)
+    close(vlb.terms, recorded(f"{name}_vb"), of_terms)
+    of_sum = float32.EPS * len(noises) / 2 * vlb.total
+    close(vlb.total, recorded(f"{name}_total_bpd"), of_prior + of_terms.sum(dim=1) + of_sum)
+    close(vlb.x0_mse, recorded(f"{name}_xstart_mse"), torch.stack(of_x0_mse, dim=1))
+    close(vlb.eps_mse, recorded(f"{name}_mse"), torch.stack(of_eps_mse, dim=1))
 
 
-def test_loss_aware_weights() -> None:
+def test_loss_second_moment_resampler() -> None:
     with recording("loss_aware_sampler.npz") as recorded:
         weights = recorded("weights")
-        draws = LossSecondMomentResampler(torch.ones(len(weights)).double().cumsum(0), history=4, uniform_share=0.001)
+        levels = torch.ones(len(weights)).double().cumsum(0)
+        resampler = LossSecondMomentResampler(levels, history=4, uniform_prob=0.001)
         for timesteps, losses in zip(recorded("timesteps"), recorded("losses"), strict=True):
-            draws.update(timesteps, losses)
-        # The recording does not sum to 1.
-        close(draws.probabilities(), weights / weights.sum(), FLOAT64)
+            resampler.update(timesteps, losses)
+        # The recorded weights do not sum to 1.
+        equal(resampler.probabilities(), weights / weights.sum())
 
 
 def mixture(x: Tensor, sigma: Tensor, label: Tensor | None = None) -> Tensor:
-    """The exact denoiser of N(+0.6, 0.2^2) and N(-0.6, 0.2^2), alike likely, in every pixel."""
+    """The exact denoiser of N(+0.6, 0.2^2) and N(-0.6, 0.2^2) in equal parts, in every pixel."""
     sigma = sigma.view(-1, 1, 1, 1)
     v = 0.04 + sigma**2
     return (0.04 * x + sigma**2 * 0.6 * (2 * torch.sigmoid(2 * 0.6 * x / v) - 1)) / v
@@ -222,38 +247,65 @@ def end_of(steps: Iterator[Step]) -> Tensor:
     return list(steps)[-1].x
 
 
-SIGMA_SAMPLERS: dict[str, Callable[..., Iterator[Step]]] = {
-    "euler": samplers.euler,
-    "heun": samplers.heun,
-    "dpmpp_2m": samplers.dpmpp_2m,
-    "lms": samplers.lms,
-    "euler_ancestral": partial(samplers.ddim, eta=1.0),
-}
-
-
 def test_samplers_in_sigma() -> None:
     denoise: Denoise = mixture
     with recording("sigma_samplers.npz") as recorded:
         z = recorded("z")
         for match in recorded.matching(r"edm_(heun|churn)_(\d+)"):
-            grid = noise.karras_sigmas(int(match[2]), 0.002, 80.0)
-            walk = samplers.heun(denoise, z * 80, grid)
+            sigmas = noise.karras_sigmas(int(match[2]), 0.002, 80.0)
+            options: dict[str, Any] = {}
             if match[1] == "churn":
-                drawn = partial(next, iter(recorded(f"{match[0]}_noise")))
-                churned = partial(samplers.churned_heun, churn=10.0, churn_min=0.05, churn_max=50.0, churn_noise=1.003)
-                walk = churned(denoise, z * 80, grid, noise=drawn)
-            close(end_of(walk), recorded(match[0]), FLOAT64)
+                options = {"s_churn": 10.0, "s_tmin": 0.05, "s_tmax": 50.0, "s_noise": 1.003}
+                options["noise"] = partial(next, iter(recorded(f"{match[0]}_noise")))
+            equal(end_of(samplers.heun(denoise, z * 80, sigmas, **options)), recorded(match[0]), scale=80)
         for match in recorded.matching(r"k_(\w+)_(\d+)"):
-            grid = recorded(f"karras_sigmas_{match[2]}")
-            # It was recorded in float32.
-            close(noise.karras_sigmas(int(match[2]), 0.002, 80.0), grid, FLOAT32)
+            sigmas = recorded(f"karras_sigmas_{match[2]}")
+            # It was recorded in float32; rho = 7 multiplies the relative error of the root.
+            bound = 7 * float32.FACTOR * float32.EPS * sigmas
+            close(noise.karras_sigmas(int(match[2]), 0.002, 80.0), sigmas, bound)
             options = {}
             if match[1] == "euler_ancestral":
                 options["noise"] = partial(next, iter(recorded(f"{match[0]}_noise")))
-            walk = SIGMA_SAMPLERS[match[1]](denoise, z * grid[0], grid, **options)
-            close(end_of(walk), recorded(match[0]), FLOAT64)
+            sampler = getattr(samplers, match[1])
+            equal(end_of(sampler(denoise, z * sigmas[0], sigmas, **options)), recorded(match[0]), scale=80)
         for match in recorded.matching(r"ipndm(\d)_(\d+)"):
-            grid = recorded(f"ipndm_sigmas_{match[2]}")
-            close(noise.karras_sigmas(int(match[2]), 0.002, 80.0)[:-1], grid, FLOAT64)
-            walk = samplers.ipndm(denoise, z * grid[0], grid, order=int(match[1]))
-            close(end_of(walk), recorded(match[0]), FLOAT64)
+            sigmas = recorded(f"ipndm_sigmas_{match[2]}")
+            equal(noise.karras_sigmas(int(match[2]), 0.002, 80.0)[:-1], sigmas)
+            steps = samplers.ipndm(denoise, z * sigmas[0], sigmas, order=int(match[1]))
+            equal(end_of(steps), recorded(match[0]), scale=80)
+
+
+# The bounds themselves: tight enough to catch what is wrong.
+
+
+@pytest.mark.parametrize("schedule", SCHEDULES)
+def test_ten_times_the_bound_is_refused(schedule: str) -> None:
+    recorded = Recording("gaussian_diffusion.npz")
+    x0, eps, t = recorded("x0").double(), recorded("noise").double(), recorded(f"{schedule}_t")
+    model = Model(schedule, int(t.max()) + 1, "EPSILON", "FIXED_SMALL")
+    sigma, s = model.sigmas[t], torch.where(t > 0, model.sigmas[t - 1], 0.0)
+    at, step = model.step(x0, eps, sigma, s, -10.0, clip=False)
+    pred_xstart = recorded(f"{schedule}_EPSILON_FIXED_SMALL_clip0_pred_xstart")
+    for sign in (-1, 1):
+        with pytest.raises(AssertionError, match="more than float32 leaves"):
+            close(at.x0 + sign * 10 * step.of_x0(), pred_xstart, step.of_x0())
+
+
+@pytest.mark.parametrize("schedule", SCHEDULES)
+def test_wrong_formulas_are_refused(schedule: str) -> None:
+    recorded = Recording("gaussian_diffusion.npz")
+    x0, eps, t = recorded("x0").double(), recorded("noise").double(), recorded(f"{schedule}_t")
+    model = Model(schedule, int(t.max()) + 1, "EPSILON", "FIXED_SMALL")
+    sigma, s = model.sigmas[t], torch.where(t > 0, model.sigmas[t - 1], 0.0)
+    at, step = model.step(x0, eps, sigma, s, -10.0, clip=False)
+    name = f"{schedule}_EPSILON_FIXED_SMALL_clip0"
+    x = x0 + step.sigma * eps
+    wrong = {
+        "pred_xstart": (x - step.sigma / torch.sqrt(1 + step.sigma**2) * step.output, step.of_x0()),
+        "mean": (at.x0 + step.s / step.sigma * (x - at.x0), step.of_mean()),
+        "log_variance": (step.large, step.of_log_variance()),
+    }
+    for quantity, (value, bound) in wrong.items():
+        expected = recorded(f"{name}_{quantity}")
+        with pytest.raises(AssertionError, match="more than float32 leaves"):
+            close(value, expected, bound)

@@ -88,7 +88,7 @@ def test_cifar10_ddpm_is_ho_et_als_setting() -> None:
     # Ho et al. 2020, section 4 and appendix B: 35.7 M parameters, T = 1000, beta from 1e-4 to 0.02, eps, L_simple.
     assert sum(parameter.numel() for parameter in built(config.network).parameters()) == 35_746_307
     assert config.network.dropout == 0.1
-    chain = config.diffusion.chain()
+    chain = config.diffusion.discrete_schedule()
     assert len(chain) == 1000
     torch.testing.assert_close(1 / (1 + chain[[0]] ** 2), torch.tensor([1 - 1e-4], dtype=torch.float64))
     assert (config.diffusion.parametrization, config.diffusion.draw) == ("eps", "discrete_uniform")
@@ -145,7 +145,7 @@ def test_cifar10_edm_is_karras_et_als_setting() -> None:
     config = fitted("cifar10-edm", (32, 32), 3)
     diffusion, training, optimizer = config.diffusion, config.training, config.optimizer
     assert (diffusion.parametrization, diffusion.draw) == ("edm", "log_normal")
-    assert (diffusion.draw_mean, diffusion.draw_std, diffusion.sigma_data) == (-1.2, 1.2, 0.5)
+    assert (diffusion.sigma_mean, diffusion.sigma_std, diffusion.sigma_data) == (-1.2, 1.2, 0.5)
     assert (diffusion.sigma_min, diffusion.sigma_max) == (0.002, 80.0)
     assert (training.batch, training.total_images, training.ema_halflife_images) == (512, 200_000_000, 500_000)
     assert (optimizer.learning_rate, optimizer.warmup_images, optimizer.betas) == (1e-3, 10_000_000, (0.9, 0.999))
@@ -157,6 +157,6 @@ def test_cifar10_flow_draws_edms_noise_levels_in_flow_matchings_time() -> None:
     config = fitted("cifar10-flow", (32, 32), 3)
     edm = fitted("cifar10-edm", (32, 32), 3)
     u = torch.linspace(0.01, 0.99, 99, dtype=torch.float64)
-    torch.testing.assert_close(config.diffusion.draws().draw(u).sigma, edm.diffusion.draws().draw(u).sigma)
+    torch.testing.assert_close(config.diffusion.make_sigma_sampler().draw(u).sigma, edm.diffusion.make_sigma_sampler().draw(u).sigma)
     assert (config.diffusion.parametrization, config.training.batch) == ("flow", 512)
     assert decay_per_iteration(config) == pytest.approx(0.999, abs=1e-8)

@@ -1,5 +1,47 @@
-"""Explore an image dataset, train a diffusion model on it from scratch, sample, and learn honestly how good it is."""
+"""Explore an image dataset, train a diffusion model on it from scratch, sample, and learn honestly how good it is.
 
+    import undiffuse as ud
+
+    model = ud.load("runs/quickstart")
+    model.sample(8, label=3)
+
+The names below are loaded when they are used, so that the command line answers at once.
+"""
+
+import importlib
 from importlib.metadata import version
+from typing import Any
 
 __version__ = version("undiffuse")
+
+__all__ = [
+    "Evaluation",
+    "Exploration",
+    "Images",
+    "Metric",
+    "Model",
+    "NetworkConfig",
+    "Observer",
+    "Run",
+    "compare",
+    "evaluate",
+    "explore",
+    "export",
+    "import_model",
+    "load",
+    "measure",
+    "quickstart",
+    "sample",
+    "samplers",
+    "train",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in __all__:
+        raise AttributeError(f"module 'undiffuse' has no attribute {name!r}: it has {', '.join(__all__)}")
+    return getattr(importlib.import_module("undiffuse.api"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__])

@@ -6,19 +6,22 @@ import os
 import sys
 from collections.abc import Sequence
 
+from pydantic import ValidationError
 from rich.console import Console
 
 from undiffuse import __version__
 from undiffuse.utils.errors import Interrupted, WorkFailed
 from undiffuse.utils.terminal import console, errors, speaking
+from undiffuse.utils.validation import sentence
 
 COMMANDS = {
     "explore": ("undiffuse.commands.explore:explore", "look at images before training, in one page"),
     "train": ("undiffuse.commands.train:train", "train a diffusion model on images, or resume"),
     "sample": ("undiffuse.commands.sample:sample", "make images with a trained model"),
-    "evaluate": ("undiffuse.commands.evaluate:evaluate", "measure a model: FID and more, with all they depend on"),
-    "compare": ("undiffuse.commands.compare:compare", "several runs or samplers in one table, at equal N"),
-    "import": ("undiffuse.commands.import_model:import_run", "make a run of a model that was trained elsewhere"),
+    "evaluate": ("undiffuse.commands.evaluate:evaluate", "measure how good a model is: FID and more, with the whole protocol"),
+    "measure": ("undiffuse.commands.measure:measure", "measure any two sets of images against each other"),
+    "compare": ("undiffuse.commands.compare:compare", "compare runs or samplers in one table, at equal N"),
+    "import": ("undiffuse.commands.import_model:import_run", "import a model that was trained elsewhere as a run"),
     "export": ("undiffuse.commands.export:export", "write a trained model for diffusers to open"),
     "quickstart": ("undiffuse.commands.quickstart:quickstart", "train on digits, sample and report, in five minutes"),
     "doctor": ("undiffuse.commands.doctor:doctor", "what this machine has, and what is missing"),
@@ -26,7 +29,7 @@ COMMANDS = {
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Runs a subcommand and exits: 0 for success, 2 for a wrong command, 1 for work that failed."""
+    """Runs a subcommand, and exits with 2 for a wrong command and 1 for work that failed."""
     words = list(sys.argv[1:] if arguments is None else arguments)
     debug = "--debug" in words
     words = [word for word in words if word != "--debug"]
@@ -39,7 +42,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     name, *rest = words
     if name not in COMMANDS:
         close = difflib.get_close_matches(name, COMMANDS, 1)
-        hint = f"did you mean {close[0]}?" if close else f"there are {', '.join(COMMANDS)}."
+        hint = f"did you mean {close[0]}?" if close else f"choose {', '.join(COMMANDS)}."
         errors.print(f"undiffuse: there is no command {name}; {hint}")
         sys.exit(2)
     try:
@@ -86,6 +89,8 @@ def _tell(where: Console, text: str) -> None:
 
 
 def _sentence(error: ValueError | OSError) -> str:
+    if isinstance(error, ValidationError):
+        return sentence(error)
     if isinstance(error, OSError) and error.strerror:
         return f"{error.strerror}: {os.fspath(error.filename) if error.filename else 'no file named'}"
     return str(error)

@@ -1,23 +1,39 @@
 """Named recipes. Each says where it comes from, how to run it, and what came out when we did."""
 
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import fields, replace
+from typing import Any
+
+from pydantic import ValidationError
+from pydantic.dataclasses import dataclass
 
 from undiffuse.config import Config, OptimizerConfig, Recipe, SamplingConfig, TrainingConfig
 from undiffuse.data.augmentation import AugmentationConfig
 from undiffuse.data.store import DataConfig, Store
 from undiffuse.diffusion.recipe import DiffusionConfig
+from undiffuse.networks.network import NetworkConfig
 from undiffuse.networks.unet import UNetConfig
 from undiffuse.utils.names import PRESETS
+from undiffuse.utils.validation import STRICT, sentence
 
 
-def digits() -> Recipe:
+@dataclass(frozen=True, config=STRICT)
+class Preset(Recipe):
+    """A recipe and the images that it is meant for."""
+
+    size: tuple[int, int] | None = None
+    """The size to resize images to. None keeps their own if they share one up to 64x64, and takes 64x64 otherwise."""
+    conditional: bool = True
+    """Train with the class of each image, where images have one."""
+
+
+def digits() -> Preset:
     """Handwritten digits, 16x16, by class, in minutes on a laptop.
 
     `undiffuse quickstart` on two AVX2 cores, fp32, seed 0: 32,000 images; a support vector machine that reads 99.1% of
     held-out real digits reads 99.0% of 500 samples as asked; all takes 2 min 44 s.
     """
-    return Recipe(
+    return Preset(
         size=(16, 16),
         network=UNetConfig(
             channels=48,
@@ -36,14 +52,14 @@ def digits() -> Recipe:
     )
 
 
-def small() -> Recipe:
+def small() -> Preset:
     """Your own color images without a GPU: a slim U-Net, EDM's preconditioning, Muon, flips.
 
     Chosen by the loss (mean of the log's last eighth) of `undiffuse train --data path/to/cifar10 --minutes 2.2 --set
     network...` on two AVX2 cores, fp32, seed 0: this shape 0.293; 48 channels, multipliers (1, 2, 2) 0.439; 64
     channels, multipliers (1, 2, 2), two blocks and 2x2 patches 0.524. What it makes in minutes: docs/training.md.
     """
-    return Recipe(
+    return Preset(
         network=UNetConfig(
             channels=32,
             multipliers=(1, 2, 2, 2),
@@ -60,12 +76,12 @@ def small() -> Recipe:
     )
 
 
-def flowers64() -> Recipe:
+def flowers64() -> Preset:
     """Oxford Flowers-102 at 64x64 by class: Improved DDPM's U-Net with EDM's preconditioning, for one GPU.
 
     `undiffuse train --data flowers102 --preset flowers64`. There is no accepted result to compare with. Not run here.
     """
-    return Recipe(
+    return Preset(
         size=(64, 64),
         network=UNetConfig(
             channels=128,
@@ -83,17 +99,17 @@ def flowers64() -> Recipe:
     )
 
 
-def cifar10_ddpm() -> Recipe:
+def cifar10_ddpm() -> Preset:
     """Ho et al. 2020 on CIFAR-10: 35.7 M parameters, T = 1000 linear, eps, 800,000 iterations of 128.
 
     The paper's FID of 50,000 samples against the training set: 3.17. Not run here: it takes days on a GPU.
     """
-    return Recipe(
+    return Preset(
         size=(32, 32),
         conditional=False,
         # Their TensorFlow's ways: padding, epsilon and frequencies.
         network=UNetConfig(norm_eps=1e-6, frequency_shift=1, asymmetric_downsampling=True),
-        diffusion=DiffusionConfig(parametrization="eps", draw="discrete_uniform", schedule="linear"),
+        diffusion=DiffusionConfig(parametrization="eps", sigma_sampler="discrete_uniform", schedule="linear"),
         augmentation=AugmentationConfig(flip=True),
         optimizer=OptimizerConfig(
             muon=False, learning_rate=2e-4, betas=(0.9, 0.999), warmup_images=640_000, decay_fraction=0.0
@@ -103,13 +119,13 @@ def cifar10_ddpm() -> Recipe:
     )
 
 
-def cifar10_iddpm() -> Recipe:
+def cifar10_iddpm() -> Preset:
     """Nichol & Dhariwal 2021 on CIFAR-10: T = 4000 cosine, L_hybrid, learned variance, 500,000 iterations of 128.
 
     52.5 M parameters. The paper, Table 2: FID of 50,000 samples 3.19 and 3.17 bits/dim after 4,000 steps of
     sampling; with 100 steps FID 4.63. Not run here: it takes days on a GPU.
     """
-    return Recipe(
+    return Preset(
         size=(32, 32),
         conditional=False,
         network=UNetConfig(
@@ -121,7 +137,11 @@ def cifar10_iddpm() -> Recipe:
             time_scale=0.25,  # Their steps reach the network as t 1000 / T.
         ),
         diffusion=DiffusionConfig(
-            parametrization="eps", objective="hybrid", draw="discrete_uniform", schedule="cosine", num_timesteps=4000
+            parametrization="eps",
+            objective="hybrid",
+            sigma_sampler="discrete_uniform",
+            schedule="cosine",
+            num_timesteps=4000,
         ),
         optimizer=OptimizerConfig(
             muon=False,
@@ -136,22 +156,22 @@ def cifar10_iddpm() -> Recipe:
     )
 
 
-def cifar10_iddpm_vlb() -> Recipe:
+def cifar10_iddpm_vlb() -> Preset:
     """`cifar10-iddpm` for likelihood: L_vlb alone, with noise levels drawn where losses are large.
 
     The paper, Table 2: FID 11.47 and 2.94 bits/dim. Not run here: it takes days on a GPU.
     """
     recipe = cifar10_iddpm()
-    return replace(recipe, diffusion=replace(recipe.diffusion, objective="vlb", draw="loss_aware"))
+    return replace(recipe, diffusion=replace(recipe.diffusion, objective="vlb", sigma_sampler="loss_second_moment"))
 
 
-def cifar10_edm() -> Recipe:
+def cifar10_edm() -> Preset:
     """Karras et al. 2022 on CIFAR-10 by class: DDPM++ with 55.7 M parameters, EDM's preconditioning, 200 M images.
 
     The paper, Table 2: FID of 50,000 samples 1.79 at NFE 35 (1.97 without classes). Not run here: it takes
     days on several GPUs. Its augmentation that the network is told of is not here, but its flips are.
     """
-    return Recipe(
+    return Preset(
         size=(32, 32),
         network=UNetConfig(
             multipliers=(2, 2, 2),
@@ -165,7 +185,7 @@ def cifar10_edm() -> Recipe:
             sparse_up_attention=True,
             input_multiplier=1,
         ),
-        diffusion=DiffusionConfig(parametrization="edm", draw="log_normal", draw_mean=-1.2, draw_std=1.2),
+        diffusion=DiffusionConfig(parametrization="edm", sigma_sampler="log_normal", sigma_mean=-1.2, sigma_std=1.2),
         augmentation=AugmentationConfig(flip=True),
         optimizer=OptimizerConfig(
             muon=False,
@@ -187,13 +207,13 @@ def cifar10_edm() -> Recipe:
     )
 
 
-def cifar10_flow() -> Recipe:
+def cifar10_flow() -> Preset:
     """Flow matching (Lipman et al. 2023) on CIFAR-10 with EDM's noise levels, as its authors' library does.
 
     They publish an FID of 2.07 with 50 steps of Heun's method, without classes, after 1,800 of 3,000 epochs.
     55.7 M parameters. Not run here: it takes days on several GPUs.
     """
-    return Recipe(
+    return Preset(
         size=(32, 32),
         conditional=False,
         network=UNetConfig(
@@ -204,7 +224,7 @@ def cifar10_flow() -> Recipe:
             scale_shift_norm=True,
             resampling="none",
         ),
-        diffusion=DiffusionConfig(parametrization="flow", draw="logit_normal", draw_mean=-1.2, draw_std=1.2),
+        diffusion=DiffusionConfig(parametrization="flow", sigma_sampler="logit_normal", sigma_mean=-1.2, sigma_std=1.2),
         augmentation=AugmentationConfig(flip=True),
         optimizer=OptimizerConfig(
             muon=False,
@@ -240,28 +260,50 @@ def _cifar10_training(iterations: int) -> TrainingConfig:
 
 
 _IN_ORDER = (digits, small, flowers64, cifar10_ddpm, cifar10_iddpm, cifar10_iddpm_vlb, cifar10_edm, cifar10_flow)
-RECIPES: dict[str, Callable[[], Recipe]] = dict(zip(PRESETS, _IN_ORDER, strict=True))
+RECIPES: dict[str, Callable[[], Preset]] = dict(zip(PRESETS, _IN_ORDER, strict=True))
 
 
-def configure(preset: str, store: Store, data: DataConfig, seed: int, conditional: bool = True) -> Config:
-    """The recipe fitted to the images: their size, channels and, if `conditional` and the recipe is too, classes.
+@dataclass(frozen=True)
+class ImageFacts:
+    """What a recipe needs to know about the images. A Store knows it too; this is for before they are opened."""
+
+    size: tuple[int, int]
+    channels: int
+    class_names: tuple[str, ...] = ()
+    content: str = ""
+    """A digest of the images themselves."""
+
+
+def configure(
+    preset: str,
+    images: Store | ImageFacts,
+    data: DataConfig,
+    seed: int,
+    conditional: bool = True,
+    network: NetworkConfig | type[NetworkConfig] | None = None,
+) -> Config:
+    """The recipe fitted to the images: their size, their channels and, if `conditional` and the recipe is too, classes.
+
+    `network` takes the place of the recipe's, as a config or the class of one.
 
     Raises:
-        ValueError: the images' size does not fit the recipe's network.
+        ValueError: the images' size does not fit the network.
     """
     recipe = RECIPES[preset]()
-    class_names = store.class_names if conditional and recipe.conditional else ()
-    network = replace(recipe.network, size=store.size, image_channels=store.channels, classes=len(class_names))
+    class_names = images.class_names if conditional and recipe.conditional else ()
+    facts = {"size": images.size, "image_channels": images.channels, "classes": len(class_names)}
+    chosen = recipe.network if network is None else network
+    try:
+        fitted = chosen(**facts) if isinstance(chosen, type) else replace(chosen, **facts)
+    except ValidationError as error:
+        raise ValueError(sentence(error)) from error
+    sections: dict[str, Any] = {section.name: getattr(recipe, section.name) for section in fields(Recipe)}
+    sections["network"] = fitted
     return Config(
         preset=preset,
         seed=seed,
         data=data,
-        data_content=store.content,
+        data_content=images.content,
         class_names=class_names,
-        network=network,
-        diffusion=recipe.diffusion,
-        augmentation=recipe.augmentation,
-        optimizer=recipe.optimizer,
-        training=recipe.training,
-        sampling=recipe.sampling,
+        **sections,
     )

@@ -1,44 +1,38 @@
-"""The page of `undiffuse explore` as a browser shows it: on a desk and on a telephone, by day and by night."""
-
-from __future__ import annotations
+"""The page of `undiffuse explore` in a browser: on a desktop and on a phone, in light and dark mode."""
 
 import io
 from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 import numpy as np
 import pytest
-from helpers.exploring import HOSTILE, found_in, messy, smooth
+from helpers.exploring import HOSTILE, explored, messy, smooth
 from helpers.making import save
 from PIL import Image
+from playwright.sync_api import Browser, Page
 
-from undiffuse.exploration import report
-
-if TYPE_CHECKING:
-    from playwright.sync_api import Browser, Page
-
-DESK, TELEPHONE = 1280, 390
+DESKTOP, PHONE = 1280, 390
 
 Scheme = Literal["light", "dark"]
 
 
 @pytest.fixture(scope="module")
 def page_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Of images with everything that a page could be broken with."""
+    """Explores images with everything that could break a page."""
     top = tmp_path_factory.mktemp("page")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("UNDIFFUSE_CACHE", str(top / "cache"))
         folder = messy(top / "p")
         save(folder / HOSTILE[2] / ("copy" * 50 + ".png"), smooth(0, 30, 40))
-        report.write(top / "out", *found_in(folder))
+        explored(folder).write(top / "out")
     return top / "out" / "report.html"
 
 
 @contextmanager
 def opened(browser: Browser, file: Path, width: int, scheme: Scheme = "light") -> Generator[tuple[Page, list[str]]]:
-    """The page without a network, and what goes wrong in it."""
+    """The page, opened offline, and everything that goes wrong in it."""
     context = browser.new_context(viewport={"width": width, "height": 844}, color_scheme=scheme, offline=True)
     try:
         page, faults = context.new_page(), []
@@ -54,8 +48,8 @@ def opened(browser: Browser, file: Path, width: int, scheme: Scheme = "light") -
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize("width", [DESK, TELEPHONE])
-def test_nothing_is_missing_and_nothing_sticks_out(
+@pytest.mark.parametrize("width", [DESKTOP, PHONE])
+def test_nothing_is_missing_and_nothing_overflows(
     browser: Browser, page_file: Path, width: int, scheme: Scheme
 ) -> None:
     with opened(browser, page_file, width, scheme) as (page, faults):
@@ -68,20 +62,20 @@ def test_nothing_is_missing_and_nothing_sticks_out(
         assert faults == []
 
 
-def test_figures_are_wide_on_a_telephone_and_two_abreast_on_a_desk(browser: Browser, page_file: Path) -> None:
+def test_figures_fill_a_phone_and_form_two_columns_on_a_desktop(browser: Browser, page_file: Path) -> None:
     boxes = "[...document.images].map(image => image.getBoundingClientRect()).map(b => [b.left, b.width])"
-    with opened(browser, page_file, TELEPHONE) as (page, _):
-        assert all(width > 0.85 * TELEPHONE for _, width in page.evaluate(boxes))
-    with opened(browser, page_file, DESK) as (page, _):
+    with opened(browser, page_file, PHONE) as (page, _):
+        assert all(width > 0.85 * PHONE for _, width in page.evaluate(boxes))
+    with opened(browser, page_file, DESKTOP) as (page, _):
         lefts = {round(left) for left, _ in page.evaluate(boxes)}
         assert len(lefts) == 2
 
 
 @pytest.mark.parametrize(("scheme", "dark"), [("light", False), ("dark", True)])
-def test_the_page_and_its_figures_are_dark_by_night(
+def test_the_page_and_its_figures_follow_dark_mode(
     browser: Browser, page_file: Path, scheme: Scheme, dark: bool
 ) -> None:
-    with opened(browser, page_file, TELEPHONE, scheme) as (page, _):
+    with opened(browser, page_file, PHONE, scheme) as (page, _):
         assert (brightness(page.screenshot()) < 80) == dark
         chart = page.locator("figure img").first
         assert (brightness(chart.screenshot()) < 110) == dark
@@ -91,20 +85,20 @@ def brightness(png: bytes) -> float:
     return float(np.asarray(Image.open(io.BytesIO(png)).convert("L")).mean())
 
 
-def test_names_are_shown_as_they_are(browser: Browser, page_file: Path) -> None:
-    with opened(browser, page_file, TELEPHONE) as (page, faults):
+def test_names_are_shown_unchanged(browser: Browser, page_file: Path) -> None:
+    with opened(browser, page_file, PHONE) as (page, faults):
         for fold in page.locator("summary").all():
             if not fold.evaluate("summary => summary.parentElement.open"):
                 fold.click()
-        words = page.inner_text("main")
+        text = page.inner_text("main")
         for name in (*HOSTILE, "<b>empty<_b>.png", "copy" * 50):
-            assert name in words
+            assert name in text
         assert page.locator("main script, main b").count() == 0
         assert faults == []
 
 
-def test_the_page_reads_without_its_images(browser: Browser, page_file: Path) -> None:
-    with opened(browser, page_file, DESK) as (page, _):
+def test_every_image_has_a_description(browser: Browser, page_file: Path) -> None:
+    with opened(browser, page_file, DESKTOP) as (page, _):
         described = page.evaluate("[...document.images].map(image => image.alt.length)")
         assert min(described) > 20
         assert page.evaluate("document.documentElement.lang") == "en"

@@ -1,5 +1,6 @@
-"""undiffuse export: a run becomes a folder that diffusers opens."""
+"""`undiffuse export` and `undiffuse.export`: a run becomes a folder that diffusers opens."""
 
+import inspect
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -8,11 +9,13 @@ import pytest
 import torch
 from helpers.foreign import open_pipeline
 
+from undiffuse.api.exchange import export
 from undiffuse.cli import main
 from undiffuse.config import Config, SamplingConfig, TrainingConfig
 from undiffuse.diffusion.recipe import DiffusionConfig
 from undiffuse.networks.unet import UNetConfig
-from undiffuse.runs.run import create_run
+from undiffuse.runs.run import create_run, open_run
+from undiffuse.sampling.model import load_model
 
 
 @pytest.fixture
@@ -24,15 +27,15 @@ def make_run(preset_config: Callable[[str], Config], small_network: UNetConfig, 
             preset_config("cifar10-ddpm"),
             class_names=("cats", "dogs", "snow"),
             network=small_network,
-            diffusion=DiffusionConfig(parametrization="eps", draw="discrete_uniform"),
+            diffusion=DiffusionConfig(parametrization="eps", sigma_sampler="discrete_uniform"),
             training=TrainingConfig(label_dropout=0.1),
             sampling=SamplingConfig(guidance=1.5),
         )
         config = replace(config, **changes)
-        average = random_unet(config.network).state_dict()
-        network = {name: tensor + 0.01 for name, tensor in average.items()}
-        create_run(Path("runs/one"), config).save(500, {"network": network, "average": average}, {}, keep=1)
-        return average
+        ema = random_unet(config.network).state_dict()
+        network = {name: tensor + 0.01 for name, tensor in ema.items()}
+        create_run(Path("runs/one"), config).save(500, {"network": network, "ema": ema}, {}, keep=1)
+        return ema
 
     return make
 
@@ -41,9 +44,8 @@ def refused(capsys: pytest.CaptureFixture, *words: str) -> str:
     with pytest.raises(SystemExit) as end:
         main(["export", *words])
     assert end.value.code == 2
-    said = capsys.readouterr().err.strip()
     assert not Path("out").exists()
-    return said
+    return capsys.readouterr().err.strip()
 
 
 def test_a_class_is_exported_by_name(make_run: Callable, random_unet: Callable, small_network: UNetConfig) -> None:
@@ -57,25 +59,22 @@ def test_a_class_is_exported_by_name(make_run: Callable, random_unet: Callable, 
         )
 
 
-def test_a_model_with_classes_keeps_them_and_says_how_they_are_told(
-    make_run: Callable, capsys: pytest.CaptureFixture
-) -> None:
+def test_a_model_keeps_its_classes_with_a_notice(make_run: Callable, capsys: pytest.CaptureFixture) -> None:
     make_run()
     main(["export", "one", "--to", "diffusers", "out"])
-    said = capsys.readouterr().out
-    assert str(Path("out").absolute()) in said
-    assert "call its unet with class_labels" in said
-    assert "The guidance of this run, 1.5" in said
+    output = capsys.readouterr().out
+    assert f"Exported the ema weights at 500 images to {Path('out').absolute()}" in output
+    assert "call its unet with class_labels" in output
+    assert "The run's guidance, 1.5, was left out" in output
+    assert 'DiffusionPipeline.from_pretrained("out")' in output
     assert open_pipeline("out").unet.config.num_class_embeds == 4
 
 
-@pytest.mark.parametrize(("weights", "moved"), [("average", 0.0), ("network", 0.01)])
-def test_either_set_of_weights_can_be_exported(weights: str, moved: float, make_run: Callable) -> None:
-    average = make_run()
+@pytest.mark.parametrize(("weights", "offset"), [("ema", 0.0), ("average", 0.0), ("network", 0.01)])
+def test_either_set_of_weights_can_be_exported(weights: str, offset: float, make_run: Callable) -> None:
+    ema = make_run()
     main(["export", "one", "--to", "diffusers", "out", "--weights", weights])
-    torch.testing.assert_close(
-        open_pipeline("out").unet.state_dict()["conv_in.weight"], average["input.weight"] + moved
-    )
+    torch.testing.assert_close(open_pipeline("out").unet.state_dict()["conv_in.weight"], ema["input.weight"] + offset)
 
 
 def test_an_exported_run_can_be_imported_again(make_run: Callable) -> None:
@@ -86,14 +85,14 @@ def test_an_exported_run_can_be_imported_again(make_run: Callable) -> None:
     assert Path("images/000000.png").exists()
 
 
-def test_what_cannot_be_exported_is_refused_by_name(make_run: Callable, capsys: pytest.CaptureFixture) -> None:
-    make_run(diffusion=DiffusionConfig(parametrization="flow", draw="logit_normal"))
-    said = refused(capsys, "one", "--to", "diffusers", "out")
-    assert "in the way of flow" in said
-    assert str(Path("runs/one").absolute()) in said
+def test_an_unsupported_model_is_refused_by_name(make_run: Callable, capsys: pytest.CaptureFixture) -> None:
+    make_run(diffusion=DiffusionConfig(parametrization="flow", sigma_sampler="logit_normal"))
+    message = refused(capsys, "one", "--to", "diffusers", "out")
+    assert "has the parametrization flow" in message
+    assert str(Path("runs/one").absolute()) in message
 
 
-def test_a_wrong_command_is_answered(make_run: Callable, capsys: pytest.CaptureFixture) -> None:
+def test_a_wrong_command_is_refused(make_run: Callable, capsys: pytest.CaptureFixture) -> None:
     make_run(training=TrainingConfig(label_dropout=0.0))
     to = ["--to", "diffusers", "out"]
     assert "no run at" in refused(capsys, "none", *to)
@@ -102,11 +101,35 @@ def test_a_wrong_command_is_answered(make_run: Callable, capsys: pytest.CaptureF
     assert "onnx" in refused(capsys, "one", "--to", "onnx", "out")
     assert "--to" in refused(capsys, "one")
     (checkpoint,) = Path("runs/one/checkpoints").iterdir()
-    (checkpoint / "average.safetensors").write_bytes(b"")
+    (checkpoint / "ema.safetensors").write_bytes(b"")
     assert "has no whole checkpoint" in refused(capsys, "one", *to)
     Path("taken").mkdir()
     Path("taken/thesis.txt").write_text("")
-    make_run_again = ["export", "one", "--to", "diffusers", "taken"]
     with pytest.raises(SystemExit):
-        main(make_run_again)
+        main(["export", "one", "--to", "diffusers", "taken"])
     assert [path.name for path in Path("taken").iterdir()] == ["thesis.txt"]
+
+
+def test_the_function_takes_a_run_or_a_model_and_is_quiet(make_run: Callable, capsys: pytest.CaptureFixture) -> None:
+    ema = make_run()
+    run = open_run(Path("runs/one"))
+    assert export(run, target="by_run", label=1) == Path("by_run")
+    export(load_model(run, torch.device("cpu")), "diffusers", "by_model", label="dogs")
+    assert export("one") == Path("exported/one")
+    assert capsys.readouterr() == ("", "")
+    by_run, by_model = (open_pipeline(folder).unet.state_dict() for folder in ("by_run", "by_model"))
+    assert torch.equal(by_run["conv_in.weight"], ema["input.weight"])
+    assert all(torch.equal(by_run[name], by_model[name]) for name in by_run)
+    assert open_pipeline("exported/one").unet.config.num_class_embeds == 4
+
+
+def test_the_functions_errors_are_the_commands(make_run: Callable) -> None:
+    make_run()
+    unchecked = inspect.unwrap(export)  # Annotations are only enforced in the tests.
+    with pytest.raises(ValueError, match="--to onnx is not a format: choose diffusers"):
+        unchecked("one", to="onnx")
+    with pytest.raises(ValueError, match="--weights best does not exist: choose ema or network"):
+        unchecked("one", weights="best")
+    with pytest.raises(ValueError, match="no such class"):
+        export("one", label="birds")
+    assert not Path("exported").exists()

@@ -48,9 +48,9 @@ def test_the_reader_reads_real_digits_and_cannot_be_fooled() -> None:
     real, labels = store.read(range(len(store))), store.labels
     reading = read_samples(real, labels, real, labels)
     assert reading.held_out_accuracy >= 0.98
-    assert reading.read_as_asked >= 0.98
+    assert reading.correct >= 0.98
     assert reading.confusion.sum() == reading.samples == len(store)
     wrong = read_samples(real, labels, real, np.random.default_rng(0).permutation(labels))
     # Of 1,797 digits asked for at random a tenth is right, to four standard deviations of sqrt(0.1 * 0.9 / 1797).
-    assert wrong.read_as_asked == pytest.approx(0.1, abs=4 * 0.0071)
+    assert wrong.correct == pytest.approx(0.1, abs=4 * 0.0071)
     assert wrong.confusion.sum(axis=1).tolist() == np.bincount(labels).tolist()

@@ -4,38 +4,37 @@ import json
 import os
 from dataclasses import replace
 from pathlib import Path
-from typing import get_args
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from undiffuse.cli import main
-from undiffuse.commands import asked
+from undiffuse.diffusion.sampler_table import SAMPLERS
 from undiffuse.runs.gallery import PNG_END
 from undiffuse.runs.run import open_run
-from undiffuse.utils.names import SamplerName
+from undiffuse.sampling.options import sampling_config
 
 TINY = ["--size", "8", "--images", "2k", "--out", "runs/tiny"]
 TINY += ["--set", "network.channels=16", "network.groups=4", "network.patch=1"]
 
 
-CHAIN = ["--size", "8", "--images", "64", "--batch", "32", "--out", "runs/chain"]
-CHAIN += ["--set", "network.channels=8", "network.groups=4", "network.multipliers=[1]", "network.patch=1"]
-CHAIN += ["network.attention_resolutions=[]", "diffusion.parametrization=v", "diffusion.objective=hybrid"]
-CHAIN += ["diffusion.draw=discrete_uniform", "diffusion.schedule=cosine"]
-CHAIN += ["sampling.sampler=ancestral", "sampling.guidance=1"]
+DISCRETE = ["--size", "8", "--images", "64", "--batch", "32", "--out", "runs/discrete"]
+DISCRETE += ["--set", "network.channels=8", "network.groups=4", "network.multipliers=[1]", "network.patch=1"]
+DISCRETE += ["network.attention_resolutions=[]", "diffusion.parametrization=v", "diffusion.objective=hybrid"]
+DISCRETE += ["diffusion.sigma_sampler=discrete_uniform", "diffusion.schedule=cosine"]
+DISCRETE += ["sampling.sampler=ancestral", "sampling.guidance=1"]
 
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with runs/tiny in it, trained once for all tests here, and runs/chain, of a chain of 1,000 levels."""
+    """A folder with runs/tiny in it, trained once for all tests here, and runs/discrete, of a chain of 1,000 levels."""
     folder = tmp_path_factory.mktemp("trained")
     before = Path.cwd()
     os.environ["UNDIFFUSE_CACHE"] = str(folder / "cache")
     os.chdir(folder)
     main(["train", *TINY])
-    main(["train", *CHAIN])
+    main(["train", *DISCRETE])
     os.chdir(before)
     return folder
 
@@ -50,7 +49,7 @@ def pixels(folder: str, seed: int) -> np.ndarray:
 
 
 @pytest.mark.parametrize("sampler", ["ipndm", "heun", "ancestral"])
-def test_a_seed_is_a_image_whatever_the_batch(sampler: str, tmp_path: Path) -> None:
+def test_a_seed_is_an_image_whatever_the_batch(sampler: str, tmp_path: Path) -> None:
     how = ["sample", "tiny", "--sampler", sampler, "--steps", "6"]
     main([*how, "--count", "8", "--batch", "8", "--out", str(tmp_path / "eight")])
     main([*how, "--count", "8", "--batch", "3", "--out", str(tmp_path / "three")])
@@ -67,44 +66,44 @@ def made_with(folder: Path) -> dict:
 
 
 @pytest.mark.parametrize("steps", [1, 7, 999, 1000])
-def test_a_chain_of_a_thousand_levels_is_walked_in_any_number_of_steps(steps: int, tmp_path: Path) -> None:
-    words = ["sample", "chain", "--sampler", "ancestral", "--steps", str(steps), "--count", "1"]
+def test_a_discrete_schedule_is_sampled_in_any_number_of_steps(steps: int, tmp_path: Path) -> None:
+    words = ["sample", "discrete", "--sampler", "ancestral", "--steps", str(steps), "--count", "1"]
     main([*words, "--out", str(tmp_path / "out")])
     assert pixels(str(tmp_path / "out"), 0).shape == (8, 8)
     said = made_with(tmp_path / "out")
     assert (said["sampler"], said["steps"]) == ("ancestral", steps)
 
 
-def test_more_steps_than_the_chain_has_are_refused(capsys: pytest.CaptureFixture) -> None:
+def test_more_steps_than_the_schedule_has_are_refused(capsys: pytest.CaptureFixture) -> None:
     with pytest.raises(SystemExit) as end:
-        main(["sample", "chain", "--steps", "1001", "--count", "1"])
+        main(["sample", "discrete", "--steps", "1001", "--count", "1"])
     assert end.value.code == 2
-    assert "1001 steps do not fit this model's chain: choose between 1 and 1000" in capsys.readouterr().err
+    assert "1001 steps do not fit this model's discrete schedule: choose between 1 and 1000" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("sampler", get_args(SamplerName))
-def test_each_sampler_makes_images_of_models_with_and_without_a_chain(sampler: str, tmp_path: Path) -> None:
-    for run in ("tiny", "chain"):
+@pytest.mark.parametrize("sampler", SAMPLERS)
+def test_each_sampler_makes_images_of_every_kind_of_model(sampler: str, tmp_path: Path) -> None:
+    for run in ("tiny", "discrete"):
         out = tmp_path / run
         main(["sample", run, "--sampler", sampler, "--steps", "7", "--count", "2", "--out", str(out)])
         assert np.abs(pixels(str(out), 0) - pixels(str(out), 1)).max() > 1
         assert made_with(out)["sampler"] == sampler
 
 
-def test_below_a_hundred_steps_a_runs_ancestral_sampler_gives_way_to_ipndm(tmp_path: Path) -> None:
-    main(["sample", "chain", "--steps", "7", "--count", "1", "--out", str(tmp_path / "few")])
+def test_below_a_hundred_steps_ancestral_gives_way_to_ipndm(tmp_path: Path) -> None:
+    main(["sample", "discrete", "--steps", "7", "--count", "1", "--out", str(tmp_path / "few")])
     assert made_with(tmp_path / "few")["sampler"] == "ipndm"
-    main(["sample", "chain", "--steps", "100", "--count", "1", "--out", str(tmp_path / "many")])
+    main(["sample", "discrete", "--steps", "100", "--count", "1", "--out", str(tmp_path / "many")])
     assert made_with(tmp_path / "many")["sampler"] == "ancestral"
 
 
 @pytest.mark.parametrize(
-    ("setting", "sampler", "grid"), [("sampler=ddim", "ddim", "auto"), ("grid=chain", "ancestral", "chain")]
+    ("setting", "sampler", "sigmas"), [("sampler=ddim", "ddim", "auto"), ("sigmas=discrete", "ancestral", "discrete")]
 )
-def test_what_is_named_with_set_stays_at_few_steps(setting: str, sampler: str, grid: str, tmp_path: Path) -> None:
-    main(["sample", "chain", "--steps", "7", "--count", "1", "--out", str(tmp_path / "few"), "--set", setting])
+def test_what_is_named_with_set_stays_at_few_steps(setting: str, sampler: str, sigmas: str, tmp_path: Path) -> None:
+    main(["sample", "discrete", "--steps", "7", "--count", "1", "--out", str(tmp_path / "few"), "--set", setting])
     made = made_with(tmp_path / "few")
-    assert (made["sampler"], made["grid"], made["steps"]) == (sampler, grid, 7)
+    assert (made["sampler"], made["sigmas"], made["steps"]) == (sampler, sigmas, 7)
 
 
 @pytest.mark.parametrize(
@@ -115,15 +114,13 @@ def test_what_is_named_with_set_stays_at_few_steps(setting: str, sampler: str, g
         ("ancestral", "variance=small"),
         ("ipndm", "order=1"),
         ("lms", "order=1"),
-        ("heun", "churn=10"),
-        ("euler", "grid=chain"),
-        ("euler", "grid=log_snr"),
+        ("heun", "s_churn=10"),
+        ("euler", "sigmas=discrete"),
+        ("euler", "sigmas=log_snr"),
     ],
 )
-def test_a_setting_of_a_sampler_changes_its_image_and_stands_in_the_folder(
-    sampler: str, setting: str, tmp_path: Path
-) -> None:
-    words = ["sample", "chain", "--sampler", sampler, "--steps", "7", "--count", "1", "--out"]
+def test_a_samplers_setting_changes_its_image_and_is_recorded(sampler: str, setting: str, tmp_path: Path) -> None:
+    words = ["sample", "discrete", "--sampler", sampler, "--steps", "7", "--count", "1", "--out"]
     main([*words, str(tmp_path / "usual")])
     main([*words, str(tmp_path / "set"), "--set", setting])
     assert np.abs(pixels(str(tmp_path / "usual"), 0) - pixels(str(tmp_path / "set"), 0)).max() > 0
@@ -162,7 +159,7 @@ def test_samples_made_otherwise_are_not_mixed(tmp_path: Path, capsys: pytest.Cap
 def test_the_folder_says_what_made_the_images(tmp_path: Path) -> None:
     main(["sample", "tiny", "--steps", "3", "--count", "4", "--film", "--label", "3", "--out", str(tmp_path / "out")])
     said = json.loads((tmp_path / "out" / "samples.json").read_text())
-    expected = {"sampler": "ipndm", "steps": 3, "label": 3, "weights": "average", "run": "tiny"}
+    expected = {"sampler": "ipndm", "steps": 3, "label": 3, "weights": "ema", "run": "tiny"}
     assert {name: said[name] for name in expected} == expected
     with Image.open(tmp_path / "out" / "film.gif") as film:
         assert film.n_frames == 3  # ty: ignore[missing-attribute]
@@ -177,12 +174,12 @@ def test_the_folder_says_what_made_the_images(tmp_path: Path) -> None:
         (["--label", "10"], "no such class"),
         (["--count", "0"], "--count 0"),
         (["--seed", "-1"], "--seed -1"),
-        (["--steps", "0"], "at least 1"),
-        (["--set", "grid=chain"], "was not trained on a chain of noise levels"),
+        (["--steps", "0"], "sampling.steps 0"),
+        (["--set", "sigmas=discrete"], "was not trained on a discrete schedule"),
         (["--set", "variance=learned"], "variance learned needs diffusion.objective hybrid or vlb"),
-        (["--set", "eta=2"], "eta 2.0 is out of range: give from 0 to 1"),
+        (["--set", "eta=2"], "sampling.eta 2: Input should be less than or equal to 1"),
         (["--set", "steps"], "--set sampling.steps: write GROUP.NAME=VALUE"),
-        (["--set", "wings=2"], "--set wings is no setting"),
+        (["--set", "wings=2"], "--set wings is not a setting"),
     ],
 )
 def test_what_the_model_does_not_have_is_refused(capsys: pytest.CaptureFixture, words: list[str], says: str) -> None:
@@ -192,9 +189,7 @@ def test_what_the_model_does_not_have_is_refused(capsys: pytest.CaptureFixture, 
     assert says in capsys.readouterr().err
 
 
-def test_images_of_another_model_of_the_same_name_are_not_taken_for_its_own(
-    tmp_path: Path, capsys: pytest.CaptureFixture
-) -> None:
+def test_images_of_a_namesake_model_are_not_mixed_in(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     for seed in ("0", "1"):
         words = ["--size", "8", "--images", "128", "--seed", seed, "--out", str(tmp_path / seed / "twin"), *TINY[6:]]
         main(["train", *words])
@@ -220,27 +215,27 @@ def test_guidance_without_classes_is_refused(tmp_path: Path, capsys: pytest.Capt
     ("settings", "says"),
     [
         (["--sampler", "heun", "--set", "eta=1"], "--set eta does nothing for heun: it is for ddim"),
-        (["--sampler", "euler", "--set", "order=2"], "it is for lms and ipndm"),
-        (["--set", "churn=3"], "it is for heun"),
-        (["--sampler", "heun", "--set", "churn=3", "churn_min=9", "churn_max=1"], "at least churn_min"),
-        (["--set", "etaa=0.5"], "--set etaa is no setting of sampling: choose sampler, steps"),
+        (["--sampler", "euler", "--set", "order=2"], "it is for ipndm and lms"),
+        (["--set", "s_churn=3"], "it is for heun"),
+        (["--sampler", "heun", "--set", "s_churn=3", "s_tmin=9", "s_tmax=1"], "is below s_tmin"),
+        (["--set", "etaa=0.5"], "--set etaa is not a setting of sampling: choose"),
     ],
 )
 def test_a_setting_that_would_do_nothing_is_refused(
     settings: list[str], says: str, capsys: pytest.CaptureFixture
 ) -> None:
     with pytest.raises(SystemExit) as end:
-        main(["sample", "chain", "--count", "1", *settings])
+        main(["sample", "discrete", "--count", "1", *settings])
     assert end.value.code == 2
     assert says in capsys.readouterr().err
 
 
-def test_a_sampler_for_few_steps_does_not_take_over_a_thousand_of_another() -> None:
-    config = open_run(Path("runs/chain")).config
+def test_a_sampler_for_few_steps_has_steps_of_its_own() -> None:
+    config = open_run(Path("runs/discrete")).config
     config = replace(config, sampling=replace(config.sampling, steps=1000))
-    assert asked.sampling(config, "heun", None, None).steps == 18
-    assert asked.sampling(config, "ddim", None, None).steps == 1000
-    assert asked.sampling(config, None, None, None) == config.sampling
+    assert sampling_config(config, "heun", None, None).steps == 18
+    assert sampling_config(config, "ddim", None, None).steps == 1000
+    assert sampling_config(config, None, None, None) == config.sampling
 
 
 def test_labels_and_guidance_change_the_image(tmp_path: Path) -> None:

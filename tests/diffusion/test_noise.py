@@ -1,4 +1,4 @@
-"""The schedules against the papers' formulas written out, the draws by their quantiles, the grids level by level."""
+"""Schedules against the formulas of the papers, distributions by their quantiles, sigmas one by one."""
 
 import math
 from collections.abc import Callable
@@ -22,25 +22,25 @@ def same(actual: torch.Tensor, expected: list[float]) -> None:
 
 
 @pytest.mark.parametrize("T", [25, 1000, 4000])
-def test_linear_betas_rise_evenly_from_1e_4_to_0_02_scaled_by_1000_over_the_length(T: int) -> None:
+def test_linear_betas_rise_evenly_and_scale_with_length(T: int) -> None:
     same(noise.linear_betas(T), [1000 / T * (1e-4 + (0.02 - 1e-4) * t / (T - 1)) for t in range(T)])
 
 
 @pytest.mark.parametrize("T", [4, 1000, 4000])
-def test_cosine_betas_make_alpha_bar_a_squared_cosine_until_the_cap(T: int) -> None:
+def test_cosine_betas_give_a_squared_cosine_up_to_the_cap(T: int) -> None:
     def f(t: int) -> float:
         return math.cos((t / T + 0.008) / 1.008 * math.pi / 2) ** 2
 
     betas = [min(1 - f(t) / f(t - 1), 0.999) for t in range(1, T + 1)]
     same(noise.cosine_betas(T), betas)
-    assert betas[-1] == 0.999, "the last cosine beta is the capped one"
-    # Eq. 17's alpha bar itself, wherever no beta is capped: all but the last level.
+    assert betas[-1] == 0.999, "the last cosine beta is capped"
+    # The alpha bar of Eq. 17 wherever no beta is capped: at all levels except the last.
     sigmas = noise.sigmas_of_betas(noise.cosine_betas(T))
     same(sigmas[:-1], [math.sqrt(f(0) / f(t) - 1) for t in range(1, T)])
 
 
 @pytest.mark.parametrize("betas", [noise.linear_betas(1000), noise.cosine_betas(1000), f64([0.5, 0.2])])
-def test_a_chain_level_is_the_root_of_noise_variance_over_signal_variance(betas: torch.Tensor) -> None:
+def test_sigma_is_the_root_of_noise_over_signal_variance(betas: torch.Tensor) -> None:
     alpha_bar, expected = 1.0, []
     for beta in betas.tolist():
         alpha_bar *= 1 - beta
@@ -49,7 +49,7 @@ def test_a_chain_level_is_the_root_of_noise_variance_over_signal_variance(betas:
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-def test_discrete_uniform_draws_every_level_equally_often(dtype: torch.dtype) -> None:
+def test_discrete_uniform_samples_every_level_equally_often(dtype: torch.dtype) -> None:
     levels = noise.sigmas_of_betas(noise.linear_betas(1000))
     u = (torch.arange(10_000, dtype=dtype) + 0.5) / 10_000
     assert torch.equal(noise.discrete_uniform(levels)(u), levels.repeat_interleave(10).to(dtype))
@@ -57,11 +57,11 @@ def test_discrete_uniform_draws_every_level_equally_often(dtype: torch.dtype) ->
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize("length", [21, 1000, 1024, 4000])
-def test_discrete_uniform_reaches_both_ends_and_nothing_beyond(length: int, dtype: torch.dtype) -> None:
+def test_discrete_uniform_reaches_both_ends_and_no_further(length: int, dtype: torch.dtype) -> None:
     levels = noise.sigmas_of_betas(noise.linear_betas(length)).to(dtype)
     just_below_one = 1 - torch.finfo(dtype).eps / 2
-    drawn = noise.discrete_uniform(levels)(torch.tensor([0.0, just_below_one], dtype=dtype))
-    assert torch.equal(drawn, levels[[0, -1]])
+    ends = noise.discrete_uniform(levels)(torch.tensor([0.0, just_below_one], dtype=dtype))
+    assert torch.equal(ends, levels[[0, -1]])
 
 
 @pytest.mark.parametrize(("mean", "std"), [(-1.2, 1.2), (0.5, 0.1)])
@@ -70,14 +70,14 @@ def test_log_normal_has_the_quantiles_of_a_log_normal(mean: float, std: float) -
 
 
 @pytest.mark.parametrize(("mean", "std"), [(0.0, 1.0), (-0.5, 0.7)])
-def test_logit_normal_has_the_quantiles_of_a_normal_in_the_logit_of_flow_time(mean: float, std: float) -> None:
+def test_logit_normal_is_normal_in_the_logit_of_flow_time(mean: float, std: float) -> None:
     sigma = noise.logit_normal(mean, std)(f64(QUANTILES))
     t = sigma / (1 + sigma)
     torch.testing.assert_close(torch.logit(t), f64([NormalDist(mean, std).inv_cdf(u) for u in QUANTILES]))
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-def test_no_uniform_number_draws_a_level_of_zero_or_infinity(dtype: torch.dtype) -> None:
+def test_no_uniform_number_gives_a_sigma_of_0_or_infinity(dtype: torch.dtype) -> None:
     sigma = noise.log_normal(-1.2, 1.2)(torch.tensor([0.0, 1 - torch.finfo(dtype).eps / 2], dtype=dtype))
     assert (sigma > 0).all()
     assert torch.isfinite(sigma).all()
@@ -85,40 +85,40 @@ def test_no_uniform_number_draws_a_level_of_zero_or_infinity(dtype: torch.dtype)
 
 @pytest.mark.parametrize("rho", [1.0, 7.0])
 @pytest.mark.parametrize("steps", [2, 18, 200])
-def test_karras_grid_is_equation_5_and_then_zero(steps: int, rho: float) -> None:
+def test_karras_sigmas_are_equation_5_and_then_0(steps: int, rho: float) -> None:
     low, high = 0.002, 80.0
     roots = [high ** (1 / rho) + i / (steps - 1) * (low ** (1 / rho) - high ** (1 / rho)) for i in range(steps)]
-    grid = noise.karras_sigmas(steps, low, high, rho)
-    same(grid, [root**rho for root in roots] + [0.0])
-    same(grid[[0, -2, -1]], [high, low, 0.0])
+    sigmas = noise.karras_sigmas(steps, low, high, rho)
+    same(sigmas, [root**rho for root in roots] + [0.0])
+    same(sigmas[[0, -2, -1]], [high, low, 0.0])
 
 
 @pytest.mark.parametrize("steps", [2, 18, 200])
-def test_the_log_snr_grid_is_even_in_the_logarithm_of_the_signal_to_noise_ratio(steps: int) -> None:
-    grid = noise.log_snr_sigmas(steps, 0.002, 80.0)
+def test_log_snr_sigmas_are_evenly_spaced_in_log_snr(steps: int) -> None:
+    sigmas = noise.log_snr_sigmas(steps, 0.002, 80.0)
     log_snr = [-2 * math.log(80.0) + i / (steps - 1) * (2 * math.log(80.0) - 2 * math.log(0.002)) for i in range(steps)]
-    same(grid, [math.exp(-value / 2) for value in log_snr] + [0.0])
+    same(sigmas, [math.exp(-value / 2) for value in log_snr] + [0.0])
 
 
 @pytest.mark.parametrize("make", [noise.karras_sigmas, noise.log_snr_sigmas])
-def test_one_step_goes_from_the_highest_level_to_zero(make: Callable[..., torch.Tensor]) -> None:
+def test_one_step_goes_from_the_highest_sigma_to_0(make: Callable[..., torch.Tensor]) -> None:
     same(make(1, 0.002, 80.0), [80.0, 0.0])
 
 
 @pytest.mark.parametrize("steps", [-1, 0])
 @pytest.mark.parametrize("make", [noise.karras_sigmas, noise.log_snr_sigmas])
-def test_a_grid_refuses_fewer_than_one_step(make: Callable[..., torch.Tensor], steps: int) -> None:
+def test_sigmas_for_less_than_one_step_are_refused(make: Callable[..., torch.Tensor], steps: int) -> None:
     with pytest.raises(ValueError, match=f"^{steps} sampling steps are too few"):
         make(steps, 0.002, 80.0)
 
 
-def test_a_chains_grid_has_its_levels_from_the_noisiest_down_and_then_zero() -> None:
+def test_discrete_sigmas_fall_from_the_noisiest_to_0() -> None:
     levels = f64([0.1, 0.5, 2.0, 9.0])
     assert noise.discrete_sigmas([0, 2, 3], levels).tolist() == [9.0, 2.0, 0.1, 0.0]
 
 
 @pytest.mark.parametrize("T", [2, 50, 1000])
-def test_a_number_keeps_first_and_last_index_and_as_many_as_asked_for_evenly_spaced(T: int) -> None:
+def test_a_number_is_a_stride_of_so_many_even_indices(T: int) -> None:
     for steps in range(1, T + 1):
         kept = noise.strided(T, str(steps))
         assert len(kept) == steps
@@ -133,9 +133,9 @@ def test_a_number_keeps_first_and_last_index_and_as_many_as_asked_for_evenly_spa
 @pytest.mark.parametrize(
     ("T", "counts"), [(1000, (10, 15, 20)), (1000, (1, 1, 1, 1)), (10, (3, 3, 2)), (7, (3, 1, 2)), (4000, (250, 4))]
 )
-def test_counts_in_a_row_stride_equal_parts_of_the_chain(T: int, counts: tuple[int, ...]) -> None:
+def test_several_counts_stride_equal_sections(T: int, counts: tuple[int, ...]) -> None:
     kept = noise.strided(T, ",".join(map(str, counts)))
-    lengths = [T // len(counts) + (part < T % len(counts)) for part in range(len(counts))]
+    lengths = [T // len(counts) + (section < T % len(counts)) for section in range(len(counts))]
     start = 0
     for length, count in zip(lengths, counts, strict=True):
         inside = [index for index in kept if start <= index < start + length]
@@ -146,22 +146,22 @@ def test_counts_in_a_row_stride_equal_parts_of_the_chain(T: int, counts: tuple[i
 
 
 @pytest.mark.parametrize(("T", "count", "spacing"), [(1000, 50, 20), (1000, 1, 1000), (1000, 1000, 1), (10, 4, 3)])
-def test_ddims_stride_keeps_every_kth_index_from_the_first(T: int, count: int, spacing: int) -> None:
+def test_a_ddim_stride_keeps_every_kth_index(T: int, count: int, spacing: int) -> None:
     assert noise.strided(T, f"ddim{count}") == [i * spacing for i in range(count)]
 
 
 @pytest.mark.parametrize(
     ("stride", "words"),
     [
-        ("1001", "1001 steps do not fit 1000 levels of the chain: choose between 1 and 1000"),
-        ("10,501", "501 steps do not fit 500 levels of the chain: choose between 1 and 500"),
-        ("ddim999", "ddim999 is no stride of a chain of 1000: no whole spacing keeps 999 levels"),
-        ("ddim1001", "ddim1001 is no stride of a chain of 1000"),
+        ("1001", "1001 steps do not fit 1000 timesteps: choose between 1 and 1000"),
+        ("10,501", "501 steps do not fit 500 timesteps: choose between 1 and 500"),
+        ("ddim999", "ddim999 is not a stride of 1000 timesteps: no whole spacing keeps 999 of them"),
+        ("ddim1001", "ddim1001 is not a stride of 1000 timesteps"),
         *((stride, "write for example 50, ddim50 or 10,15,20") for stride in ("", "0", "-5", "ten", "1.5", "²", "٣")),
         *((stride, "write for example 50, ddim50 or 10,15,20") for stride in ("10,", ",10", "10,0", "ddim", "ddim0")),
     ],
 )
-def test_a_stride_that_the_chain_does_not_have_is_refused(stride: str, words: str) -> None:
+def test_an_impossible_stride_is_refused(stride: str, words: str) -> None:
     with pytest.raises(ValueError, match=words) as refused:
         noise.strided(1000, stride)
     assert "\n" not in str(refused.value)

@@ -1,30 +1,30 @@
-"""Five ways to ask for one denoiser: what each network is asked for and told, and that none changes an image."""
+"""Five parametrizations of one denoiser: the target and inputs of each network, and that all sample the same."""
 
 from collections.abc import Callable, Iterator
 
 import pytest
 import torch
-from helpers.gaussians import drawing
+from helpers.gaussians import noise_source
 from helpers.tensors import normal
 from torch import Tensor
 
 from undiffuse.diffusion import noise, parametrization, samplers
-from undiffuse.diffusion.denoiser import Denoise, denoiser, estimator, without_variance
+from undiffuse.diffusion.denoiser import Denoise, denoiser, predictor, without_variance
 from undiffuse.diffusion.parametrization import Coefficients
 
-CHAIN = noise.sigmas_of_betas(noise.linear_betas(1000))
-CLOCK = parametrization.discrete_index(CHAIN)
+SCHEDULE = noise.sigmas_of_betas(noise.linear_betas(1000))
+C_NOISE = parametrization.discrete_index(SCHEDULE)
 
 
 def level_of_index(c_noise: Tensor) -> Tensor:
-    return CHAIN[c_noise.round().long()]
+    return SCHEDULE[c_noise.round().long()]
 
 
-# Each parametrization, and how a network reads sigma off its clock.
+# Each parametrization, and how its network recovers sigma from c_noise.
 FIVE = {
-    "eps": (parametrization.eps(CLOCK), level_of_index),
-    "x0": (parametrization.x0(CLOCK), level_of_index),
-    "v": (parametrization.v(CLOCK), level_of_index),
+    "eps": (parametrization.eps(C_NOISE), level_of_index),
+    "x0": (parametrization.x0(C_NOISE), level_of_index),
+    "v": (parametrization.v(C_NOISE), level_of_index),
     "flow": (parametrization.flow, lambda t: t / (1 - t)),
     "edm": (parametrization.edm(0.5), lambda c_noise: torch.exp(4 * c_noise)),
 }
@@ -36,11 +36,11 @@ def perfect(x: Tensor, sigma: Tensor, label: Tensor | None = None) -> Tensor:
 
 
 def ancestral(denoise: Denoise, x: Tensor, sigmas: Tensor) -> Iterator[samplers.Step]:
-    return samplers.ancestral(without_variance(denoise), x, sigmas, noise=drawing(4, 1, 8, 8))
+    return samplers.ancestral(without_variance(denoise), x, sigmas, noise=noise_source(4, 1, 8, 8))
 
 
 def ddim(denoise: Denoise, x: Tensor, sigmas: Tensor) -> Iterator[samplers.Step]:
-    return samplers.ddim(denoise, x, sigmas, noise=drawing(4, 1, 8, 8), eta=0.7)
+    return samplers.ddim(denoise, x, sigmas, noise=noise_source(4, 1, 8, 8), eta=0.7)
 
 
 @pytest.mark.parametrize(
@@ -49,7 +49,7 @@ def ddim(denoise: Denoise, x: Tensor, sigmas: Tensor) -> Iterator[samplers.Step]
     ids=["euler", "heun", "dpmpp_2m", "lms", "ipndm", "ancestral", "ddim"],
 )
 @pytest.mark.parametrize(("coefficients", "sigma_of"), FIVE.values(), ids=FIVE)
-def test_a_perfect_denoiser_samples_the_same_however_its_network_is_asked(
+def test_parametrizations_of_one_denoiser_sample_the_same(
     coefficients: Callable[[Tensor], Coefficients], sigma_of: Callable[[Tensor], Tensor], sampler: Callable
 ) -> None:
     def network(scaled_x: Tensor, c_noise: Tensor, label: Tensor | None) -> Tensor:
@@ -58,16 +58,16 @@ def test_a_perfect_denoiser_samples_the_same_however_its_network_is_asked(
         x = scaled_x / c_in
         return (perfect(x, sigma) - c_skip * x) / c_out
 
-    grid = noise.discrete_sigmas(noise.strided(1000, "20"), CHAIN)
-    start = samplers.starting_noise(normal(4, 1, 8, 8), grid[0])
-    ours = sampler(denoiser(estimator(network, coefficients, torch.float64)), start, grid)
-    for step, expected in zip(ours, sampler(perfect, start, grid), strict=True):
+    sigmas = noise.discrete_sigmas(noise.strided(1000, "20"), SCHEDULE)
+    start = samplers.starting_noise(normal(4, 1, 8, 8), sigmas[0])
+    ours = sampler(denoiser(predictor(network, coefficients, torch.float64)), start, sigmas)
+    for step, expected in zip(ours, sampler(perfect, start, sigmas), strict=True):
         torch.testing.assert_close(step.x, expected.x, rtol=1e-6, atol=1e-6)
         torch.testing.assert_close(step.x0, expected.x0, rtol=1e-6, atol=1e-6)
 
 
 @pytest.mark.parametrize(
-    ("name", "asked_for"),
+    ("name", "target_of"),
     [
         ("eps", lambda x0, eps, sigma: eps),
         ("x0", lambda x0, eps, sigma: x0),
@@ -76,15 +76,15 @@ def test_a_perfect_denoiser_samples_the_same_however_its_network_is_asked(
         ("flow", lambda x0, eps, sigma: eps - x0),
     ],
 )
-def test_a_network_is_asked_for_what_its_paper_says(name: str, asked_for: Callable[..., Tensor]) -> None:
+def test_the_target_is_that_of_the_paper(name: str, target_of: Callable[..., Tensor]) -> None:
     x0, eps = torch.randn(2, 1000, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
-    c_skip, c_out, _, _ = FIVE[name][0](CHAIN)
-    target = (x0 - c_skip * (x0 + CHAIN * eps)) / c_out
-    torch.testing.assert_close(target, asked_for(x0, eps, CHAIN), rtol=1e-9, atol=1e-9)
+    c_skip, c_out, _, _ = FIVE[name][0](SCHEDULE)
+    target = (x0 - c_skip * (x0 + SCHEDULE * eps)) / c_out
+    torch.testing.assert_close(target, target_of(x0, eps, SCHEDULE), rtol=1e-9, atol=1e-9)
 
 
 @pytest.mark.parametrize("sigma_data", [0.5, 0.7])
-def test_edm_gives_its_network_unit_variance_in_and_out_with_least_amplified_errors(sigma_data: float) -> None:
+def test_edm_has_unit_variance_and_least_error_amplification(sigma_data: float) -> None:
     sigma = torch.logspace(-3, 3, 100, dtype=torch.float64)
     c_skip, c_out, c_in, c_noise = parametrization.edm(sigma_data)(sigma)
     one = torch.ones_like(sigma)
@@ -98,12 +98,12 @@ def test_edm_gives_its_network_unit_variance_in_and_out_with_least_amplified_err
 
 
 @pytest.mark.parametrize("name", ["eps", "x0", "v"])
-def test_a_chains_network_is_shown_ddpms_x_t(name: str) -> None:
+def test_a_discrete_network_gets_ddpms_x_t(name: str) -> None:
     alpha_bar = torch.cumprod(1 - noise.linear_betas(1000), 0)
-    torch.testing.assert_close(FIVE[name][0](CHAIN).c_in, alpha_bar.sqrt())
+    torch.testing.assert_close(FIVE[name][0](SCHEDULE).c_in, alpha_bar.sqrt())
 
 
-def test_flow_shows_its_network_the_point_on_the_straight_path_and_its_time() -> None:
+def test_a_flow_network_gets_the_straight_path_and_its_time() -> None:
     t = torch.linspace(0.01, 0.99, 99, dtype=torch.float64)
     x0, eps = torch.randn(2, 99, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     sigma = t / (1 - t)
@@ -113,19 +113,24 @@ def test_flow_shows_its_network_the_point_on_the_straight_path_and_its_time() ->
 
 
 @pytest.mark.parametrize("betas", [noise.linear_betas(1000), noise.cosine_betas(4000), noise.cosine_betas(2)])
-def test_the_chain_clock_is_the_exact_index_at_every_level(betas: Tensor) -> None:
-    chain = noise.sigmas_of_betas(betas)
-    assert torch.equal(parametrization.discrete_index(chain)(chain), torch.arange(len(chain), dtype=torch.float64))
+def test_the_discrete_index_is_exact_at_every_level(betas: Tensor) -> None:
+    schedule = noise.sigmas_of_betas(betas)
+    index = parametrization.discrete_index(schedule)(schedule)
+    assert torch.equal(index, torch.arange(len(schedule), dtype=torch.float64))
 
 
-def test_the_chain_clock_rises_between_levels_and_is_linear_in_the_logarithm() -> None:
-    dense = torch.linspace(float(CHAIN[0].log()), float(CHAIN[-1].log()), 100_000, dtype=torch.float64)[1:-1].exp()
-    assert (CLOCK(dense).diff() > 0).all()
-    for share in (0.25, 0.5):
-        between = CHAIN[:-1] ** (1 - share) * CHAIN[1:] ** share
-        torch.testing.assert_close(CLOCK(between), torch.arange(999, dtype=torch.float64) + share, rtol=0, atol=1e-8)
+def test_the_discrete_index_is_linear_in_ln_sigma_between() -> None:
+    dense = torch.linspace(float(SCHEDULE[0].log()), float(SCHEDULE[-1].log()), 100_000, dtype=torch.float64)[
+        1:-1
+    ].exp()
+    assert (C_NOISE(dense).diff() > 0).all()
+    for fraction in (0.25, 0.5):
+        between = SCHEDULE[:-1] ** (1 - fraction) * SCHEDULE[1:] ** fraction
+        torch.testing.assert_close(
+            C_NOISE(between), torch.arange(999, dtype=torch.float64) + fraction, rtol=0, atol=1e-8
+        )
 
 
-def test_the_chain_clock_stops_at_both_ends() -> None:
-    outside = torch.stack([CHAIN[0] / 2, CHAIN[-1] * 2])
-    assert CLOCK(outside).tolist() == [0, 999]
+def test_the_discrete_index_is_clamped_at_both_ends() -> None:
+    outside = torch.stack([SCHEDULE[0] / 2, SCHEDULE[-1] * 2])
+    assert C_NOISE(outside).tolist() == [0, 999]

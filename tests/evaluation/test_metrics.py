@@ -1,50 +1,92 @@
-"""All figures of a comparison: what they say of classes, and of spreads that are none."""
+"""The table of metrics: classes, spreads, and metrics of the user's own."""
+
+from dataclasses import replace
 
 import numpy as np
-import torch
+import pytest
+from helpers.features import context, image_set, random_pixels
 
 from undiffuse.evaluation.feature_sets import FeatureSet
-from undiffuse.evaluation.metrics import class_precision, compare
-from undiffuse.features.cache import Share, features_of
-from undiffuse.features.image_sets import ImageSet
-from undiffuse.features.networks import pixels_net
+from undiffuse.evaluation.metrics import Measurement, Metric, MetricLike, Value, class_precision, with_own
 
-net = pixels_net()
 BRIGHTNESS = {"cats": 40, "dogs": 200, "snow": 250}
 
 
-def side(name: str, classes: tuple[str, ...], drawn_as: tuple[str, ...], each: int = 10) -> FeatureSet:
-    """`each` images a class, of the brightness of the class in the same place of `drawn_as`."""
-    rng = np.random.default_rng(len(name))
-    pixels = np.concatenate([rng.integers(-5, 5, (each, 4, 4, 3)) + BRIGHTNESS[c] for c in drawn_as]).astype(np.uint8)
-    labels = np.repeat(np.arange(len(classes)), each)
-    n = len(pixels)
-    images = ImageSet(name, "all", name, (4, 4), "none", n, labels, classes, lambda i: pixels[np.asarray(i)])
-    return FeatureSet(images, features_of(pixels_net(), images, 64, Share()), torch.device("cpu"))
+def measured(real: FeatureSet, fake: FeatureSet, own: tuple[MetricLike, ...] = ()) -> Measurement:
+    (measurement,) = replace(context(), metrics=with_own(own)).measure(fake.images, [real.images])
+    return measurement
 
 
-def test_a_class_is_the_one_of_the_same_name_whatever_its_number() -> None:
-    real = side("real", ("cats", "dogs"), ("cats", "dogs"))
-    fake = side("fakes", ("dogs", "snow", "cats"), ("dogs", "snow", "dogs"))
-    rows = {name: (n_real, n_fake, value) for name, n_real, n_fake, value in class_precision(compare(net, real, fake))}
+def classes(names: tuple[str, ...], look_like: tuple[str, ...], each: int = 10, seed: int = 0) -> FeatureSet:
+    """`each` images of every class, with the brightness of the class in the same place of `look_like`."""
+    rng = np.random.default_rng(seed)
+    pixels = [rng.integers(-5, 5, (each, 4, 4, 3)) + BRIGHTNESS[name] for name in look_like]
+    labels = np.repeat(np.arange(len(names)), each)
+    images = image_set(np.concatenate(pixels).astype(np.uint8), labels=labels, class_names=names)
+    return context().feature_set(images)
+
+
+def test_classes_are_matched_by_name_whatever_their_number() -> None:
+    real = classes(("cats", "dogs"), ("cats", "dogs"))
+    fake = classes(("dogs", "snow", "cats"), ("dogs", "snow", "dogs"), seed=1)
+    rows = {name: (n_real, n_fake, value) for name, n_real, n_fake, value in class_precision(measured(real, fake))}
     assert set(rows) == {"dogs", "cats"}
     assert rows["dogs"][:2] == (10, 10)
     assert rows["dogs"][2] > 0.5
-    assert rows["cats"][2] == 0  # They were drawn as dogs.
+    assert rows["cats"][2] == 0  # They look like dogs.
 
 
-def test_subsets_that_are_the_whole_have_no_spread() -> None:
-    even = compare(net, side("real", ("cats",), ("cats",)), side("fakes", ("cats",), ("cats",)))
-    uneven = compare(net, side("many", ("cats",), ("cats",), each=30), side("fakes", ("cats",), ("cats",)))
-    spreads = [next(f.spread for f in found.values if f.metric == "KD-pixels") for found in (even, uneven)]
+def test_subsets_that_are_the_whole_set_have_no_spread() -> None:
+    cats = ("cats",)
+    even = measured(classes(cats, cats), classes(cats, cats, seed=1))
+    uneven = measured(classes(cats, cats, each=30), classes(cats, cats, seed=1))
+    spreads = [found.spread for each in (even, uneven) if (found := each.find("KD-pixels"))]
     assert spreads[0] is None
     assert spreads[1] is not None
     assert spreads[1] > 0
 
 
-def test_shares_of_none_or_all_claim_no_certainty() -> None:
-    real = side("real", ("cats",), ("cats",))
-    found = {figure.metric: figure for figure in compare(net, real, side("fakes", ("cats",), ("snow",))).values}
-    assert found["precision"].value == 0
-    assert found["precision"].spread is None
-    assert found["precision"].spread_is == ""
+def test_a_fraction_of_none_or_all_claims_no_certainty() -> None:
+    found = measured(classes(("cats",), ("cats",)), classes(("cats",), ("snow",))).find("precision")
+    assert found is not None
+    assert (found.value, found.spread, found.spread_is) == (0, None, "")
+
+
+def mean_distance(real: np.ndarray, fake: np.ndarray) -> float:
+    return float(np.linalg.norm(real.mean(axis=0) - fake.mean(axis=0)))
+
+
+def not_finite(real: np.ndarray, fake: np.ndarray) -> float:
+    return float("nan")
+
+
+def norm_ratio(real: FeatureSet, fake: FeatureSet) -> list[Value]:
+    norms = [float(np.linalg.norm(each.features)) for each in (real, fake)]
+    return [Value("norm ratio", norms[1] / norms[0], spread=0.1, spread_is="a guess", note="1 is best")]
+
+
+def test_a_function_of_two_arrays_is_a_metric() -> None:
+    real, fake = classes(("cats",), ("cats",)), classes(("cats",), ("dogs",), each=12)
+    found = measured(real, fake, (mean_distance, Metric("norm ratio", norm_ratio)))
+    distance, ratio = found.values[-2:]
+    assert (distance.metric, distance.n_real, distance.n_fake) == ("mean_distance", 10, 12)
+    assert distance.value == pytest.approx(np.linalg.norm(real.features.mean(axis=0) - fake.features.mean(axis=0)))
+    assert (ratio.metric, ratio.spread, ratio.spread_is, ratio.note) == ("norm ratio", 0.1, "a guess", "1 is best")
+
+
+def test_a_value_that_is_not_finite_is_left_out(notices: pytest.LogCaptureFixture) -> None:
+    found = measured(classes(("cats",), ("cats",)), classes(("cats",), ("dogs",)), (not_finite,))
+    assert found.find("not_finite") is None
+    assert "not_finite is left out: it is nan for these images." in notices.messages
+
+
+def test_a_metric_needs_a_name_of_its_own() -> None:
+    with pytest.raises(ValueError, match="has no name"):
+        with_own([lambda real, fake: 0.0])
+    with pytest.raises(ValueError, match="Two metrics are called mean_distance"):
+        with_own([mean_distance, mean_distance])
+
+
+def test_too_few_images_leave_out_what_needs_more() -> None:
+    few = [context().feature_set(image_set(random_pixels(3, seed))) for seed in (0, 1)]
+    assert [value.metric for value in measured(*few).values] == ["FD-pixels", "KD-pixels"]

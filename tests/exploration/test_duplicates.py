@@ -1,4 +1,4 @@
-"""Duplicates are found, and only those."""
+"""Duplicates are found, and nothing else is."""
 
 from pathlib import Path
 
@@ -10,7 +10,7 @@ from PIL import Image, ImageEnhance
 
 from undiffuse.exploration import duplicates
 from undiffuse.exploration.duplicates import find_duplicates
-from undiffuse.exploration.named_duplicates import copies, shown_pairs
+from undiffuse.exploration.named_duplicates import example_pairs, name_duplicates
 from undiffuse.exploration.scan import Scan, scan
 
 
@@ -20,13 +20,13 @@ def photos(folder: Path, count: int = 40) -> Path:
     return folder
 
 
-def test_nothing_is_found_where_nothing_is_there_twice(tmp_path: Path) -> None:
+def test_no_duplicates_are_found_among_distinct_images(tmp_path: Path) -> None:
     found, _ = found_duplicates(photos(tmp_path / "p"))
     assert (found.exact, found.near, found.groups) == ((), (), ())
     assert found.complete
 
 
-def test_the_same_pixels_are_found_whatever_file_they_are_in(tmp_path: Path) -> None:
+def test_equal_pixels_are_found_in_any_file_format(tmp_path: Path) -> None:
     folder = photos(tmp_path / "p")
     save(folder / "copy.png", smooth(7, 96, 96))
     save(folder / "another.bmp", smooth(7, 96, 96))
@@ -40,7 +40,7 @@ def test_the_same_pixels_are_found_whatever_file_they_are_in(tmp_path: Path) -> 
     assert [len(group) for group in found.groups] == [3, 2]
 
 
-def test_copies_that_were_changed_a_little_are_found_and_no_others(tmp_path: Path) -> None:
+def test_slightly_changed_copies_are_found_and_no_others(tmp_path: Path) -> None:
     folder = photos(tmp_path / "p")
     save(folder / "compressed.jpg", smooth(1, 96, 96), quality=40)
     save(folder / "small.png", smooth(2, 96, 96).resize((70, 70)))
@@ -63,25 +63,25 @@ def test_copies_that_were_changed_a_little_are_found_and_no_others(tmp_path: Pat
     assert [pair.similarity for pair in found.near] == sorted((pair.similarity for pair in found.near), reverse=True)
 
 
-def test_among_images_that_are_alike_anyway_more_is_asked_for(tmp_path: Path) -> None:
+def test_the_threshold_is_higher_among_similar_images(tmp_path: Path) -> None:
     base = np.asarray(smooth(0, 64, 64), dtype=float)
-    for i in range(30):  # A common scene, and in it something of each image's own.
-        own = np.asarray(smooth(i + 1, 64, 64), dtype=float)
-        save(tmp_path / "p" / f"{i}.png", Image.fromarray((0.8 * base + 0.2 * own).astype(np.uint8)))
+    for i in range(30):  # A common scene with something different in each image.
+        extra = np.asarray(smooth(i + 1, 64, 64), dtype=float)
+        save(tmp_path / "p" / f"{i}.png", Image.fromarray((0.8 * base + 0.2 * extra).astype(np.uint8)))
     found, _ = found_duplicates(tmp_path / "p")
-    assert found.usual_similarity > 0.95
-    assert found.asked_similarity == pytest.approx(min(1 - (1 - found.usual_similarity) / 4, 0.995))
+    assert found.median_similarity > 0.95
+    assert found.threshold == pytest.approx(min(1 - (1 - found.median_similarity) / 4, 0.995))
     assert found.near == ()
 
 
-def test_digits_that_resemble_each_other_are_no_duplicates() -> None:
+def test_digits_that_resemble_each_other_are_not_duplicates() -> None:
     found, _ = found_duplicates(Path("digits"), size=(16, 16))
     assert found.exact == ()
     assert len(found.near) < 10  # Of 1.6 million pairs; 7,137 correlate by over 0.93.
 
 
 def random_scan(n: int) -> Scan:
-    """Thumbnails around a few centres, some very near, with hashes of few different bits: there are many pairs."""
+    """Thumbnails around a few centers, some very close, with hashes that differ in few bits: there are many pairs."""
     random = np.random.default_rng(0)
     spread = np.where(random.random((n, 1)) < 0.4, 0.02, 0.3)
     thumbnails = random.normal(size=(10, 64))[random.integers(0, 10, n)] + spread * random.normal(size=(n, 64))
@@ -91,7 +91,7 @@ def random_scan(n: int) -> Scan:
     return Scan(np.zeros((3, 256), np.int64), np.zeros((8, 8, 3)), digests, hashes, thumbnails.astype(np.float32))
 
 
-def test_every_pair_is_compared_whatever_the_blocks(monkeypatch) -> None:
+def test_every_pair_is_compared_for_any_block_size(monkeypatch) -> None:
     n = 150
     scanned = random_scan(n)
     monkeypatch.setattr(duplicates, "ROWS", 32)
@@ -100,18 +100,17 @@ def test_every_pair_is_compared_whatever_the_blocks(monkeypatch) -> None:
     similarity = scanned.thumbnails @ scanned.thumbnails.T
     bits = np.array([[int(a ^ b).bit_count() for b in scanned.hashes] for a in scanned.hashes])
     nearest = np.median((similarity - 2 * np.eye(n)).max(axis=1))
-    assert found.usual_similarity == pytest.approx(
-        float(nearest), abs=0.02
-    )  # torch takes the lower of two middle ones.
-    first, second = np.nonzero(np.triu((similarity >= found.asked_similarity) & (bits <= duplicates.MOST_BITS), 1))
+    # torch takes the lower of the two middle values.
+    assert found.median_similarity == pytest.approx(float(nearest), abs=0.02)
+    first, second = np.nonzero(np.triu((similarity >= found.threshold) & (bits <= duplicates.MAX_HAMMING), 1))
     assert len(first) > 100
     assert {(pair.first, pair.second) for pair in found.near} == set(zip(first.tolist(), second.tolist(), strict=True))
     for pair in found.near:
         assert pair.similarity == pytest.approx(similarity[pair.first, pair.second], abs=1e-5)
-        assert pair.bits == bits[pair.first, pair.second]
+        assert pair.hamming_distance == bits[pair.first, pair.second]
 
 
-def test_groups_hang_together_through_any_pair() -> None:
+def test_groups_are_connected_through_any_pair() -> None:
     scanned = random_scan(150)
     found = find_duplicates(scanned)
     neighbors = {i: {i} for i in range(150)}
@@ -125,20 +124,20 @@ def test_groups_hang_together_through_any_pair() -> None:
     assert [len(group) for group in found.groups] == sorted(map(len, found.groups), reverse=True)
 
 
-def test_frames_of_a_film_end_the_search_early(monkeypatch) -> None:
-    monkeypatch.setattr(duplicates, "MOST_PAIRS", 20)
+def test_the_search_stops_at_its_limit(monkeypatch) -> None:
+    monkeypatch.setattr(duplicates, "MAX_PAIRS", 20)
     found = find_duplicates(random_scan(150))
     assert len(found.near) == 20
     assert not found.complete
 
 
 @pytest.mark.parametrize("count", [1, 2])
-def test_a_image_or_two_are_enough(tmp_path: Path, count: int) -> None:
+def test_one_or_two_images_are_enough(tmp_path: Path, count: int) -> None:
     found, _ = found_duplicates(photos(tmp_path / "p", count))
     assert found.near == ()
 
 
-def test_plain_images_are_compared_by_their_pixels_alone(tmp_path: Path) -> None:
+def test_flat_images_are_compared_by_their_pixels_only(tmp_path: Path) -> None:
     for i, color in enumerate(("white", "white", "black", "gray", "red")):
         save(tmp_path / "p" / f"{i}.png", Image.new("RGB", (16, 16), color))
     found, names = found_duplicates(tmp_path / "p")
@@ -146,7 +145,7 @@ def test_plain_images_are_compared_by_their_pixels_alone(tmp_path: Path) -> None
     assert found.near == ()
 
 
-def test_what_train_shares_with_other_splits_and_classes_is_counted(tmp_path: Path) -> None:
+def test_duplicates_across_splits_and_classes_are_counted(tmp_path: Path) -> None:
     folder = tmp_path / "p"
     for i in range(30):
         save(folder / ("train", "val", "test")[i % 3] / ("a", "b")[i % 2] / f"{i}.png", smooth(i, 96, 96))
@@ -156,30 +155,30 @@ def test_what_train_shares_with_other_splits_and_classes_is_counted(tmp_path: Pa
     save(folder / "val" / "a" / "near.jpg", smooth(2, 96, 96), quality=50)  # In test, a.
     store = opened(folder, split="all")
     found = find_duplicates(scan(store))
-    named = copies(store, found, ("train", "val", "test"))
-    assert named.superfluous == 2
+    named = name_duplicates(store, found, ("train", "val", "test"))
+    assert named.redundant == 2
     (group,) = named.exact_groups
-    assert [(member.name, member.split, member.class_name) for member in group] == [
+    assert [(image.name, image.split, image.class_name) for image in group] == [
         ("test/a/same.png", "test", "a"),
         ("test/b/same again.png", "test", "b"),
         ("train/a/0.png", "train", "a"),
     ]
-    assert {frozenset(member.name for member in pair.members) for pair in named.near_pairs} == {
+    assert {frozenset(image.name for image in pair.images) for pair in named.near_pairs} == {
         frozenset(("train/b/3.png", "val/b/close.jpg")),
         frozenset(("test/a/2.png", "val/a/near.jpg")),
     }
-    assert named.across_splits == {"val": 1, "test": 2}
-    assert (named.groups, named.largest_group, named.across_classes) == (3, 3, 1)
+    assert named.shared_with_train == {"val": 1, "test": 2}
+    assert (named.groups, named.largest_group, named.mixed_class_groups) == (3, 3, 1)
 
 
-def test_the_surest_and_the_most_doubtful_pairs_are_shown_one_a_group(tmp_path: Path) -> None:
+def test_the_surest_and_least_certain_pairs_are_shown(tmp_path: Path) -> None:
     folder = photos(tmp_path / "p", 8)
     for i, quality in enumerate((90, 70, 50, 30)):
         save(folder / f"{i:03}.jpg", smooth(i, 96, 96), quality=quality)
         save(folder / f"{i:03} again.jpg", smooth(i, 96, 96), quality=quality)
     store = opened(folder)
     found = find_duplicates(scan(store))
-    sure, doubtful = shown_pairs(store, found, count=3)
+    sure, doubtful = example_pairs(store, found, count=3)
     assert len(found.groups) == 4
     assert (len(sure), len(doubtful)) == (3, 1)
     shown = [Path(name).stem[:3] for pair in [*sure, *doubtful] for name in pair.caption.splitlines()[0].split(" | ")]
@@ -190,9 +189,9 @@ def test_the_surest_and_the_most_doubtful_pairs_are_shown_one_a_group(tmp_path: 
         assert (pair.images[0] == pair.images[1]).all()
 
 
-def test_noise_is_like_no_other_noise(tmp_path: Path) -> None:
+def test_noise_images_are_not_duplicates(tmp_path: Path) -> None:
     for i in range(60):
         save(tmp_path / "p" / f"{i}.png", noise(i, 32, 32))
     found, _ = found_duplicates(tmp_path / "p")
     assert (found.exact, found.near) == ((), ())
-    assert found.asked_similarity == duplicates.LEAST_LIKENESS
+    assert found.threshold == duplicates.MIN_THRESHOLD

@@ -6,19 +6,19 @@ from helpers.exploring import messy
 from helpers.making import noise, opened, save, save_noise
 from PIL import Image
 
-from undiffuse.exploration.inventory import Inventory, Spread, balance, inventory
+from undiffuse.exploration.inventory import Inventory, Range, measure_balance, take_inventory
 
 
 def found(folder: Path, **options) -> Inventory:
-    return inventory(opened(folder, split="all", **options))
+    return take_inventory(opened(folder, split="all", **options))
 
 
 def test_images_are_counted_by_class_and_split(tmp_path: Path) -> None:
     names = ["train/cats/1.png", "train/cats/2.png", "train/dogs/1.png", "test/cats/1.png", "val/dogs/1.png"]
-    there = found(save_noise(tmp_path / "pets", *names))
-    assert there.images == 5
-    assert there.splits == {"train": 3, "val": 1, "test": 1}
-    assert {c.name: (c.images, c.splits) for c in there.classes} == {
+    counted = found(save_noise(tmp_path / "pets", *names))
+    assert counted.images == 5
+    assert counted.splits == {"train": 3, "val": 1, "test": 1}
+    assert {c.name: (c.images, c.splits) for c in counted.classes} == {
         "cats": (3, {"train": 2, "val": 0, "test": 1}),
         "dogs": (2, {"train": 1, "val": 1, "test": 0}),
     }
@@ -31,37 +31,37 @@ def test_formats_modes_and_sizes_are_those_of_the_files(tmp_path: Path) -> None:
     save(tmp_path / "p" / "gray.png", noise(1, 40, 20, 1))
     save(tmp_path / "p" / "palette.gif", noise(2, 30, 30).convert("P"))
     save(tmp_path / "p" / "print.tif", noise(3, 10, 30).convert("CMYK"))
-    there = found(tmp_path / "p", size=(16, 16), channels=3)
-    assert there.formats == {"PNG": 1, "GIF": 1, "TIFF": 1, "JPEG": 1}
-    assert there.modes == {"L": 1, "P": 1, "CMYK": 1, "RGB": 1}
-    assert there.sizes == {"40x20": 2, "30x30": 1, "10x30": 1}
-    assert there.shapes() == {(40, 20): 2, (30, 30): 1, (10, 30): 1}
-    assert (there.landscape, there.portrait, there.square) == (1, 2, 1)
-    assert there.height == Spread(10, 35, 40)
-    assert there.width == Spread(20, 25, 30)
-    assert there.aspect == Spread(0.5, 0.75, 3)
-    assert there.splits == {}
-    assert there.classes == ()
+    counted = found(tmp_path / "p", size=(16, 16), channels=3)
+    assert counted.formats == {"PNG": 1, "GIF": 1, "TIFF": 1, "JPEG": 1}
+    assert counted.modes == {"L": 1, "P": 1, "CMYK": 1, "RGB": 1}
+    assert counted.sizes == {"40x20": 2, "30x30": 1, "10x30": 1}
+    assert counted.shapes() == {(40, 20): 2, (30, 30): 1, (10, 30): 1}
+    assert (counted.landscape, counted.portrait, counted.square) == (1, 2, 1)
+    assert counted.height == Range(10, 35, 40)
+    assert counted.width == Range(20, 25, 30)
+    assert counted.aspect == Range(0.5, 0.75, 3)
+    assert counted.splits == {}
+    assert counted.classes == ()
 
 
-def test_every_bad_file_is_named_with_its_reason(tmp_path: Path) -> None:
-    there = found(messy(tmp_path / "p"))
-    assert there.images == 2 + 3 + 4 + 5
-    assert len(there.bad_files) == 3
-    assert {Path(bad.name).name for bad in there.bad_files} == {"<b>empty<_b>.png", "half.png", "空.jpg"}
-    assert all(bad.reason for bad in there.bad_files)
+def test_every_bad_file_is_listed_with_its_reason(tmp_path: Path) -> None:
+    counted = found(messy(tmp_path / "p"))
+    assert counted.images == 2 + 3 + 4 + 5
+    assert len(counted.bad_files) == 3
+    assert {Path(bad.name).name for bad in counted.bad_files} == {"<b>empty<_b>.png", "half.png", "空.jpg"}
+    assert all(bad.reason for bad in counted.bad_files)
 
 
 def test_images_that_were_never_files_have_no_format(tmp_path: Path) -> None:
-    there = found(Path("digits"), size=(8, 8))
-    assert there.formats == {"no file": 1797}
-    assert there.modes == {"L": 1797}
-    assert there.sizes == {"8x8": 1797}
+    counted = found(Path("digits"), size=(8, 8))
+    assert counted.formats == {"in memory": 1797}
+    assert counted.modes == {"L": 1797}
+    assert counted.sizes == {"8x8": 1797}
 
 
-def test_balance_says_how_uneven_classes_are(tmp_path: Path) -> None:
+def test_balance_measures_how_uneven_classes_are(tmp_path: Path) -> None:
     names = [f"{name}/{i}.png" for name, count in (("a", 4), ("b", 2), ("c", 2)) for i in range(count)]
-    measured = balance(found(save_noise(tmp_path / "p", *names)))
+    measured = measure_balance(found(save_noise(tmp_path / "p", *names)))
     assert measured is not None
     assert measured.largest.name == "a"
     assert measured.smallest.images == 2
@@ -70,11 +70,11 @@ def test_balance_says_how_uneven_classes_are(tmp_path: Path) -> None:
     assert measured.evenness == pytest.approx(1.5 / math.log2(3))
 
 
-def test_an_empty_class_has_no_ratio_and_no_part_in_the_entropy(tmp_path: Path) -> None:
+def test_an_empty_class_gives_no_ratio_and_no_entropy(tmp_path: Path) -> None:
     folder = save_noise(tmp_path / "p", "a/1.png", "b/1.png")
     (folder / "c").mkdir()
     (folder / "c" / "bad.png").touch()
-    measured = balance(found(folder))
+    measured = measure_balance(found(folder))
     assert measured is not None
     assert (measured.smallest.name, measured.smallest.images) == ("c", 0)
     assert measured.imbalance_ratio is None
@@ -82,4 +82,4 @@ def test_an_empty_class_has_no_ratio_and_no_part_in_the_entropy(tmp_path: Path) 
 
 
 def test_without_classes_there_is_no_balance(tmp_path: Path) -> None:
-    assert balance(found(save_noise(tmp_path / "p", "1.png", "2.png"))) is None
+    assert measure_balance(found(save_noise(tmp_path / "p", "1.png", "2.png"))) is None

@@ -1,4 +1,4 @@
-"""What is known of the real sets is found in them, in bounded time and memory."""
+"""Known facts about real datasets are found, in bounded time and memory."""
 
 import json
 import os
@@ -16,16 +16,16 @@ from undiffuse.cli import main
 pytestmark = pytest.mark.slow
 
 
-def explored(*words: str) -> dict[str, Any]:
-    main(["explore", "--out", "out", *words])
+def statistics(*options: str) -> dict[str, Any]:
+    main(["explore", "--out", "out", *options])
     return json.loads(Path("out/statistics.json").read_text(encoding="utf-8"))
 
 
-def test_flowers_within_a_minute_once_they_are_decoded(real_data: Path) -> None:
-    words = ("--data", "flowers102", "--data-root", str(real_data))
-    explored(*words)
+def test_decoded_flowers_are_explored_within_a_minute(real_data: Path) -> None:
+    options = ("--data", "flowers102", "--data-root", str(real_data))
+    statistics(*options)
     began = time.monotonic()
-    found = explored(*words)
+    found = statistics(*options)
     assert time.monotonic() - began < 60
     assert found["inventory"]["splits"] == {"train": 1020, "val": 1020, "test": 6149}
     classes = found["inventory"]["classes"]
@@ -33,27 +33,27 @@ def test_flowers_within_a_minute_once_they_are_decoded(real_data: Path) -> None:
     assert {(c["splits"]["train"], c["splits"]["val"]) for c in classes} == {(10, 10)}
     assert (min(c["images"] for c in classes), max(c["images"] for c in classes)) == (40, 258)
     assert found["balance"]["imbalance_ratio"] == pytest.approx(6.45)
-    # Looked at one by one: the exact pairs are, and of the near ones nearly all are, the same photo.
-    assert found["copies"]["superfluous"] == 5
-    assert len(found["copies"]["near_pairs"]) == pytest.approx(30, abs=2)  # Decoders differ by a level.
-    assert found["copies"]["across_splits"] == {"val": 1, "test": 4}
+    # Checked one by one: all exact pairs and nearly all near ones are the same photo.
+    assert found["duplicates"]["redundant"] == 5
+    assert len(found["duplicates"]["near_pairs"]) == pytest.approx(30, abs=2)  # Decoders differ by a level.
+    assert found["duplicates"]["shared_with_train"] == {"val": 1, "test": 4}
 
 
-def test_cifar_10_has_the_duplicates_that_are_known(real_data: Path) -> None:
-    found = explored("--data", str(real_data / "cifar10"))
+def test_the_known_duplicates_of_cifar10_are_found(real_data: Path) -> None:
+    found = statistics("--data", str(real_data / "cifar10"))
     assert found["inventory"]["splits"] == {"train": 50_000, "test": 10_000}
     assert {(c["splits"]["train"], c["splits"]["test"]) for c in found["inventory"]["classes"]} == {(5000, 1000)}
-    # Barz & Denzler 2020 find 286 near duplicates of train in test, by eye, mirrored and cut ones among them.
-    assert found["copies"]["across_splits"] == {"test": 168}
-    assert len(found["copies"]["near_pairs"]) == 738
-    assert found["suggestion"]["passes"] == pytest.approx(found["suggestion"]["images"] / 50_000)
+    # Barz & Denzler 2020 find 286 near duplicates of train in test by eye, including mirrored and cropped ones.
+    assert found["duplicates"]["shared_with_train"] == {"test": 168}
+    assert len(found["duplicates"]["near_pairs"]) == 738
+    assert found["suggestion"]["epochs"] == pytest.approx(found["suggestion"]["total_images"] / 50_000)
 
 
 def test_photos_have_their_own_sizes(real_data: Path) -> None:
-    found = explored("--data", str(real_data / "flower-photos"))
+    found = statistics("--data", str(real_data / "flower-photos"))
     assert found["inventory"]["images"] == 480
     assert len(found["inventory"]["sizes"]) > 100
-    assert found["inventory"]["height"]["least"] >= 400
+    assert found["inventory"]["height"]["min"] >= 400
     assert 0.7 < found["framing"]["kept_mean"] < 0.8
 
 
@@ -68,8 +68,8 @@ print("peak", peak.split()[1])
 """
 
 
-@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="this system does not say how much memory was held")
-def test_sixty_thousand_images_need_little_more_memory_than_a_thousand(real_data: Path, tmp_path: Path) -> None:
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="this system does not report peak memory")
+def test_memory_hardly_grows_with_the_number_of_images(real_data: Path, tmp_path: Path) -> None:
     few = tmp_path / "few"
     for folder in sorted((real_data / "cifar10" / "train").iterdir()):
         for file in sorted(folder.iterdir())[:100]:

@@ -1,37 +1,39 @@
-"""The page, the files beside it, and that both say the same."""
+"""The page, the files next to it, and that both agree."""
 
 import html
+import io
 import json
 import math
 import re
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 
 import pytest
-from helpers.exploring import HOSTILE, found_in, messy, smooth
+from helpers.exploring import HOSTILE, explored, messy, smooth
 from helpers.making import save, save_noise
 from matplotlib.figure import Figure
 from PIL import Image
 
-from undiffuse.exploration import report, sections
-from undiffuse.exploration.duplicates import LEAST_LIKENESS, SURE_LIKENESS
-from undiffuse.exploration.findings import Findings
+from undiffuse.exploration import sections
+from undiffuse.exploration.duplicates import MAX_THRESHOLD, MIN_THRESHOLD
+from undiffuse.exploration.statistics import Statistics
+from undiffuse.exploration.suggestion import Suggestion
 from undiffuse.exploration.summary import summary
 from undiffuse.utils.text import number
 
 
 @pytest.fixture(scope="module")
-def written(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Findings]:
-    """A page about messy images, some of them there twice."""
+def written(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Statistics]:
+    """The page of messy images, some of them duplicates."""
     top = tmp_path_factory.mktemp("written")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("UNDIFFUSE_CACHE", str(top / "cache"))
         folder = messy(top / "p")
         save(folder / HOSTILE[2] / "copy.png", smooth(0, 30, 40))
         save(folder / HOSTILE[3] / "close.jpg", smooth(20, 30, 30), quality=90)
-        found, shown = found_in(folder)
-        report.write(top / "out", found, shown)
-    return top / "out", found
+        found = explored(folder)
+        assert found.write(top / "out") == top / "out" / "report.html"
+    return top / "out", found.measured
 
 
 def test_the_page_needs_no_other_file(written) -> None:
@@ -59,7 +61,7 @@ def test_every_bad_file_is_on_the_page_with_its_reason(written) -> None:
         assert f">{bad.reason}</td>" in page
 
 
-def test_every_figure_is_a_file_too(written) -> None:
+def test_every_figure_is_also_a_file(written) -> None:
     names = {file.stem for file in (written[0] / "figures").iterdir()}
     assert names >= {"classes", "sizes", "framing", "samples", "augmented", "histograms", "mean"}
     assert names >= {"duplicates", "noise", "snr", "signal"}
@@ -70,7 +72,7 @@ def test_every_figure_is_a_file_too(written) -> None:
 
 
 def numbers(value) -> set[float]:
-    """All numbers in JSON, and the lengths of its lists, which the page counts."""
+    """All numbers in JSON, and the lengths of its lists, which the page has as counts."""
     if isinstance(value, dict):
         return set().union(*map(numbers, value.values())) if value else set()
     if isinstance(value, list):
@@ -78,11 +80,11 @@ def numbers(value) -> set[float]:
     return {float(value)} if isinstance(value, (int, float)) and not isinstance(value, bool) else set()
 
 
-def test_the_numbers_of_the_page_are_those_of_the_statistics(written) -> None:
+def test_every_number_on_the_page_is_in_the_statistics(written) -> None:
     folder, _ = written
     statistics = json.loads((folder / "statistics.json").read_text(encoding="utf-8"))
     for channel in statistics["colors"]["channels"]:
-        del channel["histogram"]  # Which has nearly every number.
+        del channel["histogram"]  # It has nearly every number.
     known = numbers(statistics)
     page = html.unescape((folder / "report.html").read_text(encoding="utf-8"))
     cells = re.findall(r"<td class=\"short\">([^<]*)</td>|<dd>([^<]*)</dd>", page)
@@ -98,86 +100,88 @@ def test_the_numbers_of_the_page_are_those_of_the_statistics(written) -> None:
     assert checked > 140
 
 
-def test_each_number_stands_beside_its_name(written) -> None:
+def test_numbers_on_the_page_have_the_right_names(written) -> None:
     folder, found = written
     page = html.unescape((folder / "report.html").read_text(encoding="utf-8"))
     table = [re.findall(r"<td[^>]*>(.*?)</td>", row) for row in re.findall(r"<tr>(.*?)</tr>", page)]
     rows = {cells[0]: cells[1:] for cells in table if cells}
     for channel in found.colors.channels:
         assert [float(cell) for cell in rows[channel.name][:2]] == pytest.approx([channel.mean, channel.std], abs=0.06)
-    balance, frame, copies = found.balance, found.framing, found.copies
+    balance, framing, duplicates = found.balance, found.framing, found.duplicates
     assert balance is not None
     assert rows["entropy"][0].startswith(f"{balance.entropy_bits:.3f} bits, {balance.evenness:.1%}")
     assert float(rows["imbalance ratio, largest to smallest"][0]) == pytest.approx(balance.imbalance_ratio, rel=1e-2)
-    assert rows["area kept"][0].startswith(f"{frame.kept_mean:.1%} on average, {frame.kept_least:.1%}")
-    assert rows["images that are enlarged"] == [str(frame.enlarged)]
-    assert rows["exact copies, which could go"] == [str(copies.superfluous)] == ["1"]
-    assert rows["pairs nearly the same"] == [str(len(copies.near_pairs))] == ["1"]
-    assert rows["500"][1] == number(found.noising.levels[9].schedules["linear"].snr, 2)
+    assert rows["area kept"][0].startswith(f"{framing.kept_mean:.1%} on average, {framing.kept_min:.1%}")
+    assert rows["images that are enlarged"] == [str(framing.upscaled)]
+    assert rows["exact duplicates, which could be removed"] == [str(duplicates.redundant)] == ["1"]
+    assert rows["near-duplicate pairs"] == [str(len(duplicates.near_pairs))] == ["1"]
+    assert rows["500"][1] == number(found.noising.timesteps[9].schedules["linear"].snr, 2)
 
 
 @pytest.mark.parametrize(
-    ("usual", "asked", "words"),
+    ("median", "threshold", "expected"),
     [
-        (0.8, 0.95, "at most half as far away. These images set the threshold themselves."),
-        (0.2, LEAST_LIKENESS, "but less is never asked."),
-        (1.0, SURE_LIKENESS, "but more is never asked."),
+        (0.8, 0.95, "at most half as far away. The threshold thus follows from these images."),
+        (0.2, MIN_THRESHOLD, "but the threshold is never lower than this."),
+        (1.0, MAX_THRESHOLD, "but the threshold is never higher than this."),
     ],
 )
-def test_who_set_the_threshold_of_duplicates_is_said(written, usual: float, asked: float, words: str) -> None:
-    copies = replace(written[1].copies, usual_similarity=usual, asked_similarity=asked)
-    (said,) = (s.text for s in sections.sections(replace(written[1], copies=copies), {}) if s.title == "Duplicates")
-    assert words in said
-    assert f"correlate at least {asked:.3f}" in said
+def test_the_page_explains_the_threshold_of_duplicates(written, median: float, threshold: float, expected: str) -> None:
+    changed = replace(written[1].duplicates, median_similarity=median, threshold=threshold)
+    (text,) = (
+        s.text for s in sections.sections(replace(written[1], duplicates=changed), {}) if s.title == "Duplicates"
+    )
+    assert expected in text
+    assert f"correlation of at least {threshold:.3f}" in text
 
 
-def test_thousands_of_pairs_make_no_endless_page_and_count_as_at_least(written) -> None:
-    pair = written[1].copies.near_pairs[0]
-    copies = replace(written[1].copies, near_pairs=(pair,) * 5000, complete=False)
-    found = replace(written[1], copies=copies)
+def test_long_tables_are_cut_and_incomplete_counts_marked(written) -> None:
+    pair = written[1].duplicates.near_pairs[0]
+    changed = replace(written[1].duplicates, near_pairs=(pair,) * 5000, complete=False)
+    found = replace(written[1], duplicates=changed)
     (section,) = (s for s in sections.sections(found, {}) if s.title == "Duplicates")
-    assert [len(fold.rows) for fold in section.folds] == [2, sections.MOST_ROWS]
+    assert [len(fold.rows) for fold in section.folds] == [2, sections.MAX_ROWS]
     assert "the first 200 of 5,000" in section.folds[1].summary
-    assert ["pairs nearly the same", "at least 5,000"] in section.rows
-    assert ("pairs that are nearly the same", "at least 5,000") in sections.headline(found)
+    assert ["near-duplicate pairs", "at least 5,000"] in section.rows
+    assert ("near-duplicate pairs", "at least 5,000") in sections.headline(found)
     assert "at least 5,000 near pairs" in dict(summary(found))["duplicates"]
 
 
-def test_statistics_are_json_that_anything_reads(written) -> None:
+def test_statistics_are_valid_json(written) -> None:
     folder, found = written
 
     def refuse(word: str) -> None:
-        pytest.fail(f"{word} is no JSON")
+        pytest.fail(f"{word} is not valid JSON")
 
     statistics = json.loads((folder / "statistics.json").read_text(encoding="utf-8"), parse_constant=refuse)
-    assert statistics["version"] == 1
+    assert statistics["version"] == 2
     assert statistics["inventory"]["images"] == found.inventory.images
     assert [c["name"] for c in statistics["inventory"]["classes"]] == sorted(HOSTILE)
     assert {bad["name"] for bad in statistics["inventory"]["bad_files"]} == {b.name for b in found.inventory.bad_files}
     assert math.isfinite(sum(numbers(statistics)))
 
 
-def test_the_copies_are_named(written) -> None:
+def test_duplicates_are_listed_by_name(written) -> None:
     _, found = written
-    (group,) = found.copies.exact_groups
-    assert [member.name for member in group] == [f"{HOSTILE[0]}/0.png", f"{HOSTILE[2]}/copy.png"]
-    assert [member.class_name for member in group] == [HOSTILE[0], HOSTILE[2]]
-    assert {frozenset(member.name for member in pair.members) for pair in found.copies.near_pairs} == {
+    (group,) = found.duplicates.exact_groups
+    assert [image.name for image in group] == [f"{HOSTILE[0]}/0.png", f"{HOSTILE[2]}/copy.png"]
+    assert [image.class_name for image in group] == [HOSTILE[0], HOSTILE[2]]
+    assert {frozenset(image.name for image in pair.images) for pair in found.duplicates.near_pairs} == {
         frozenset((f"{HOSTILE[3]}/close.jpg", f"{HOSTILE[2]}/0.png"))
     }
 
 
-def test_written_again_it_is_replaced_and_what_no_longer_holds_goes(tmp_path: Path, monkeypatch) -> None:
+def test_a_new_report_replaces_the_old_one(tmp_path: Path, monkeypatch) -> None:
     save_noise(tmp_path / "p", "1.png", "2.png")
     drawn = dict.fromkeys(("duplicates", "mean"), Figure)
-    monkeypatch.setattr(report, "figures", lambda found, shown: drawn)
-    report.write(tmp_path / "out", *found_in(tmp_path / "p"))
+    monkeypatch.setattr("undiffuse.exploration.explore.plots", lambda statistics, data: drawn)
+    explored(tmp_path / "p").write(tmp_path / "out")
     figures = tmp_path / "out" / "figures"
     (figures / "mine.png").touch()
     assert {file.name for file in figures.iterdir()} == {"duplicates.png", "mean.png", "mine.png"}
     (tmp_path / "p" / "2.png").unlink()
     del drawn["duplicates"]
-    report.write(tmp_path / "out", *found_in(tmp_path / "p"))
+    explored(tmp_path / "p").write(tmp_path / "out")
     assert {file.name for file in figures.iterdir()} == {"mean.png", "mine.png"}
     assert ": 1 image<" in (tmp_path / "out" / "report.html").read_text()
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [
@@ -187,9 +191,58 @@ def test_written_again_it_is_replaced_and_what_no_longer_holds_goes(tmp_path: Pa
     ]
 
 
-def test_one_image_alone_makes_a_page(tmp_path: Path) -> None:
+def test_a_single_image_makes_a_page(tmp_path: Path) -> None:
     save(tmp_path / "p" / "1.png", smooth(0))
-    found, shown = found_in(tmp_path / "p")
-    report.write(tmp_path / "out", found, shown)
+    explored(tmp_path / "p").write(tmp_path / "out")
     assert ": 1 image<" in (tmp_path / "out" / "report.html").read_text()
     assert "classes" not in {file.stem for file in (tmp_path / "out" / "figures").iterdir()}
+
+
+def test_an_exploration_is_a_summary_where_it_is_printed(tmp_path: Path) -> None:
+    found = explored(messy(tmp_path / "p"))
+    lines = str(found).splitlines()
+    assert lines[0] == "Exploration of p"
+    assert [line.split()[0] for line in lines[1:4]] == ["images", "files", "sizes"]
+    assert f"{len(found.bad_files)}, left out" in str(found)
+    assert "<td" in found._repr_html_()
+
+
+def test_figures_are_drawn_on_demand_and_shown_by_notebooks(tmp_path: Path) -> None:
+    found = explored(save_noise(tmp_path / "p", "a/1.png", "b/2.png"))
+    assert list(found.figures) == [
+        "classes",
+        "framing",
+        "samples",
+        "augmented",
+        "histograms",
+        "mean",
+        "noise",
+        "snr",
+        "signal",
+    ]
+    png = found.figures["classes"]._repr_png_()
+    assert Image.open(io.BytesIO(png)).format == "PNG"
+    with pytest.raises(KeyError, match="There is no figure colours: choose classes, framing"):
+        found.figures["colours"]
+
+
+def test_every_key_of_the_statistics_is_documented(written) -> None:
+    folder, _ = written
+    page = (Path(__file__).parents[2] / "docs" / "explore.md").read_text(encoding="utf-8")
+    table = page.partition("## statistics.json")[2].partition("\n## ")[0]
+    documented = set(re.findall(r"`\.?([\w.\[\]]+)`", table))
+    names = {part for name in documented for part in name.replace("[]", "").split(".")}
+    statistics = json.loads((folder / "statistics.json").read_text(encoding="utf-8"))
+    suggested = {field.name for field in fields(Suggestion)}
+    assert keys(statistics) | suggested <= names
+
+
+def keys(value) -> set[str]:
+    """All keys in JSON that are not names of classes, splits, formats, sizes or schedules."""
+    if isinstance(value, list):
+        return set().union(*map(keys, value)) if value else set()
+    if not isinstance(value, dict):
+        return set()
+    counts = all(isinstance(one, int) for one in value.values()) and not value.keys() & {"images", "min"}
+    found = set() if counts or value.keys() <= {"linear", "cosine"} else set(value)
+    return found.union(*map(keys, value.values()))

@@ -9,11 +9,11 @@ from PIL import ImageEnhance
 
 from undiffuse.data.decoding import decode
 from undiffuse.exploration import fingerprints, scan
-from undiffuse.exploration.colors import colors
+from undiffuse.exploration.colors import measure_colors
 
 
 @pytest.mark.parametrize("channels", [1, 3, 4])
-def test_histograms_mean_and_deviation_are_numpys(tmp_path: Path, monkeypatch, channels: int) -> None:
+def test_histograms_means_and_deviations_match_numpy(tmp_path: Path, monkeypatch, channels: int) -> None:
     for i in range(23):
         save(tmp_path / "p" / f"{i:02}.png", noise(i, 8, 12, channels))
     store = opened(tmp_path / "p", size=(8, 12), channels=channels)
@@ -21,7 +21,7 @@ def test_histograms_mean_and_deviation_are_numpys(tmp_path: Path, monkeypatch, c
     scanned = scan.scan(store)
     pixels = store.read(range(23)).astype(np.float64)
     assert scanned.mean_image == pytest.approx(pixels.mean(axis=0))
-    measured = colors(scanned)
+    measured = measure_colors(scanned)
     assert len(measured.channels) == channels
     for i, channel in enumerate(measured.channels):
         values = pixels[..., i]
@@ -30,12 +30,12 @@ def test_histograms_mean_and_deviation_are_numpys(tmp_path: Path, monkeypatch, c
         assert channel.std == pytest.approx(values.std())
         assert channel.unit_mean == pytest.approx((values / 127.5 - 1).mean())
         assert channel.unit_std == pytest.approx((values / 127.5).std())
-        assert channel.darkest == pytest.approx((values == 0).mean())
-        assert channel.brightest == pytest.approx((values == 255).mean())
+        assert channel.fraction_at_0 == pytest.approx((values == 0).mean())
+        assert channel.fraction_at_255 == pytest.approx((values == 255).mean())
     assert measured.unit_std == pytest.approx((pixels / 127.5).std())
 
 
-def test_batches_change_nothing(tmp_path: Path, monkeypatch) -> None:
+def test_the_batch_size_does_not_matter(tmp_path: Path, monkeypatch) -> None:
     for i in range(7):
         save(tmp_path / "p" / f"{i}.png", noise(i))
     store = opened(tmp_path / "p")
@@ -50,7 +50,7 @@ def pixels_of(*images) -> np.ndarray:
     return np.stack([decode(image, (64, 64), "crop", 3) for image in images])
 
 
-def test_a_digest_differs_where_any_pixel_does() -> None:
+def test_a_digest_differs_if_any_pixel_differs() -> None:
     image = pixels_of(noise(0))[0]
     other = image.copy()
     other[63, 63, 2] ^= 1
@@ -59,15 +59,15 @@ def test_a_digest_differs_where_any_pixel_does() -> None:
 
 
 def hashes_of(*images) -> list[str]:
-    return [f"{value:064b}" for value in fingerprints.difference_hashes(fingerprints.gray(pixels_of(*images)))]
+    return [f"{value:064b}" for value in fingerprints.difference_hashes(fingerprints.to_gray(pixels_of(*images)))]
 
 
-def test_the_difference_hash_says_where_it_gets_brighter() -> None:
+def test_the_difference_hash_marks_rising_brightness() -> None:
     rising, falling, flat = hashes_of(gray_ramp(64, 64), gray_ramp(64, 64).rotate(180), smooth(0).point(lambda _: 77))
     assert (rising, falling, flat) == ("1" * 64, "0" * 64, "0" * 64)
 
 
-def test_a_darker_copy_has_nearly_the_same_hash_and_another_image_has_not() -> None:
+def test_a_darker_copy_has_nearly_the_same_hash() -> None:
     first, darker, other = hashes_of(smooth(1), ImageEnhance.Brightness(smooth(1)).enhance(0.6), smooth(2))
     assert sum(a != b for a, b in zip(first, darker, strict=True)) <= 2
     # Bits of unrelated images agree by chance: 32 of 64, with standard deviation 4 if they were independent.
@@ -75,18 +75,18 @@ def test_a_darker_copy_has_nearly_the_same_hash_and_another_image_has_not() -> N
 
 
 def test_products_of_thumbnails_are_correlations() -> None:
-    gray = fingerprints.gray(pixels_of(smooth(0), smooth(1), smooth(2)))
+    gray = fingerprints.to_gray(pixels_of(smooth(0), smooth(1), smooth(2)))
     thumbnails = fingerprints.standardized_thumbnails(gray)
     areas = torch.nn.functional.avg_pool2d(gray, 8).flatten(1).numpy()
     assert (thumbnails @ thumbnails.T).numpy() == pytest.approx(np.corrcoef(areas), abs=1e-5)
 
 
-def test_a_flat_image_is_like_nothing() -> None:
-    flat = fingerprints.gray(np.full((1, 16, 16, 3), 77, np.uint8))
+def test_a_flat_image_resembles_nothing() -> None:
+    flat = fingerprints.to_gray(np.full((1, 16, 16, 3), 77, np.uint8))
     assert not fingerprints.standardized_thumbnails(flat).any()
 
 
-def test_transparency_is_no_brightness() -> None:
+def test_alpha_does_not_count_as_brightness() -> None:
     pixels = np.full((1, 16, 16, 4), 77, np.uint8)
     pixels[..., 3] = 255
-    assert (fingerprints.gray(pixels) == 77).all()
+    assert (fingerprints.to_gray(pixels) == 77).all()

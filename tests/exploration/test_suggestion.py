@@ -3,9 +3,9 @@ from collections.abc import Mapping
 
 import pytest
 
-from undiffuse.exploration.framing import framing
-from undiffuse.exploration.inventory import Inventory, Spread
-from undiffuse.exploration.suggestion import Suggestion, Wanted, suggest
+from undiffuse.exploration.framing import measure_framing
+from undiffuse.exploration.inventory import Inventory, Range
+from undiffuse.exploration.suggestion import Request, Suggestion, suggest
 
 
 def images(shapes: Mapping[tuple[int, int], int]) -> Inventory:
@@ -19,9 +19,9 @@ def images(shapes: Mapping[tuple[int, int], int]) -> Inventory:
         formats={},
         modes={},
         sizes={f"{height}x{width}": count for (height, width), count in shapes.items()},
-        height=Spread(heights[0], heights[middle], heights[-1]),
-        width=Spread(widths[0], widths[middle], widths[-1]),
-        aspect=Spread(1, 1, 1),
+        height=Range(heights[0], heights[middle], heights[-1]),
+        width=Range(widths[0], widths[middle], widths[-1]),
+        aspect=Range(1, 1, 1),
         landscape=0,
         portrait=0,
         square=0,
@@ -31,7 +31,7 @@ def images(shapes: Mapping[tuple[int, int], int]) -> Inventory:
 
 PHOTOS = {(500, 500): 300, (500, 750): 100, (750, 500): 100}
 
-NOTHING_FIXED = Wanted("photos")
+PLAIN = Request("photos")
 
 
 def suggested(
@@ -39,14 +39,14 @@ def suggested(
     images_per_second: float,
     device: str = "cpu",
     auto: tuple[int, int] = (64, 64),
-    wanted: Wanted = NOTHING_FIXED,
+    request: Request = PLAIN,
 ) -> Suggestion:
-    """On a machine of that speed at 32x32, which falls with the number of pixels."""
+    """On a machine with that speed at 32x32, which falls with the number of pixels."""
 
     def measure(preset: str, size: tuple[int, int]) -> float:
         return size[0] * size[1] / 32**2 / images_per_second
 
-    return suggest(images(shapes), wanted, auto, device, measure)
+    return suggest(images(shapes), request, auto, device, measure)
 
 
 def option(first: Suggestion, name: str) -> str | None:
@@ -66,7 +66,7 @@ def test_a_first_run_on_a_cpu_takes_at_most_two_hours(
     assert first.seconds <= 2 * 3600
     assert first.seconds == pytest.approx(images * size[0] * size[1] / 32**2 / images_per_second)
     assert first.images_per_second == pytest.approx(images / first.seconds)
-    assert first.passes == pytest.approx(images / 500)
+    assert first.epochs == pytest.approx(images / 500)
     assert option(first, "--size") == str(size[0])
     assert option(first, "--images") == f"{images // 1000}k"
 
@@ -77,10 +77,10 @@ def test_the_slowest_machine_still_gets_a_first_look() -> None:
     assert first.seconds > 2 * 3600
 
 
-def test_the_speed_is_measured_on_small_images_unless_there_is_a_gpu() -> None:
+def test_the_speed_is_measured_on_small_images_without_a_gpu() -> None:
     assert suggested(PHOTOS, 100).measured_size == (32, 32)
     assert suggested(PHOTOS, 100, device="cuda").measured_size == (64, 64)
-    assert suggested(PHOTOS, 100, wanted=Wanted("photos", (128, 256))).measured_size == (16, 32)
+    assert suggested(PHOTOS, 100, request=Request("photos", (128, 256))).measured_size == (16, 32)
 
 
 def test_images_are_not_enlarged() -> None:
@@ -91,71 +91,76 @@ def test_images_are_not_enlarged() -> None:
 def test_images_of_one_shape_keep_it() -> None:
     first = suggested({(500, 750): 80, (600, 900): 20}, 1000)
     assert first.size == (40, 64)
-    assert "keeps 94% of the images' area, a square 67%." in " ".join(first.reasons)
+    assert "keeps 94% of the images' area; a square keeps 67%." in " ".join(first.reasons)
     assert suggested({(500, 750): 50, (750, 500): 50}, 1000).size == (64, 64)
 
 
-def test_the_share_that_a_shape_keeps_is_that_of_the_size_that_is_suggested() -> None:
+def test_the_fraction_kept_is_that_of_the_suggested_size() -> None:
     for images_per_second in (1000, 5):
         first = suggested({(300, 500): 60, (330, 550): 40}, images_per_second)
-        kept = framing({(300, 500): 1}, first.size, "crop").kept_mean
-        assert f"keeps {kept:.0%} of the images' area, a square 60%." in first.reasons[1]
+        kept = measure_framing({(300, 500): 1}, first.size, "crop").kept_mean
+        assert f"keeps {kept:.0%} of the images' area; a square keeps 60%." in first.reasons[1]
 
 
 @pytest.mark.parametrize("shape", [(30, 3000), (3000, 30), (300, 500), (200, 210)])
-def test_a_size_that_is_quicker_has_fewer_pixels(shape: tuple[int, int]) -> None:
+def test_a_faster_size_has_fewer_pixels(shape: tuple[int, int]) -> None:
     shapes = {shape: 50, (shape[0] + 1, shape[1] + 1): 50}
     fast, slow = (suggested(shapes, images_per_second) for images_per_second in (10_000, 1))
-    assert "is quicker" not in fast.reasons[1]
-    assert ("is quicker" in slow.reasons[1]) == (slow.size != fast.size)
+    assert "is faster" not in fast.reasons[1]
+    assert ("is faster" in slow.reasons[1]) == (slow.size != fast.size)
     assert slow.size == fast.size or slow.size[0] * slow.size[1] < fast.size[0] * fast.size[1]
     assert all(side % 8 == 0 and side >= 16 for side in (*fast.size, *slow.size))
 
 
-def test_passes_count_the_images_that_train_takes() -> None:
-    first = suggested(PHOTOS, 1000, wanted=Wanted("photos", images=100))
-    assert first.passes == pytest.approx(first.total_images / 100)
+def test_epochs_count_the_images_that_train_uses() -> None:
+    first = suggested(PHOTOS, 1000, request=Request("photos", images=100))
+    assert first.epochs == pytest.approx(first.total_images / 100)
     assert "Each image is then seen 1,000 times." in first.reasons[2]
 
 
-def test_what_was_asked_for_is_repeated() -> None:
-    first = suggested(PHOTOS, 1, wanted=Wanted("my photos", (48, 64), "pad", ("--data-root", "x y")))
+def test_the_command_repeats_the_users_options() -> None:
+    first = suggested(PHOTOS, 1, request=Request("my photos", (48, 64), "pad", {"data_root": "x y"}))
     assert first.size == (48, 64)
     assert shlex.split(first.command)[:6] == ["undiffuse", "train", "--data", "my photos", "--data-root", "x y"]
     assert option(first, "--size") == "48x64"
     assert option(first, "--fit") == "pad"
 
 
-def test_a_size_that_no_network_halves_is_rounded() -> None:
-    first = suggested(PHOTOS, 1000, wanted=Wanted("photos", (50, 50)))
+def test_a_size_that_networks_cannot_use_is_rounded() -> None:
+    first = suggested(PHOTOS, 1000, request=Request("photos", (50, 50)))
     assert first.size == (48, 48)
-    assert "which 50x50 is not" in " ".join(first.reasons)
+    assert "48x48 instead of 50x50" in " ".join(first.reasons)
 
 
 def test_digits_have_their_own_preset() -> None:
-    first = suggested({(8, 8): 1797}, 1000, wanted=Wanted("digits"))
+    first = suggested({(8, 8): 1797}, 1000, request=Request("digits"))
     assert (first.preset, first.size, first.total_images) == ("digits", (16, 16), 32_000)
     assert first.command == "undiffuse train --data digits --images 32k"
 
 
-def test_a_gpu_gets_a_large_network_where_there_are_images_enough() -> None:
+def test_a_gpu_gets_a_large_network_for_many_images() -> None:
     many = suggested({(500, 500): 5000, (500, 750): 1000}, 2000, device="cuda")
     assert many.preset == "flowers64"
     assert shlex.split(many.command)[-4:] == ["--preset", "flowers64", "--images", "10M"]
     few = suggested(PHOTOS, 2000, device="cuda")
     assert few.preset == "small"
-    assert "500 images by heart" in few.reasons[0]
-    cifar10 = suggested({(32, 32): 60_000}, 2000, device="cuda", auto=(32, 32), wanted=Wanted("cifar10"))
+    assert "memorize 500 images" in few.reasons[0]
+    cifar10 = suggested({(32, 32): 60_000}, 2000, device="cuda", auto=(32, 32), request=Request("cifar10"))
     assert cifar10.command == "undiffuse train --data cifar10 --preset cifar10-edm --images 200M"
-    assert suggested({(32, 32): 60_000}, 100, auto=(32, 32), wanted=Wanted("cifar10")).preset == "small"
+    assert suggested({(32, 32): 60_000}, 100, auto=(32, 32), request=Request("cifar10")).preset == "small"
 
 
-def test_seeing_few_images_very_often_is_warned_of() -> None:
+def test_many_epochs_of_few_images_cause_a_warning() -> None:
     few, many = (suggested({(64, 64): n}, 1000) for n in (300, 3000))
-    assert "by heart" in few.reasons[2]
-    assert "by heart" not in many.reasons[2]
+    assert "memorize" in few.reasons[2]
+    assert "memorize" not in many.reasons[2]
 
 
-def test_every_suggestion_names_what_was_measured() -> None:
+def test_the_reason_for_the_budget_names_the_measurement() -> None:
     first = suggested(PHOTOS, 100)
-    assert "at the measured 25 images/s, reckoned from 32x32, take 67 min" in first.reasons[2]
+    assert "At 25 images/s (estimated from 32x32), 100,000 images take 67 min." in first.reasons[2]
+
+
+def test_images_in_memory_get_a_python_call() -> None:
+    run = suggested(PHOTOS, 1000, request=Request(None, (48, 64), options={"channels": "1"}))
+    assert run.command == "undiffuse.train(data, channels='1', size='48x64', images='100k')"

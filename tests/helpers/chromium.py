@@ -1,4 +1,4 @@
-"""Which browser opens the pages."""
+"""Finds the browser that opens the pages."""
 
 import os
 import shutil
@@ -6,6 +6,6 @@ import shutil
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 
 
-def found_browser() -> str | None:
-    """$UNDIFFUSE_CHROMIUM, or the first that the system has."""
+def find_browser() -> str | None:
+    """$UNDIFFUSE_CHROMIUM, or the first one installed."""
     return os.environ.get("UNDIFFUSE_CHROMIUM") or next(filter(None, map(shutil.which, NAMES)), None)

@@ -1,4 +1,4 @@
-"""Makes folders that are worth exploring, for the tests of `undiffuse.exploration` and its page."""
+"""Makes folders worth exploring, for the tests of `undiffuse.exploration` and its page."""
 
 from pathlib import Path
 
@@ -6,22 +6,22 @@ import numpy as np
 from helpers.making import noise, opened, save
 from PIL import Image
 
-from undiffuse.data.source import open_source
+from undiffuse.data.open import open_source
 from undiffuse.exploration.duplicates import Duplicates, find_duplicates
-from undiffuse.exploration.findings import Exhibits, Findings, explore
+from undiffuse.exploration.explore import Exploration, explore_store
 from undiffuse.exploration.scan import scan
 
 HOSTILE = ("<script>alert(1)", "$\\frac{1$ & 50%_{", "猫と犬", "long" * 50)
-"""Names of classes. The second is no formula, though matplotlib would try to set it as one."""
+"""Class names. The second is not a formula, though matplotlib would try to typeset it as one."""
 
 
 def smooth(seed: int, height: int = 64, width: int = 64) -> Image.Image:
-    """An image as photos are, with large areas, that no other seed resembles."""
+    """A photo-like image with large smooth areas, unlike that of any other seed."""
     return noise(seed, 6, 6).resize((width, height), Image.Resampling.BICUBIC)
 
 
 def messy(folder: Path) -> Path:
-    """Hostile class names, several modes, formats and sizes, and three files that are no images."""
+    """Hostile class names, several modes, formats and sizes, and three files that are not images."""
     for i, name in enumerate(HOSTILE):
         for j in range(2 + i):
             image = smooth(10 * i + j, 30 + 7 * j, 40 - 5 * i)
@@ -35,14 +35,15 @@ def messy(folder: Path) -> Path:
 
 
 def found_duplicates(folder: Path, **options) -> tuple[Duplicates, list[str]]:
-    """What is there twice, and the images' names."""
+    """The duplicates in a folder, and the images' names."""
     store = opened(folder, **options)
     return find_duplicates(scan(store)), store.names
 
 
-def found_in(folder: Path, split="all", **options) -> tuple[Findings, Exhibits]:
+def explored(folder: Path, split="all", **options) -> Exploration:
+    """The exploration of a folder, without a suggestion."""
     store = opened(folder, split=split, **options)
-    return explore(open_source(str(folder), split=split), store, options.get("fit", "crop"))
+    return explore_store(open_source(str(folder), split=split), store, options.get("fit", "crop"))
 
 
 def names_of(pairs, names: list[str]) -> set[frozenset[str]]:
@@ -50,5 +51,5 @@ def names_of(pairs, names: list[str]) -> set[frozenset[str]]:
 
 
 def gray_ramp(levels: int, height: int = 8) -> Image.Image:
-    """Brighter from left to right, a level a column."""
+    """Brighter from left to right, one level per column."""
     return Image.fromarray(np.tile(np.arange(levels, dtype=np.uint8), (height, 1)))

@@ -1,4 +1,4 @@
-"""Other programs' models, small. diffusers' classes are taken from where they are: its top level hides their types."""
+"""Small models of diffusers. Its classes are imported from their modules: its top level hides their types."""
 
 from pathlib import Path
 from typing import Any
@@ -23,11 +23,11 @@ SETTINGS: dict[str, Any] = {
     "norm_num_groups": 8,
     "attention_head_dim": 8,
 }
-"""Every part of UNet2DModel once."""
+"""Every kind of layer of UNet2DModel once."""
 
 
 def random_unet2d(**settings: Any) -> UNet2DModel:
-    """A UNet2DModel of SETTINGS and others, always the same, none of whose weights is zero."""
+    """A UNet2DModel with SETTINGS, some of them changed: always the same, and no weight is zero."""
     model = UNet2DModel(**{**SETTINGS, **settings})
     generator = torch.Generator().manual_seed(0)
     for parameter in model.parameters():
@@ -36,13 +36,13 @@ def random_unet2d(**settings: Any) -> UNet2DModel:
 
 
 def save_pipeline(folder: Path, scheduler: Any = None, **settings: Any) -> Path:
-    """Saves a pipeline of such a UNet2DModel and a scheduler, DDPMScheduler unless given."""
+    """Saves a pipeline of a random UNet2DModel and a scheduler, by default a DDPMScheduler."""
     DDPMPipeline(random_unet2d(**settings), scheduler or DDPMScheduler()).save_pretrained(folder)
     return folder
 
 
 def open_pipeline(folder: str) -> Any:
-    """As anybody opens one."""
+    """The pipeline in the folder, opened as users do."""
     pipeline = DiffusionPipeline.from_pretrained(folder)
     pipeline.set_progress_bar_config(disable=True)
     return pipeline

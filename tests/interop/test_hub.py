@@ -1,4 +1,4 @@
-"""The Hugging Face Hub, played by a local server: what is asked for, what is kept, and what is said without it."""
+"""The Hugging Face Hub, played by a local server: what is requested, what is kept, and the errors without it."""
 
 import json
 import socket
@@ -20,8 +20,8 @@ REVISION = "0123456789abcdef0123456789abcdef01234567"
 
 
 @contextmanager
-def hub(model: str, folder: Path, asked: list[str]) -> Generator[str]:
-    """The address of a Hub with one model; the files that are asked for are added to `asked`."""
+def hub(model: str, folder: Path, requested: list[str]) -> Generator[str]:
+    """The URL of a Hub with one model; files that are requested are added to `requested`."""
     names = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
     info = {"id": model, "sha": REVISION, "siblings": [{"rfilename": name} for name in names]}
 
@@ -41,7 +41,7 @@ def hub(model: str, folder: Path, asked: list[str]) -> Generator[str]:
                 files = [{"type": "file", "path": n, "size": (folder / n).stat().st_size, "oid": "0"} for n in names]
                 self.give(json.dumps(files).encode(), body)
             elif path.startswith(prefix) and path.removeprefix(prefix) in names:
-                asked.append(path.removeprefix(prefix))
+                requested.append(path.removeprefix(prefix))
                 self.give((folder / path.removeprefix(prefix)).read_bytes(), body)
             else:
                 self.send_error(404)
@@ -70,7 +70,7 @@ def hub(model: str, folder: Path, asked: list[str]) -> Generator[str]:
 
 @pytest.fixture
 def at(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
-    """Puts the Hub at an address, as HF_ENDPOINT would at the start of the program, with an empty cache here."""
+    """Moves the Hub to a URL, as HF_ENDPOINT would at the start of the program, with an empty cache."""
     from huggingface_hub import constants
 
     def put(endpoint: str) -> None:
@@ -83,29 +83,29 @@ def at(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
     return put
 
 
-def test_a_model_of_the_hub_is_downloaded_without_what_is_not_needed(
+def test_only_the_files_that_are_needed_are_downloaded(
     saved: Callable[..., Path], at: Callable[[str], None], capsys: pytest.CaptureFixture
 ) -> None:
     folder = saved()
     for name in ("README.md", "samples/1.png", "unet/diffusion_pytorch_model.bin", "run.py", "tokenizer.json"):
         (folder / name).parent.mkdir(exist_ok=True)
         (folder / name).write_bytes(b"not needed")
-    asked: list[str] = []
-    with hub("owner/tiny", folder, asked) as endpoint:
+    requested: list[str] = []
+    with hub("owner/tiny", folder, requested) as endpoint:
         at(endpoint)
         main(["import", "owner/tiny"])
     assert json.loads(Path("runs/tiny/config.json").read_text())["data"]["data"] == "owner/tiny"
-    assert set(asked) == {
+    assert set(requested) == {
         *("model_index.json", "unet/config.json", "scheduler/scheduler_config.json"),
         "unet/diffusion_pytorch_model.safetensors",
     }
-    # The copy in the cache does without a Hub.
+    # The copy in the cache needs no Hub.
     at(closed_port().rstrip("/"))
     main(["import", "owner/tiny", "--out", "again"])
     assert capsys.readouterr().out.count("source   owner/tiny") == 2
 
 
-def test_without_a_hub_or_a_model_there_the_answer_is_one_sentence(
+def test_without_a_hub_or_a_model_the_error_is_one_sentence(
     saved: Callable[..., Path], at: Callable[[str], None], capsys: pytest.CaptureFixture
 ) -> None:
     with hub("owner/tiny", saved(), []) as endpoint:
@@ -114,22 +114,24 @@ def test_without_a_hub_or_a_model_there_the_answer_is_one_sentence(
             with pytest.raises(SystemExit) as end:
                 main(["import", "owner/huge"])
             assert end.value.code == 2
-            said = capsys.readouterr().err
-            assert said.count("\n") == 1
-            assert f"There is nothing at {Path('owner/huge').absolute()}, and the Hugging Face Hub did not give" in said
+            error = capsys.readouterr().err
+            assert error.count("\n") == 1
+            assert (
+                f"There is nothing at {Path('owner/huge').absolute()}, and the Hugging Face Hub did not return" in error
+            )
     assert not Path("runs").exists()
 
 
-def test_what_is_no_model_of_diffusers_is_refused(at: Callable[[str], None]) -> None:
+def test_a_repository_without_a_diffusers_model_is_refused(at: Callable[[str], None]) -> None:
     Path("data").mkdir()
     Path("data/train.csv").write_text("1,2")
     with hub("owner/table", Path("data"), []) as endpoint:
         at(endpoint)
-        with pytest.raises(ValueError, match="owner/table on the Hugging Face Hub is no model of diffusers"):
+        with pytest.raises(ValueError, match="owner/table on the Hugging Face Hub is not a diffusers model"):
             ours.download("owner/table")
 
 
-def test_a_hub_that_does_not_answer_is_not_waited_for(
+def test_a_hub_that_does_not_respond_is_not_waited_for(
     at: Callable[[str], None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert ours.TIMEOUT_SECONDS <= 5
@@ -139,12 +141,12 @@ def test_a_hub_that_does_not_answer_is_not_waited_for(
         silent.listen()
         at(f"http://127.0.0.1:{silent.getsockname()[1]}")
         began = time.monotonic()
-        with pytest.raises(FileNotFoundError, match="did not give a model owner/tiny"):
+        with pytest.raises(FileNotFoundError, match="did not return a model owner/tiny"):
             ours.download("owner/tiny")
         assert time.monotonic() - began < 5
 
 
-def test_without_huggingface_hub_the_answer_is_how_to_install_it(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_huggingface_hub_the_error_says_how_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "huggingface_hub", None)
     with pytest.raises(ValueError, match=r"pip install 'undiffuse\[hub\]'"):
         ours.download("owner/tiny")
@@ -165,5 +167,5 @@ def test_without_huggingface_hub_the_answer_is_how_to_install_it(monkeypatch: py
         ("", False),
     ],
 )
-def test_what_looks_like_a_model_of_the_hub(source: str, expected: bool) -> None:
+def test_is_hub_id(source: str, expected: bool) -> None:
     assert ours.is_hub_id(source) == expected

@@ -1,4 +1,4 @@
-"""Improved DDPM's weights: the recorded outputs of the original network, and every way in which weights do not fit."""
+"""Improved DDPM's weights: the original network's recorded outputs, and every kind of weights that do not fit."""
 
 import json
 import os
@@ -42,7 +42,7 @@ def test_there_are_recordings() -> None:
 
 
 @pytest.mark.parametrize("file", RECORDED, ids=lambda file: file.stem)
-def test_the_original_networks_output_is_ours(file: Path) -> None:
+def test_output_is_the_original_networks(file: Path) -> None:
     with safe_open(file, "pt") as opened:
         config = json.loads(opened.metadata()["config"])
     recording = np.load(file.with_suffix(".npz"))
@@ -57,7 +57,7 @@ def test_the_original_networks_output_is_ours(file: Path) -> None:
     assert network.blocks == config["num_res_blocks"]
     assert network.classes == (config["num_classes"] or 0)
     assert network.scale_shift_norm == config["use_scale_shift_norm"]
-    # They count how often the image was halved, we count pixels.
+    # Theirs counts halvings of the image; ours counts pixels.
     assert network.attention_resolutions == tuple(max(size) // halved for halved in config["attention_resolutions"])
     assert learned_variance == (config["out_channels"] == 2 * config["in_channels"])
 
@@ -69,13 +69,13 @@ def test_the_original_networks_output_is_ours(file: Path) -> None:
     torch.testing.assert_close(output, torch.from_numpy(recording["output"]), rtol=0, atol=2e-5)
 
 
-def test_the_row_of_no_label_is_zero(weights: dict[str, Tensor]) -> None:
+def test_the_row_for_no_label_is_zero(weights: dict[str, Tensor]) -> None:
     table = read(weights)["embed_label.weight"]
     assert torch.equal(table[:-1], weights["label_emb.weight"])
     assert not table[-1].any()
 
 
-def test_the_size_of_a_image_on_its_side_counts_its_longer_side(weights: dict[str, Tensor]) -> None:
+def test_attention_follows_the_longer_side(weights: dict[str, Tensor]) -> None:
     network, _, _ = from_openai(weights, (16, 32), 4, 0.25, WHERE)
     assert network.attention_resolutions == (16, 8)
     assert network.time_scale == 0.25
@@ -90,47 +90,50 @@ def changed(name: str, *shape: int) -> Callable[[dict[str, Tensor]], dict[str, T
 
 
 @pytest.mark.parametrize(
-    ("change", "says"),
+    ("change", "message"),
     [
         (without("middle_block.1.qkv.bias"), "has no weights middle_block.1.qkv.bias: it is damaged or incomplete"),
-        (without("out.2.weight"), "out.2.weight is missing or misshapen"),
-        (changed("extra.weight", 3), 'has weights "extra.weight", for which'),
-        (changed("time_embed.0.weight", 128, 64), r"time_embed.0.weight has the shape \(128, 64\) where \(128, 32\)"),
-        (changed("input_blocks.0.0.weight", 32), "input_blocks.0.0.weight is missing or misshapen"),
-        (changed("out.2.weight", 5, 32, 3, 3), "makes 5 channels of 3"),
+        (without("out.2.weight"), "out.2.weight is missing or has a wrong shape"),
+        (changed("extra.weight", 3), 'has weights "extra.weight", which undiffuse'),
+        (
+            changed("time_embed.0.weight", 128, 64),
+            r"time_embed.0.weight .* \(128, 64\) instead of \(128, 32\)",
+        ),
+        (changed("input_blocks.0.0.weight", 32), "input_blocks.0.0.weight is missing or has a wrong shape"),
+        (changed("out.2.weight", 5, 32, 3, 3), "returns 5 channels for 3"),
         (changed("input_blocks.6.0.op.weight", 64, 64, 3, 3), "has 6 input blocks on 4 levels"),
-        (changed("input_blocks.5.0.out_layers.3.weight", 16, 16, 3, 3), r"multipliers \(1, 2, 0\) are none"),
+        (changed("input_blocks.5.0.out_layers.3.weight", 16, 16, 3, 3), "multipliers.2 0"),
         (changed("input_blocks.7.0.in_layers.0.weight", 3), "has 6 input blocks on 3 levels"),
-        (changed("label_emb.weight", 3), "label_emb.weight is missing or misshapen"),
+        (changed("label_emb.weight", 3), "label_emb.weight is missing or has a wrong shape"),
         (changed("input_blocks.1.0.emb_layers.1.weight", 32, 128), "input_blocks.1.0.emb_layers.1.bias has the shape"),
         (changed("input_blocks.99999999999999999999.0.op.weight", 1), "input blocks on 4 levels"),
     ],
 )
 def test_weights_of_another_network_are_refused(
-    weights: dict[str, Tensor], change: Callable[[dict[str, Tensor]], dict[str, Tensor]], says: str
+    weights: dict[str, Tensor], change: Callable[[dict[str, Tensor]], dict[str, Tensor]], message: str
 ) -> None:
-    with pytest.raises(ValueError, match=says) as refusal:
+    with pytest.raises(ValueError, match=message) as refusal:
         read(change(weights))
     assert str(WHERE.absolute()) in str(refusal.value)
 
 
-def test_a_network_of_six_channels_as_for_superresolution_makes_no_images_of_ours(weights: dict[str, Tensor]) -> None:
+def test_a_superresolution_network_of_six_channels_is_refused(weights: dict[str, Tensor]) -> None:
     doubled = weights["input_blocks.0.0.weight"].repeat(1, 2, 1, 1)
     network, learned_variance, tensors = from_openai(
         weights | {"input_blocks.0.0.weight": doubled}, (16, 16), 4, 1.0, WHERE
     )
     assert not learned_variance
-    found = ImportedModel("weights.pt", network, DiffusionConfig(), SamplingConfig(), tensors, (), False)
-    with pytest.raises(ValueError, match="6 channels are not to be had"):
-        config_of(found)
+    model = ImportedModel("weights.pt", network, DiffusionConfig(), SamplingConfig(), tensors, (), False)
+    with pytest.raises(ValueError, match=r"weights.pt makes images that undiffuse does not support: .*6"):
+        config_of(model)
 
 
 @pytest.mark.parametrize(
-    ("size", "heads", "says"),
-    [((18, 18), 4, "size 18x18 does not fit"), ((16, 16), 5, "5 heads"), ((16, 16), 0, "few")],
+    ("size", "heads", "message"),
+    [((18, 18), 4, "size 18x18 does not fit"), ((16, 16), 5, "5 heads"), ((16, 16), 0, "heads 0")],
 )
-def test_a_size_or_heads_that_do_not_fit_are_refused(
-    weights: dict[str, Tensor], size: tuple[int, int], heads: int, says: str
+def test_a_wrong_size_or_number_of_heads_is_refused(
+    weights: dict[str, Tensor], size: tuple[int, int], heads: int, message: str
 ) -> None:
-    with pytest.raises(ValueError, match=says):
+    with pytest.raises(ValueError, match=message):
         read(weights, size, heads)

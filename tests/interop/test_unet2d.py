@@ -1,5 +1,6 @@
-"""UNet2DModel of diffusers and our U-Net: the same output both ways, and what one of them lacks is refused by name."""
+"""diffusers' UNet2DModel and ours: the same output both ways, and what one of them lacks is refused by name."""
 
+import inspect
 from collections.abc import Callable
 from dataclasses import asdict, fields, replace
 from pathlib import Path
@@ -55,34 +56,32 @@ def outputs(model: UNet2DModel | UNet, classes: int, size: tuple[int, int], chan
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
-def test_both_ways_the_output_is_the_same(variant: str) -> None:
+def test_output_is_the_same_both_ways(variant: str) -> None:
     changes = VARIANTS[variant]
     theirs = random_unet2d(**changes)
-    said = settings(**changes)
+    config_file = settings(**changes)
     config = network(**changes)
-    doubled = said.out_channels == 2 * said.in_channels
+    learned_variance = config_file.out_channels == 2 * config_file.in_channels
     shape = config.classes, config.size, config.image_channels
     expected = outputs(theirs, *shape)
 
-    ours = UNet(config, doubled).eval()
-    ours.load_state_dict(from_unet2d(theirs.state_dict(), config, doubled, said.flip_sin_to_cos, WHERE))
+    ours = UNet(config, learned_variance).eval()
+    ours.load_state_dict(from_unet2d(theirs.state_dict(), config, learned_variance, config_file.flip_sin_to_cos, WHERE))
     torch.testing.assert_close(outputs(ours, *shape), expected, rtol=1e-5, atol=1e-5)
 
-    again = UNet2DModel(**asdict(settings_of(config, doubled, config.classes, WHERE))).eval()
+    again = UNet2DModel(**asdict(settings_of(config, learned_variance, config.classes, WHERE))).eval()
     again.load_state_dict(to_unet2d(ours.state_dict(), config, config.classes))
     torch.testing.assert_close(outputs(again, *shape), expected, rtol=1e-5, atol=1e-5)
 
 
-def test_every_setting_of_the_library_is_known_with_its_default() -> None:
-    import inspect
-
+def test_settings_and_defaults_are_the_librarys() -> None:
     theirs = inspect.signature(UNet2DModel.__init__).parameters
     ours = {field.name: field.default for field in fields(UNet2DSettings)}
     for name in theirs.keys() - {"self"}:
         assert ours[name] == theirs[name].default, name
 
 
-def test_names_in_attention_may_be_the_old_ones() -> None:
+def test_old_names_in_attention_are_read() -> None:
     weights, config = random_unet2d().state_dict(), network()
     old = {".to_q.": ".query.", ".to_k.": ".key.", ".to_v.": ".value.", ".to_out.0.": ".proj_attn."}
     aged = {}
@@ -101,7 +100,7 @@ def test_dropout_is_kept_for_training() -> None:
 
 
 @pytest.mark.parametrize("label", [0, 4, -1])
-def test_a_label_baked_in_is_always_drawn(label: int, random_unet: Callable, small_network: UNetConfig) -> None:
+def test_a_built_in_label_is_always_used(label: int, random_unet: Callable, small_network: UNetConfig) -> None:
     config = replace(small_network, classes=5)
     ours = random_unet(config)
     plain = UNet(replace(config, classes=0)).eval()
@@ -113,7 +112,7 @@ def test_a_label_baked_in_is_always_drawn(label: int, random_unet: Callable, sma
 
 
 @pytest.mark.parametrize(
-    ("changes", "says"),
+    ("changes", "message"),
     [
         ({"center_input_sample": True}, "center_input_sample True"),
         ({"time_embedding_type": "fourier"}, 'time_embedding_type "fourier"'),
@@ -149,14 +148,14 @@ def test_a_label_baked_in_is_always_drawn(label: int, random_unet: Callable, sma
         ({"freq_shift": 8}, "frequency_shift 8"),
     ],
 )
-def test_a_setting_that_our_network_lacks_is_refused_by_name(changes: dict[str, Any], says: str) -> None:
-    with pytest.raises(ValueError, match=says) as refusal:
+def test_a_setting_that_ours_lacks_is_refused_by_name(changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message) as refusal:
         network(**changes)
     assert str(WHERE.absolute()) in str(refusal.value)
 
 
 @pytest.mark.parametrize(
-    ("changes", "says"),
+    ("changes", "message"),
     [
         ({"patch": 2}, "network.patch 2"),
         ({"time_scale": 0.25}, "network.time_scale 0.25"),
@@ -165,31 +164,31 @@ def test_a_setting_that_our_network_lacks_is_refused_by_name(changes: dict[str, 
         ({"skip_scale": 0.5}, "network.skip_scale 0.5"),
         ({"sparse_up_attention": True}, "network.sparse_up_attention True"),
         ({"input_multiplier": 2}, "network.input_multiplier 2"),
-        ({"heads": 2, "attention_resolutions": (8, 4)}, "network.heads 2 on levels of different width"),
+        ({"heads": 2, "attention_resolutions": (8, 4)}, "network.heads 2 on levels of different widths"),
     ],
 )
 def test_a_setting_that_theirs_lacks_is_refused_by_name(
-    changes: dict[str, Any], says: str, small_network: UNetConfig
+    changes: dict[str, Any], message: str, small_network: UNetConfig
 ) -> None:
-    with pytest.raises(ValueError, match=says) as refusal:
+    with pytest.raises(ValueError, match=message) as refusal:
         settings_of(replace(small_network, **changes), False, 0, WHERE)
     assert str(WHERE.absolute()) in str(refusal.value)
 
 
-def test_heads_by_number_are_said_by_their_channels_where_these_are_the_same(small_network: UNetConfig) -> None:
+def test_heads_become_channels_per_head_where_levels_agree(small_network: UNetConfig) -> None:
     assert settings_of(small_network, False, 0, WHERE).attention_head_dim == 16  # 32 channels, two heads.
     everywhere = replace(small_network, attention_resolutions=(8, 4), head_channels=8)
     assert settings_of(everywhere, False, 0, WHERE).attention_head_dim == 8
-    alone = replace(small_network, attention_resolutions=(8, 4), heads=1)
-    assert settings_of(alone, False, 0, WHERE).attention_head_dim is None
+    one_head = replace(small_network, attention_resolutions=(8, 4), heads=1)
+    assert settings_of(one_head, False, 0, WHERE).attention_head_dim is None
 
 
 @pytest.mark.parametrize(
-    ("change", "says"),
+    ("change", "message"),
     [
         (lambda w: w.pop("mid_block.attentions.0.to_k.bias"), "has no weights mid_block.attentions.0.to_k.bias"),
         (lambda w: w.pop("conv_in.weight"), "has no weights conv_in.weight"),
-        (lambda w: w.update({"extra.weight": torch.ones(2)}), 'has weights "extra.weight", for which'),
+        (lambda w: w.update({"extra.weight": torch.ones(2)}), 'has weights "extra.weight", which undiffuse'),
         (lambda w: w.update({"conv_in.weight": torch.ones(16, 3, 3, 3)}), "conv_in.weight has the shape"),
         (lambda w: w.update({"mid_block.attentions.0.to_q.weight": torch.ones(3, 3)}), "to_q.weight, to_k and to_v"),
         (lambda w: w.update({"mid_block.attentions.0.to_q.weight": torch.tensor(1.0)}), "to_q.weight, to_k and to_v"),
@@ -198,10 +197,12 @@ def test_heads_by_number_are_said_by_their_channels_where_these_are_the_same(sma
         (lambda w: w.clear(), "too few weights"),
     ],
 )
-def test_weights_that_are_not_the_configs_are_refused(change: Callable[[dict[str, Tensor]], object], says: str) -> None:
+def test_weights_that_do_not_fit_the_config_are_refused(
+    change: Callable[[dict[str, Tensor]], object], message: str
+) -> None:
     weights = dict(random_unet2d(num_class_embeds=5).state_dict())
     change(weights)
-    with pytest.raises(ValueError, match=says) as refusal:
+    with pytest.raises(ValueError, match=message) as refusal:
         from_unet2d(weights, network(num_class_embeds=5), False, True, WHERE)
     assert str(WHERE.absolute()) in str(refusal.value)
 
@@ -215,13 +216,13 @@ def test_weights_that_are_not_the_configs_are_refused(change: Callable[[dict[str
         {"in_channels": 10**18, "out_channels": 10**18},
     ],
 )
-def test_a_config_of_a_monstrous_network_is_refused_before_it_is_laid_out(changes: dict[str, Any]) -> None:
+def test_a_gigantic_config_is_refused_before_it_is_built(changes: dict[str, Any]) -> None:
     weights = dict(random_unet2d(num_class_embeds=5).state_dict())
     with pytest.raises(ValueError, match="too few weights"):
         from_unet2d(weights, network(**changes), False, True, WHERE)
 
 
-def test_ddpms_network_as_it_lies_on_the_hub_is_ho_et_als() -> None:
+def test_ddpm_on_the_hub_is_ho_et_als_network() -> None:
     # config.json of google/ddpm-cifar10-32.
     published = UNet2DSettings(
         act_fn="silu",

@@ -1,4 +1,4 @@
-"""Files of weights: what is understood, and that nothing in a hostile one is run, believed or unpacked."""
+"""Weights files: what is read, and that nothing in a hostile one is run, trusted or unpacked."""
 
 import pickle
 import re
@@ -24,13 +24,13 @@ def torch_saved(value: Any, name: str = "model.pt") -> Path:
 
 
 def refusal(file: Path) -> str:
-    """What the refused file is said to be: one sentence with its path."""
+    """The error for a refused file: one sentence with its path."""
     with pytest.raises((ValueError, FileNotFoundError)) as error:
         read_tensors(file)
-    said = str(error.value)
-    assert str(file.absolute()) in said
-    assert "\n" not in said
-    return said
+    message = str(error.value)
+    assert str(file.absolute()) in message
+    assert "\n" not in message
+    return message
 
 
 def same(read: dict[str, Tensor]) -> bool:
@@ -55,24 +55,24 @@ def test_every_suffix_is_read(suffix: str) -> None:
         lambda tensors: {"model": {f"module._orig_mod.module.{name}": t for name, t in tensors.items()}},
     ],
 )
-def test_what_programs_put_around_weights_is_taken_off(wrap: Callable[[dict], dict]) -> None:
+def test_containers_and_prefixes_around_weights_are_removed(wrap: Callable[[dict], dict]) -> None:
     assert same(read_tensors(torch_saved(wrap(WEIGHTS))))
 
 
-def test_a_prefix_that_not_all_names_share_is_part_of_them() -> None:
+def test_a_prefix_that_only_some_names_share_is_kept() -> None:
     mixed = {"module.a": torch.ones(1), "b": torch.ones(1)}
     assert read_tensors(torch_saved(mixed)).keys() == mixed.keys()
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
-def test_weights_of_other_precision_become_float32(dtype: torch.dtype) -> None:
+def test_weights_become_float32(dtype: torch.dtype) -> None:
     read = read_tensors(torch_saved({name: t.to(dtype) for name, t in WEIGHTS.items()}))
     assert {t.dtype for t in read.values()} == {torch.float32}
     assert same(read)
 
 
 class Malicious:
-    """Unpickled by Python, it makes a file."""
+    """Creates a file when it is unpickled."""
 
     def __reduce__(self) -> tuple[Callable, tuple]:
         return Path.touch, (Path("ran"),)
@@ -88,7 +88,7 @@ def test_code_in_a_pickle_does_not_run(name: str, plain: bool) -> None:
         torch.save({"a": Malicious()}, file)
     assert "more than weights" in refusal(file)
     assert not Path("ran").exists()
-    # Were it opened as anybody opens a pickle, it would have run.
+    # Opened the usual way, it does run.
     pickle.loads(file.read_bytes()) if plain else torch.load(file, weights_only=False)
     assert Path("ran").exists()
 
@@ -96,7 +96,7 @@ def test_code_in_a_pickle_does_not_run(name: str, plain: bool) -> None:
 def test_a_pkl_is_refused_unopened() -> None:
     file = Path("network-snapshot.pkl")
     file.write_bytes(pickle.dumps(Malicious()))
-    assert "runs its maker's code" in refusal(file)
+    assert "can run its author's code" in refusal(file)
     assert not Path("ran").exists()
 
 
@@ -109,7 +109,7 @@ def test_a_damaged_file_is_refused(suffix: str, damage: Callable[[bytes], bytes]
     assert "damaged" in refusal(file)
 
 
-def test_a_compressed_archive_is_refused_before_it_is_unpacked() -> None:
+def test_a_compressed_archive_is_refused_unopened() -> None:
     file = torch_saved({"a": torch.zeros(100_000)})
     bomb = Path("bomb.pt")
     with zipfile.ZipFile(file) as stored, zipfile.ZipFile(bomb, "w", zipfile.ZIP_DEFLATED) as archive:
@@ -120,32 +120,32 @@ def test_a_compressed_archive_is_refused_before_it_is_unpacked() -> None:
 
 
 @pytest.mark.parametrize(
-    ("value", "says"),
+    ("value", "message"),
     [
         ({}, "holds no weights"),
-        ([1, 2], "holds no weights by name"),
-        ({"model": {"model": {"model": {"model": WEIGHTS}}}}, "holds no weights by name"),
+        ([1, 2], "does not hold weights by name"),
+        ({"model": {"model": {"model": {"model": WEIGHTS}}}}, "does not hold weights by name"),
         ({"model": WEIGHTS, "ema": WEIGHTS}, "holds weights as model and as ema"),
-        ({"a": torch.ones(1), "step": 3}, '"step" is no tensor'),
-        ({0: torch.ones(1)}, "0 is no tensor"),
+        ({"a": torch.ones(1), "step": 3}, '"step" is not a tensor'),
+        ({0: torch.ones(1)}, "0 is not a tensor"),
         ({"a": torch.arange(3)}, '"a" is torch.int64'),
         ({"a": torch.ones(1, dtype=torch.complex64)}, '"a" is torch.complex64'),
-        ({"a": torch.ones(2, 2).to_sparse()}, '"a" is no tensor'),
+        ({"a": torch.ones(2, 2).to_sparse()}, '"a" is not a tensor'),
         ({"a": torch.ones(1).expand(10**6, 10**6)}, "claims more numbers than it holds"),
         (dict.fromkeys("abcdefghijkl", torch.ones(10**4)), "claims more numbers than it holds"),
-        ({"a\x1b[2J\n": 3}, "a\N{REPLACEMENT CHARACTER}.*is no tensor"),
+        ({"a\x1b[2J\n": 3}, "a\N{REPLACEMENT CHARACTER}.*is not a tensor"),
         ({"a": torch.tensor([1.0, float("nan")])}, "infinite values or NaN"),
         ({"a": torch.tensor([1.0, float("-inf")])}, "infinite values or NaN"),
-        ({"a": torch.ones(3, device="meta")}, "no weight|more than weights"),
+        ({"a": torch.ones(3, device="meta")}, "not a weight|more than weights"),
     ],
 )
-def test_what_is_no_weights_is_refused(value: Any, says: str) -> None:
-    assert re.search(says, refusal(torch_saved(value)))
+def test_anything_but_weights_is_refused(value: Any, message: str) -> None:
+    assert re.search(message, refusal(torch_saved(value)))
 
 
-def test_a_missing_file_and_another_kind_are_refused() -> None:
+def test_a_missing_file_and_another_suffix_are_refused() -> None:
     assert "There is no file" in refusal(Path("none.pt"))
     Path("model.onnx").write_bytes(b"")
-    assert "no file of weights" in refusal(Path("model.onnx"))
+    assert "not a weights file" in refusal(Path("model.onnx"))
     Path("folder.pt").mkdir()
     assert "There is no file" in refusal(Path("folder.pt"))

@@ -1,7 +1,8 @@
-"""The U-Net's parts against their formulas, written out another way."""
+"""The U-Net's layers against their formulas, written another way."""
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 
 import pytest
@@ -11,6 +12,7 @@ from helpers import tensors
 from torch import Tensor, nn
 
 from undiffuse.networks.layers import (
+    BlockConfig,
     Downsample,
     ResidualBlock,
     SelfAttention,
@@ -23,24 +25,27 @@ from undiffuse.networks.layers import (
 
 normal = partial(tensors.normal, dtype=torch.float32)
 
+PLAIN = BlockConfig(dim_embedding=16, groups=4)
+SCALE_SHIFT = replace(PLAIN, scale_shift_norm=True)
+
 DOT = torch.zeros(3, 3).index_put((torch.tensor(1), torch.tensor(1)), torch.tensor(1.0))
-"""The kernel that copies."""
+"""The kernel that copies its input."""
 
 
 def copying(conv: nn.Conv2d) -> None:
-    """Makes a convolution pass every channel on."""
+    """Makes a convolution the identity."""
     with torch.no_grad():
         conv.weight.copy_(torch.eye(conv.out_channels)[:, :, None, None] * DOT)
         nn.init.zeros_(conv.get_parameter("bias"))
 
 
-def test_zeroed_zeroes_and_returns_the_module_itself() -> None:
+def test_zeroed_returns_the_module_itself_with_zeros() -> None:
     conv = nn.Conv2d(2, 3, 3)
     assert zeroed(conv) is conv
     assert not any(parameter.any() for parameter in conv.parameters())
 
 
-def test_the_embedding_is_a_circle_at_each_of_its_falling_frequencies() -> None:
+def test_embedding_is_a_circle_at_each_falling_frequency() -> None:
     positions = [0.0, 0.37, 1.0, 500.5, 999.0]
     embedding = sinusoidal_embedding(torch.tensor(positions), 8)
     for row, position in zip(embedding, positions, strict=True):
@@ -50,7 +55,7 @@ def test_the_embedding_is_a_circle_at_each_of_its_falling_frequencies() -> None:
         torch.testing.assert_close(row, torch.tensor(expected), rtol=0, atol=1e-4)
 
 
-def test_with_shift_1_the_lowest_frequency_is_that_of_the_longest_period() -> None:
+def test_shift_1_reaches_the_longest_period() -> None:
     angle = 0.5
     embedding = sinusoidal_embedding(torch.tensor([angle]), 8, shift=1)[0]
     for i in range(4):
@@ -58,23 +63,23 @@ def test_with_shift_1_the_lowest_frequency_is_that_of_the_longest_period() -> No
         assert math.isclose(embedding[4 + i], math.sin(angle / 10000 ** (i / 3)), rel_tol=1e-6)
 
 
-def test_the_embeddings_inner_products_depend_on_distance_alone() -> None:
+def test_embedding_inner_products_depend_only_on_distance() -> None:
     a, b, c = sinusoidal_embedding(torch.tensor([3.0, 10.0, 17.0]), 64)
     torch.testing.assert_close(a @ b, b @ c)
     assert a @ b > a @ c
 
 
-@pytest.mark.parametrize("scale_shift_norm", [False, True])
-def test_a_new_residual_block_is_its_shortcut(scale_shift_norm: bool) -> None:
+@pytest.mark.parametrize("config", [PLAIN, SCALE_SHIFT])
+def test_a_new_residual_block_is_its_shortcut(config: BlockConfig) -> None:
     x, embedding = normal(2, 8, 4, 4), normal(2, 16, seed=1)
-    same_width = ResidualBlock(8, 8, 16, groups=4, dropout=0.0, scale_shift_norm=scale_shift_norm)
+    same_width = ResidualBlock(8, 8, config)
     assert torch.equal(same_width(x, embedding), x)
-    wider = ResidualBlock(8, 12, 16, groups=4, dropout=0.0, scale_shift_norm=scale_shift_norm)
+    wider = ResidualBlock(8, 12, config)
     torch.testing.assert_close(wider(x, embedding), wider.skip(x))
 
 
-def test_without_scale_shift_the_embedding_is_added_to_the_first_convolution(randomized: Callable) -> None:
-    block = randomized(ResidualBlock(8, 12, 16, groups=4, dropout=0.0, scale_shift_norm=False))
+def test_plain_block_adds_embedding_to_first_convolution(randomized: Callable) -> None:
+    block = randomized(ResidualBlock(8, 12, PLAIN))
     x, embedding = normal(1, 8, 4, 4), normal(1, 16, seed=1)
     expected = block(x, embedding)
     with torch.no_grad():
@@ -83,8 +88,8 @@ def test_without_scale_shift_the_embedding_is_added_to_the_first_convolution(ran
     torch.testing.assert_close(block(x, embedding), expected)
 
 
-def test_with_scale_shift_the_embedding_sets_the_second_normalizations_gain_and_bias(randomized: Callable) -> None:
-    block = randomized(ResidualBlock(8, 12, 16, groups=4, dropout=0.0, scale_shift_norm=True))
+def test_scale_shift_sets_gain_and_bias_of_second_norm(randomized: Callable) -> None:
+    block = randomized(ResidualBlock(8, 12, SCALE_SHIFT))
     x, embedding = normal(1, 8, 4, 4), normal(1, 16, seed=1)
     expected = block(x, embedding)
     with torch.no_grad():
@@ -95,34 +100,32 @@ def test_with_scale_shift_the_embedding_sets_the_second_normalizations_gain_and_
     torch.testing.assert_close(block(x, embedding), expected)
 
 
-def test_a_resampling_block_resamples_the_branch_and_the_shortcut(randomized: Callable) -> None:
+def test_resampling_block_resamples_branch_and_shortcut(randomized: Callable) -> None:
     x, embedding = normal(1, 8, 4, 6), normal(1, 16, seed=1)
-    make = partial(ResidualBlock, 8, 8, 16, groups=4, dropout=0.0, scale_shift_norm=False)
     for resample, pixels in (
         (halved, F.avg_pool2d(x, 2)),
         (doubled, x.repeat_interleave(2, 2).repeat_interleave(2, 3)),
     ):
-        block = make(resample=resample)
+        block = ResidualBlock(8, 8, PLAIN, resample)
         weight, bias = block.skip.get_parameter("weight"), block.skip.get_parameter("bias")
         shortcut = torch.einsum("oc,bchw->bohw", weight[:, :, 0, 0], pixels) + bias[:, None, None]
         torch.testing.assert_close(block(x, embedding), shortcut)
         randomized(block)
-        # Without its own resampling, the same block on what was resampled between normalization and convolution.
+        # The same block without resampling, applied to the resampled input after the normalization.
         h = block.conv_in(resample(F.silu(block.norm_in(x)))) + block.embedding(embedding)[:, :, None, None]
         expected = block.skip(pixels) + block.conv_out(F.silu(block.norm_out(h)))
         torch.testing.assert_close(block(x, embedding), expected)
 
 
-def test_halving_takes_means_of_four_and_doubling_undoes_it_for_even_images() -> None:
+def test_halved_takes_means_of_four_and_inverts_doubled() -> None:
     x = normal(2, 3, 4, 6)
     torch.testing.assert_close(halved(x)[0, 0, 1, 2], x[0, 0, 2:4, 4:6].mean())
     assert torch.equal(halved(doubled(x)), x)
 
 
-def test_the_skip_scale_multiplies_the_sum_of_shortcut_and_branch(randomized: Callable) -> None:
+def test_skip_scale_multiplies_the_sum(randomized: Callable) -> None:
     x, embedding = normal(2, 8, 4, 4), normal(2, 16, seed=1)
-    make = partial(ResidualBlock, 8, 12, 16, groups=4, dropout=0.0, scale_shift_norm=False)
-    plain, scaled = randomized(make()), make(skip_scale=0.5)
+    plain, scaled = randomized(ResidualBlock(8, 12, PLAIN)), ResidualBlock(8, 12, replace(PLAIN, skip_scale=0.5))
     scaled.load_state_dict(plain.state_dict())
     assert torch.equal(scaled(x, embedding), plain(x, embedding) / 2)
     attention = randomized(SelfAttention(8, 2, groups=4))
@@ -131,8 +134,8 @@ def test_the_skip_scale_multiplies_the_sum_of_shortcut_and_branch(randomized: Ca
     assert torch.equal(halving(x), attention(x) / 2)
 
 
-def test_dropout_acts_in_training_alone(randomized: Callable) -> None:
-    block = randomized(ResidualBlock(8, 8, 16, groups=4, dropout=0.5, scale_shift_norm=False))
+def test_dropout_acts_only_in_training(randomized: Callable) -> None:
+    block = randomized(ResidualBlock(8, 8, replace(PLAIN, dropout=0.5)))
     x, embedding = normal(1, 8, 4, 4), normal(1, 16, seed=1)
     torch.manual_seed(0)
     assert not torch.equal(block(x, embedding), block(x, embedding))
@@ -141,7 +144,7 @@ def test_dropout_acts_in_training_alone(randomized: Callable) -> None:
 
 
 @pytest.mark.parametrize("heads", [1, 2, 4])
-def test_attention_is_the_softmax_formula_head_by_head_and_pixel_by_pixel(heads: int, randomized: Callable) -> None:
+def test_attention_is_the_softmax_formula(heads: int, randomized: Callable) -> None:
     channels, height, width = 8, 2, 3
     attention = randomized(SelfAttention(channels, heads, groups=4)).double()
     x = normal(1, channels, height, width).double()
@@ -157,13 +160,13 @@ def test_attention_is_the_softmax_formula_head_by_head_and_pixel_by_pixel(heads:
         for pixel in range(height * width):
             # Vaswani et al. 2017, Eq. 1.
             scores = torch.stack([q[pixel] @ k[other] for other in range(height * width)]) / math.sqrt(per_head)
-            share = scores.exp() / scores.exp().sum()
-            attended[pixel, head * per_head : (head + 1) * per_head] = share @ v
+            attention_weights = scores.exp() / scores.exp().sum()
+            attended[pixel, head * per_head : (head + 1) * per_head] = attention_weights @ v
     projected = attended @ attention.project.weight[:, :, 0, 0].T + attention.project.bias
     torch.testing.assert_close(attention(x), x + projected.T.reshape(1, channels, height, width))
 
 
-def test_attention_has_no_place_of_its_own_for_a_pixel(randomized: Callable) -> None:
+def test_attention_commutes_with_shuffling_pixels(randomized: Callable) -> None:
     attention = randomized(SelfAttention(8, 2, groups=4)).double()
     x = normal(2, 8, 4, 4).double()
     order = torch.randperm(16, generator=torch.Generator().manual_seed(0))
@@ -185,12 +188,12 @@ def test_downsampling_is_a_convolution_at_every_second_pixel() -> None:
     torch.testing.assert_close(down(x), x[:, :, ::2, ::2])
 
 
-def test_asymmetric_downsampling_takes_the_other_pixels_and_pads_only_right_and_below() -> None:
+def test_asymmetric_downsampling_takes_odd_pixels() -> None:
     down, x = Downsample(3, asymmetric=True), normal(2, 3, 4, 6)
     copying(down.conv)
     torch.testing.assert_close(down(x), x[:, :, 1::2, 1::2])
     with torch.no_grad():
-        down.conv.weight.copy_(down.conv.weight.roll((1, 1), dims=(2, 3)))  # The kernel's last tap: right and below.
+        down.conv.weight.copy_(down.conv.weight.roll((1, 1), dims=(2, 3)))  # The kernel's last tap: bottom right.
     expected = torch.zeros_like(x[:, :, ::2, ::2])
     expected[:, :, :-1, :-1] = x[:, :, 2::2, 2::2]
     torch.testing.assert_close(down(x), expected)
@@ -199,7 +202,7 @@ def test_asymmetric_downsampling_takes_the_other_pixels_and_pads_only_right_and_
 @pytest.mark.parametrize(
     "make",
     [
-        lambda eps: ResidualBlock(8, 8, 16, groups=4, dropout=0.0, scale_shift_norm=True, norm_eps=eps),
+        lambda eps: ResidualBlock(8, 8, replace(SCALE_SHIFT, norm_eps=eps)),
         lambda eps: SelfAttention(8, 2, groups=4, norm_eps=eps),
     ],
 )

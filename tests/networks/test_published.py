@@ -1,4 +1,4 @@
-"""With a paper's settings our U-Net is that paper's network: parameters are summed from the published structure."""
+"""With a paper's settings our U-Net has the paper's parameters, counted here from the published structure."""
 
 import math
 
@@ -36,7 +36,7 @@ def scale_shift_block(channels_in: int, channels_out: int) -> int:
     return first + linear(512, 2 * channels_out) + second + shortcut
 
 
-def test_improved_ddpms_cifar10_network_has_52_546_438_parameters() -> None:
+def test_improved_ddpm_cifar10_has_52_546_438_parameters() -> None:
     block = scale_shift_block
     # Nichol & Dhariwal 2021: 128, 256, 256, 256 channels at 32, 16, 8, 4 pixels, three blocks each, attention with four
     # heads at 16 and 8, scale-shift normalization, and three channels more for the learned variance.
@@ -57,7 +57,7 @@ def test_improved_ddpms_cifar10_network_has_52_546_438_parameters() -> None:
     assert parameters_of(improved, learned_variance=True) == expected == 52_546_438
 
 
-def test_edms_cifar10_network_has_55_7_million_parameters() -> None:
+def test_edm_cifar10_has_55_7_million_parameters() -> None:
     def block(channels_in: int, channels_out: int, resampled: bool = False) -> int:
         shortcut = conv(channels_in, channels_out, 1) if resampled or channels_in != channels_out else 0
         first = norm(channels_in) + conv(channels_in, channels_out)
@@ -90,13 +90,13 @@ def test_edms_cifar10_network_has_55_7_million_parameters() -> None:
         input_multiplier=1,
     )
     assert parameters_of(edm) == expected
-    # The released network is also told the nine numbers of its augmentation, added to the 128 features of the noise
-    # level before the embedding; ours is not. (Where it has classes it adds them there too, by a layer of
-    # 10 x 128 + 128 parameters; ours has a table of 11 x 512, whose rows are added after.)
+    # The released network is also conditioned on the nine numbers of its augmentation, added to the 128 features of the
+    # noise level before the embedding; ours is not. (With classes it adds them there too, by a layer of 10 x 128 + 128
+    # parameters; ours has a table of 11 x 512, whose rows are added after the embedding.)
     assert expected + 9 * 128 == 55_733_891
 
 
-def test_flow_matchings_cifar10_network_has_55_676_419_parameters() -> None:
+def test_flow_matching_cifar10_has_55_676_419_parameters() -> None:
     block = scale_shift_block
     # The example of the flow_matching library (FID 2.07): EDM's widths with Improved DDPM's blocks, attention at 16
     # pixels, and nothing with weights between the levels.

@@ -1,4 +1,4 @@
-"""The U-Net has the paper's size, starts at zero, takes every shape that it accepts, and listens to all it is told."""
+"""The U-Net: the paper's number of parameters, zero at the start, every setting, and what each output depends on."""
 
 import re
 from collections.abc import Callable
@@ -10,15 +10,17 @@ import pytest
 import torch
 import torch.nn.functional as F
 from helpers import tensors
+from pydantic import ValidationError
 from torch import nn
 
 from undiffuse.networks.layers import Downsample, ResidualBlock, SelfAttention, sinusoidal_embedding
 from undiffuse.networks.unet import UNet, UNetConfig
+from undiffuse.utils.validation import sentence
 
 normal = partial(tensors.normal, dtype=torch.float32)
 
 
-def test_ho_et_als_cifar10_network_has_35_746_307_parameters() -> None:
+def test_ddpm_cifar10_has_35_746_307_parameters() -> None:
     def conv(channels_in: int, channels_out: int, side: int) -> int:
         return channels_in * channels_out * side**2 + channels_out
 
@@ -56,33 +58,33 @@ def test_ho_et_als_cifar10_network_has_35_746_307_parameters() -> None:
     assert sum(parameter.numel() for parameter in network.parameters()) == expected == 35_746_307
 
 
-def has_own_place(layer: nn.Module) -> bool:
-    """Whether the layer leaves the size of the feature map as it is."""
+def keeps_size(layer: nn.Module) -> bool:
+    """Whether the layer keeps the height and width of the feature map."""
     if isinstance(layer, ResidualBlock):
         return isinstance(layer.resample, nn.Identity)
     return isinstance(layer, SelfAttention)
 
 
-def test_a_new_network_answers_zero(small_network: UNetConfig) -> None:
+def test_a_new_network_returns_zero(small_network: UNetConfig) -> None:
     output = UNet(small_network)(normal(3, 1, 8, 8), torch.tensor([0.0, 5.0, 999.0]), torch.tensor([0, 2, -1]))
     assert torch.equal(output, torch.zeros(3, 1, 8, 8))
 
 
 @pytest.mark.parametrize("patch", [1, 2])
 @pytest.mark.parametrize(("channels", "size"), [(1, (8, 8)), (3, (8, 16)), (4, (24, 8))])
-def test_every_output_hears_every_channel_and_every_pixel(
+def test_every_output_depends_on_every_channel_and_pixel(
     channels: int, size: tuple[int, int], patch: int, small_network: UNetConfig, random_unet: Callable
 ) -> None:
     network = random_unet(replace(small_network, image_channels=channels, size=size, patch=patch))
     x = normal(1, channels, *size).requires_grad_()
     output = network(x, torch.tensor([1.0]), torch.tensor([0]))
     for channel in range(channels):
-        (heard,) = torch.autograd.grad(output[0, channel, -1, 0], x, retain_graph=True)
-        assert (heard != 0).all()
+        (gradient,) = torch.autograd.grad(output[0, channel, -1, 0], x, retain_graph=True)
+        assert (gradient != 0).all()
 
 
 @pytest.mark.parametrize("patch", [1, 2])
-def test_a_learned_variance_takes_channels_of_its_own_after_those_of_f(
+def test_learned_variance_adds_its_channels_after_those_of_f(
     patch: int, small_network: UNetConfig, random_unet: Callable
 ) -> None:
     shape = replace(small_network, size=(16, 16), image_channels=3, patch=patch)
@@ -103,30 +105,28 @@ def test_head_channels_give_wider_levels_more_heads(small_network: UNetConfig, r
     assert heads == {(16, 2), (32, 4)}
 
 
-def test_the_network_hears_the_noise_level_times_the_time_scale(
-    small_network: UNetConfig, random_unet: Callable
-) -> None:
+def test_time_scale_multiplies_c_noise(small_network: UNetConfig, random_unet: Callable) -> None:
     x, c_noise = normal(2, 1, 8, 8), torch.tensor([12.0, 900.0])
     scaled = random_unet(replace(small_network, time_scale=0.25))
     assert torch.equal(scaled(x, c_noise), random_unet(small_network)(x, c_noise / 4))
 
 
 @pytest.mark.parametrize("resampling", ["residual", "none"])
-def test_what_halves_the_feature_map_doubles_it_again(
+def test_each_resampling_halves_and_doubles_the_feature_map(
     resampling: Literal["residual", "none"], small_network: UNetConfig, random_unet: Callable
 ) -> None:
     network = random_unet(replace(small_network, size=(16, 8), resampling=resampling))
-    between = [layer for stage in (*network.down, *network.up) for layer in stage if not has_own_place(layer)]
-    kinds = [(layer.resample.__name__,) if resampling == "residual" else (type(layer).__name__,) for layer in between]
-    assert kinds == ([("halved",), ("doubled",)] if resampling == "residual" else [("AvgPool2d",), ("Upsample",)])
+    between = [layer for stage in (*network.down, *network.up) for layer in stage if not keeps_size(layer)]
+    types = [(layer.resample.__name__,) if resampling == "residual" else (type(layer).__name__,) for layer in between]
+    assert types == ([("halved",), ("doubled",)] if resampling == "residual" else [("AvgPool2d",), ("Upsample",)])
     x = normal(1, 1, 16, 8).requires_grad_()
     output = network(x, torch.tensor([1.0]), torch.tensor([0]))
     assert output.shape == x.shape
-    (heard,) = torch.autograd.grad(output[0, 0, -1, 0], x)
-    assert (heard != 0).all()
+    (gradient,) = torch.autograd.grad(output[0, 0, -1, 0], x)
+    assert (gradient != 0).all()
 
 
-def test_sparse_attention_on_the_way_up_follows_a_levels_last_block_alone(small_network: UNetConfig) -> None:
+def test_sparse_up_attention_follows_only_a_levels_last_block(small_network: UNetConfig) -> None:
     shape = replace(small_network, blocks=2, attention_resolutions=(8, 4), sparse_up_attention=True)
     network = UNet(shape)
 
@@ -138,9 +138,7 @@ def test_sparse_attention_on_the_way_up_follows_a_levels_last_block_alone(small_
     assert attends(network.down) == [True, True, False, True, True]
 
 
-def test_the_first_convolution_is_as_wide_as_the_input_multiplier_says(
-    small_network: UNetConfig, random_unet: Callable
-) -> None:
+def test_input_multiplier_sets_width_of_first_convolution(small_network: UNetConfig, random_unet: Callable) -> None:
     wide = replace(small_network, multipliers=(2, 2))
     assert UNet(wide).input.out_channels == 32
     network = random_unet(replace(wide, input_multiplier=1))
@@ -149,28 +147,28 @@ def test_the_first_convolution_is_as_wide_as_the_input_multiplier_says(
     assert network(normal(1, 1, 8, 8), torch.tensor([1.0])).any()
 
 
-def test_the_skip_scale_reaches_every_sum(small_network: UNetConfig) -> None:
+def test_skip_scale_reaches_every_sum(small_network: UNetConfig) -> None:
     network = UNet(replace(small_network, skip_scale=0.5, resampling="residual"))
     summing = [module for module in network.modules() if isinstance(module, ResidualBlock | SelfAttention)]
     assert {module.skip_scale for module in summing} == {0.5}
 
 
-def test_every_part_is_built_with_the_settings_it_is_named_for(small_network: UNetConfig) -> None:
+def test_norm_eps_and_asymmetric_downsampling_reach_their_layers(small_network: UNetConfig) -> None:
     shape = replace(small_network, norm_eps=1e-6, frequency_shift=1, asymmetric_downsampling=True)
     network = UNet(shape)
     assert {norm.eps for norm in network.modules() if isinstance(norm, nn.GroupNorm)} == {1e-6}
     assert [down.asymmetric for down in network.modules() if isinstance(down, Downsample)] == [True]
 
 
-def test_the_frequency_shift_reaches_the_embedding(small_network: UNetConfig, random_unet: Callable) -> None:
-    heard = []
+def test_frequency_shift_reaches_the_embedding(small_network: UNetConfig, random_unet: Callable) -> None:
+    inputs_seen = []
     network = random_unet(replace(small_network, frequency_shift=1))
-    network.embed.register_forward_pre_hook(lambda module, inputs: heard.append(inputs[0]))
+    network.embed.register_forward_pre_hook(lambda module, inputs: inputs_seen.append(inputs[0]))
     network(normal(1, 1, 8, 8), torch.tensor([3.0]))
-    torch.testing.assert_close(heard[0], sinusoidal_embedding(torch.tensor([3.0]), 16, shift=1))
+    torch.testing.assert_close(inputs_seen[0], sinusoidal_embedding(torch.tensor([3.0]), 16, shift=1))
 
 
-def test_a_image_on_its_side_gives_the_output_on_its_side(small_network: UNetConfig, random_unet: Callable) -> None:
+def test_a_transposed_image_gives_the_transposed_output(small_network: UNetConfig, random_unet: Callable) -> None:
     wide = replace(small_network, size=(8, 16), attention_resolutions=(8,))
     network, turned = random_unet(wide), random_unet(replace(wide, size=(16, 8)))
     turned.load_state_dict({n: w.mT if w.ndim == 4 else w for n, w in network.state_dict().items()})
@@ -200,18 +198,20 @@ def test_patches_are_pixels_folded_into_channels(small_network: UNetConfig, rand
         ((9, 9), (1,), 2),
     ],
 )
-def test_a_size_that_does_not_fit_is_refused_with_the_nearest_that_does(
+def test_a_size_that_does_not_fit_gets_the_nearest_that_does(
     size: tuple[int, int], multipliers: tuple[int, ...], patch: int, small_network: UNetConfig, random_unet: Callable
 ) -> None:
     shape = replace(small_network, size=(64, 64), multipliers=multipliers, patch=patch)
-    with pytest.raises(ValueError, match=f"^size {size[0]}x{size[1]} does not fit") as refusal:
+    with pytest.raises(ValidationError) as refusal:
         replace(shape, size=size)
-    named = re.search(r"such as (\d+)x(\d+)", str(refusal.value))
+    message = sentence(refusal.value)
+    assert message.startswith(f"size {size[0]}x{size[1]} does not fit")
+    named = re.search(r"for example (\d+)x(\d+)", message)
     assert named is not None
     fitting = int(named[1]), int(named[2])
     stride = patch * 2 ** (len(multipliers) - 1)
-    for side, asked in zip(fitting, size, strict=True):
-        assert abs(side - asked) <= stride / 2 or side == stride
+    for side, requested in zip(fitting, size, strict=True):
+        assert abs(side - requested) <= stride / 2 or side == stride
     network = random_unet(replace(shape, size=fitting))
     assert network(normal(1, 1, *fitting), torch.ones(1)).any()
 
@@ -219,34 +219,36 @@ def test_a_size_that_does_not_fit_is_refused_with_the_nearest_that_does(
 @pytest.mark.parametrize(
     ("settings", "words"),
     [
-        ({"groups": 5}, "16 channels cannot be split in 5 groups and 2 heads"),
-        ({"heads": 3}, "cannot be split in 4 groups and 3 heads"),
-        ({"groups": 0}, "groups 0 is too few"),
-        ({"heads": 0}, "heads 0 is too few"),
-        ({"patch": 0}, "patch 0 is too few"),
-        ({"channels": -16}, "channels -16 is too few"),
-        ({"blocks": 0}, "blocks 0 is too few"),
-        ({"image_channels": 0}, "image_channels 0 is too few"),
-        ({"channels": 15, "groups": 3, "heads": 1}, "channels 15 is odd"),
-        ({"multipliers": ()}, r"multipliers \(\) are none"),
-        ({"multipliers": (1, 0)}, r"multipliers \(1, 0\) are none"),
-        ({"classes": -1}, "classes -1 is negative"),
-        ({"norm_eps": 0.0}, "norm_eps 0.0 is out of range"),
-        ({"time_scale": float("nan")}, "time_scale nan is out of range"),
-        ({"head_channels": -8}, "head_channels -8 is negative: 0 leaves it open"),
-        ({"input_multiplier": -1}, "input_multiplier -1 is negative"),
-        ({"groups": 32, "multipliers": (2, 2), "input_multiplier": 1}, "16 channels cannot be split in 32 groups"),
-        ({"skip_scale": 0.0}, "skip_scale 0.0 is out of range"),
-        ({"asymmetric_downsampling": True, "resampling": "none"}, "needs resampling convolution, which none is not"),
-        ({"head_channels": 6}, "16 channels cannot be split in 4 groups and heads of 6"),
-        ({"frequency_shift": 8}, "frequency_shift 8 is out of range: give from 0 to below 8"),
+        ({"groups": 5}, "16 channels cannot be split into 5 groups and 2 heads"),
+        ({"heads": 3}, "cannot be split into 4 groups and 3 heads"),
+        ({"groups": 0}, "groups 0: Input should be greater than or equal to 1"),
+        ({"heads": 0}, "heads 0: "),
+        ({"patch": 0}, "patch 0: "),
+        ({"channels": -16}, "channels -16: "),
+        ({"blocks": 0}, "blocks 0: "),
+        ({"image_channels": 0}, "image_channels 0: "),
+        ({"channels": 15, "groups": 3, "heads": 1}, "channels 15: Input should be a multiple of 2"),
+        ({"multipliers": ()}, r"multipliers \(\): "),
+        ({"multipliers": (1, 0)}, "multipliers.1 0: "),
+        ({"classes": -1}, "classes -1: "),
+        ({"dropout": 1.0}, "dropout 1.0: Input should be less than 1"),
+        ({"norm_eps": 0.0}, "norm_eps 0.0: Input should be greater than 0"),
+        ({"time_scale": float("nan")}, "time_scale nan: "),
+        ({"head_channels": -8}, "head_channels -8: "),
+        ({"input_multiplier": -1}, "input_multiplier -1: "),
+        ({"groups": 32, "multipliers": (2, 2), "input_multiplier": 1}, "16 channels cannot be split into 32 groups"),
+        ({"skip_scale": 0.0}, "skip_scale 0.0: "),
+        ({"asymmetric_downsampling": True, "resampling": "none"}, "needs resampling convolution, not none"),
+        ({"resampling": "bilinear"}, "resampling 'bilinear': Input should be 'convolution', 'residual' or 'none'"),
+        ({"head_channels": 6}, "16 channels cannot be split into 4 groups and heads of 6"),
+        ({"frequency_shift": 8}, "frequency_shift 8 is too large"),
+        ({"chanels": 8}, "unknown setting chanels"),
     ],
 )
-def test_settings_that_make_no_network_are_refused_by_name(
-    settings: dict, words: str, small_network: UNetConfig
-) -> None:
-    with pytest.raises(ValueError, match=words):
+def test_impossible_settings_are_refused_by_name(settings: dict, words: str, small_network: UNetConfig) -> None:
+    with pytest.raises(ValidationError) as refusal:
         replace(small_network, **settings)
+    assert re.match(f".*{words}", sentence(refusal.value))
 
 
 @pytest.mark.parametrize("scale_shift_norm", [False, True])
@@ -274,13 +276,13 @@ def test_a_network_without_classes_ignores_labels(small_network: UNetConfig, ran
     assert torch.equal(network(x, c_noise, torch.tensor([0, 1])), network(x, c_noise, None))
 
 
-def test_images_of_a_batch_do_not_hear_each_other(small_network: UNetConfig, random_unet: Callable) -> None:
+def test_images_of_a_batch_are_independent(small_network: UNetConfig, random_unet: Callable) -> None:
     network = random_unet(small_network)
     x, c_noise, label = normal(3, 1, 8, 8), torch.tensor([1.0, 2.0, 3.0]), torch.tensor([0, 1, -1])
     together = network(x, c_noise, label)
     for i in range(3):
-        alone = network(x[i : i + 1], c_noise[i : i + 1], label[i : i + 1])
-        torch.testing.assert_close(alone, together[i : i + 1], rtol=1e-5, atol=1e-5)
+        single = network(x[i : i + 1], c_noise[i : i + 1], label[i : i + 1])
+        torch.testing.assert_close(single, together[i : i + 1], rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize("scale_shift_norm", [False, True])
@@ -290,14 +292,24 @@ def test_gradients_reach_every_parameter(
     network = random_unet(replace(small_network, scale_shift_norm=scale_shift_norm))
     output = network(normal(4, 1, 8, 8), torch.tensor([0.0, 1.0, 2.0, 3.0]), torch.tensor([0, 1, 2, -1]))
     output.square().sum().backward()
-    silent = [name for name, p in network.named_parameters() if p.grad is None or not p.grad.any()]
-    assert silent == []
+    without_gradient = [name for name, p in network.named_parameters() if p.grad is None or not p.grad.any()]
+    assert without_gradient == []
     assert network.embed_label.weight.grad.any(dim=1).all()  # Every label's row, and that of no label.
 
 
-def test_the_memory_format_changes_nothing(small_network: UNetConfig, random_unet: Callable) -> None:
+def test_memory_format_changes_nothing(small_network: UNetConfig, random_unet: Callable) -> None:
     network = random_unet(small_network)
     x, c_noise = normal(2, 1, 8, 8), torch.tensor([1.0, 2.0])
     expected = network(x, c_noise)
     network.to(memory_format=torch.channels_last)
     torch.testing.assert_close(network(x.contiguous(memory_format=torch.channels_last), c_noise), expected)
+
+
+def test_edge_parameters_are_input_output_and_label_embedding(small_network: UNetConfig) -> None:
+    def edges(network: UNet) -> set[str]:
+        names = {id(p): name for name, p in network.named_parameters()}
+        return {names[id(p)] for p in network.edge_parameters()}
+
+    without_labels = {f"{layer}.{kind}" for layer in ("input", "output.0", "output.2") for kind in ("weight", "bias")}
+    assert edges(UNet(replace(small_network, classes=0))) == without_labels
+    assert edges(UNet(small_network)) == without_labels | {"embed_label.weight"}

@@ -1,5 +1,7 @@
 """Images stand in grids, strips and animations where they should, pixel by pixel."""
 
+import io
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,6 +15,7 @@ from undiffuse.diffusion.samplers import Step
 from undiffuse.report.grids import (
     FILM_FRAMES,
     Frame,
+    Images,
     enlarged,
     film_strip,
     frames,
@@ -170,3 +173,45 @@ def test_frames_that_are_alike_still_take_their_time(tmp_path: Path) -> None:
     save_animation(film_of(1) * 5, tmp_path / "film.gif")
     with Image.open(tmp_path / "film.gif") as animation:
         assert sum(frame.info["duration"] for frame in ImageSequence.Iterator(animation)) == 4 * 80 + 2000
+
+
+@pytest.fixture
+def images() -> Images:
+    return Images(noise(5, 3, 8, 6))  # A tensor: (n, channels, height, width).
+
+
+def test_images_are_an_array_that_numpy_and_torch_take(images: Images) -> None:
+    assert (images.shape, images.dtype) == ((5, 8, 6, 3), np.uint8)
+    assert np.array_equal(images, Images(np.array(images)))
+    assert torch.equal(images.to_torch(), noise(5, 3, 8, 6))
+    assert torch.equal(torch.from_numpy(images).permute(0, 3, 1, 2), images.to_torch())
+
+
+def test_arithmetic_on_images_gives_plain_arrays(images: Images) -> None:
+    assert type(images / 255) is np.ndarray
+    assert isinstance(images.mean(), float)
+    assert isinstance(images[1:3], Images)
+
+
+def test_images_show_themselves_in_a_notebook_as_their_grid(images: Images) -> None:
+    shown = images._repr_png_()
+    assert shown is not None
+    assert np.array_equal(array(Image.open(io.BytesIO(shown))), array(images.grid()))
+    assert images[0]._repr_png_() is not None
+    assert images[0, 0]._repr_png_() is None
+    assert images.astype(np.float32)._repr_png_() is None
+
+
+def test_images_are_saved_as_a_grid_and_one_by_one(images: Images, tmp_path: Path) -> None:
+    assert np.array_equal(array(Image.open(images.save_grid(tmp_path / "grid.png", columns=5))), array(images.grid(5)))
+    paths = images.save(tmp_path / "each")
+    assert [path.name for path in paths] == [f"{i:06d}.png" for i in range(5)]
+    assert all(np.array_equal(array(Image.open(path)), images[i]) for i, path in enumerate(paths))
+
+
+@pytest.mark.parametrize(
+    "pixels", [np.zeros((2, 8, 8, 3)), np.zeros((8, 8, 3), np.uint8), np.zeros((2, 8, 8, 2), np.uint8)]
+)
+def test_what_is_not_images_is_refused_with_its_shape(pixels: np.ndarray) -> None:
+    with pytest.raises(ValueError, match=re.escape(f"{pixels.dtype} of shape {pixels.shape} is not images")):
+        Images(pixels)

@@ -1,4 +1,4 @@
-"""The page: escaped, whole, and without a scroll bar where there should be none."""
+"""The page escapes everything."""
 
 from pathlib import Path
 

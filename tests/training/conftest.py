@@ -1,6 +1,6 @@
 """A run small enough to train in a second: digits at 8x8, a network of 20,000 parameters."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,9 +11,10 @@ from undiffuse.config import Config, OptimizerConfig, TrainingConfig
 from undiffuse.data.store import DataConfig, Store, open_store
 from undiffuse.networks.unet import UNetConfig
 from undiffuse.presets import configure
-from undiffuse.runs.run import Run
-from undiffuse.training import session
-from undiffuse.training.session import CheckpointOptions, begin_or_resume, train_run
+from undiffuse.training import previews
+from undiffuse.training.checkpoints import CheckpointOptions
+from undiffuse.training.observers import Observer
+from undiffuse.training.session import begin_or_resume, train_run
 from undiffuse.training.signals import StopRequest
 from undiffuse.utils.world import World
 
@@ -55,12 +56,16 @@ def tiny(store: Store) -> Config:
 
 @pytest.fixture
 def run_training(store: Store, monkeypatch: pytest.MonkeyPatch) -> Callable[..., bool]:
-    """Trains a config in a folder, as the command does, without its words and its previews."""
-    monkeypatch.setattr(session, "PREVIEWS", 0)
+    """Trains a config in a folder, without previews."""
+    monkeypatch.setattr(previews, "PREVIEWS", 0)
 
-    def run(folder: Path, config: Config, habits: CheckpointOptions | None = None) -> bool:
-        begun: Run = begin_or_resume(folder, config)
+    def run(
+        folder: Path,
+        config: Config,
+        options: CheckpointOptions = CheckpointOptions(),  # noqa: B008
+        observers: Sequence[Observer | Callable] = (),
+    ) -> bool:
         with StopRequest() as stop:
-            return train_run(begun, store, habits or CheckpointOptions(), ALONE, stop)
+            return train_run(begin_or_resume(folder, config), store, ALONE, stop, options, observers)
 
     return run

@@ -1,6 +1,6 @@
-"""Muon against the singular value decomposition and its own steps by hand, and memory that survives a restart."""
+"""Muon against the singular value decomposition and its own steps by hand, and state that survives a restart."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 import pytest
 import safetensors.torch
@@ -23,7 +23,7 @@ from undiffuse.training.optimizers import (
 
 
 def by_singular_values(matrix: Tensor) -> Tensor:
-    """What five of Jordan et al.'s quintic steps do to a matrix: its singular vectors stay."""
+    """What five of Jordan et al.'s quintic steps do to a matrix: they keep its singular vectors."""
     U, S, Vh = torch.linalg.svd(matrix, full_matrices=False)
     s = S / S.square().sum().sqrt()
     for _ in range(5):
@@ -32,23 +32,23 @@ def by_singular_values(matrix: Tensor) -> Tensor:
 
 
 @pytest.mark.parametrize("shape", [(12, 12), (12, 40), (40, 12), (1, 9)])
-def test_orthogonalizing_keeps_the_singular_vectors_and_levels_the_values(shape: tuple[int, int]) -> None:
+def test_orthogonalizing_keeps_singular_vectors_and_evens_out_values(shape: tuple[int, int]) -> None:
     matrices = torch.stack([normal(*shape, seed=seed) for seed in range(4)])
     result = orthogonalized(matrices)
     torch.testing.assert_close(result, torch.stack([by_singular_values(m) for m in matrices]), rtol=1e-6, atol=1e-6)
 
 
-def test_singular_values_above_two_thousandths_of_the_norm_end_within_0_68_and_1_21() -> None:
+def test_most_singular_values_end_between_0_68_and_1_21() -> None:
     U, V = torch.linalg.qr(normal(64, 64)).Q, torch.linalg.qr(normal(64, 64, seed=1)).Q
     S = torch.logspace(0, -2.5, 64, dtype=torch.float64)
     S = S[S / S.norm() > 0.002]
     U, V = U[:, : len(S)], V[:, : len(S)]
     result = orthogonalized((U @ torch.diag(S) @ V.mT)[None])[0]
     # The singular spaces are kept: in their bases the result is diagonal.
-    leveled = U.mT @ result @ V
-    torch.testing.assert_close(leveled, torch.diag(leveled.diag()), rtol=0, atol=1e-9)
-    assert leveled.diag().min() > 0.68
-    assert leveled.diag().max() < 1.21
+    evened = U.mT @ result @ V
+    torch.testing.assert_close(evened, torch.diag(evened.diag()), rtol=0, atol=1e-9)
+    assert evened.diag().min() > 0.68
+    assert evened.diag().max() < 1.21
 
 
 @pytest.mark.parametrize("scale", [1e-4, 1e6])
@@ -61,13 +61,13 @@ def test_a_zero_gradient_gives_a_zero_update() -> None:
     assert torch.equal(orthogonalized(torch.zeros(2, 3, 4)), torch.zeros(2, 3, 4))
 
 
-def test_matrices_in_a_batch_do_not_hear_each_other() -> None:
+def test_matrices_in_a_batch_do_not_influence_each_other() -> None:
     matrices = torch.stack([10.0**seed * normal(6, 15, seed=seed) for seed in range(3)])
     alone = torch.cat([orthogonalized(matrix[None]) for matrix in matrices])
     torch.testing.assert_close(orthogonalized(matrices), alone, rtol=1e-9, atol=1e-12)
 
 
-def test_muons_steps_are_momentum_looked_ahead_orthogonalized_and_scaled() -> None:
+def test_muon_orthogonalizes_and_scales_nesterov_momentum() -> None:
     weight = nn.Parameter(normal(6, 15))
     muon = Muon([weight], lr=0.02, momentum=0.95, weight_decay=0.1, dtype=torch.float64)
     by_hand, momentum = weight.detach().clone(), torch.zeros(6, 15, dtype=torch.float64)
@@ -80,7 +80,7 @@ def test_muons_steps_are_momentum_looked_ahead_orthogonalized_and_scaled() -> No
         # Liu et al. 2025, Eq. 4: 0.2 sqrt(max(rows, columns)) gives the update the size of AdamW's.
         by_hand = (1 - 0.02 * 0.1) * by_hand - 0.02 * 0.2 * 15**0.5 * update
         torch.testing.assert_close(weight.detach(), by_hand, rtol=1e-6, atol=1e-6)
-        assert torch.equal(weight.grad, gradient), "the gradient is left as it was"
+        assert torch.equal(weight.grad, gradient), "the gradient must stay as it was"
 
 
 @pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
@@ -99,7 +99,7 @@ def test_a_convolution_moves_as_its_flattened_matrix(
     torch.testing.assert_close(conv.detach().flatten(1), matrix.detach(), rtol=1e-12, atol=1e-12)
 
 
-def test_parameters_of_one_muon_move_as_they_would_alone() -> None:
+def test_parameters_of_one_muon_move_as_they_would_in_their_own() -> None:
     shapes = [(4, 9), (4, 9), (4, 1, 3, 3), (9, 4), (5, 5)]
 
     def moved(group: list[int]) -> dict[int, Tensor]:
@@ -111,7 +111,7 @@ def test_parameters_of_one_muon_move_as_they_would_alone() -> None:
         return {i: parameter.detach() for i, parameter in parameters.items()}
 
     together = moved([0, 1, 2, 3, 4])
-    assert torch.equal(together[4], normal(5, 5, seed=4)), "without a gradient a parameter stays"
+    assert torch.equal(together[4], normal(5, 5, seed=4)), "without a gradient a parameter must stay"
     for i, parameter in together.items():
         torch.testing.assert_close(parameter, moved([i])[i], rtol=1e-12, atol=1e-12)
 
@@ -130,13 +130,38 @@ def test_every_parameter_is_in_exactly_one_optimizer(muon: bool, network: nn.Mod
     assert [type(optimizer) for optimizer in optimizers] == ([AdamW, Muon] if muon else [AdamW])
 
 
-def test_muon_has_the_hidden_matrices_and_adamw_vectors_pixels_and_labels(network: nn.Module) -> None:
+def test_muon_has_the_hidden_matrices_and_adamw_the_rest(network: nn.Module) -> None:
     adamw, muon = build_optimizers(network, OptimizerConfig(), torch.float32)
-    of_muon = {id(p) for p in muon.param_groups[0]["params"]}
+    for_muon = {id(p) for p in muon.param_groups[0]["params"]}
     for name, p in network.named_parameters():
         edge = name.split(".")[0] in ("input", "output", "embed_label")
-        assert (id(p) in of_muon) == (p.ndim >= 2 and not edge), name
+        assert (id(p) in for_muon) == (p.ndim >= 2 and not edge), name
     assert adamw.param_groups[0]["betas"] == OptimizerConfig().betas
+
+
+class NoEdges(nn.Module):
+    """A network that does not say which of its matrices are hidden."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(nn.Linear(4, 8), nn.Linear(8, 8), nn.Linear(8, 4))
+
+
+class WithEdges(NoEdges):
+    def edge_parameters(self) -> Iterable[nn.Parameter]:
+        yield from (self.layers[0].weight, self.layers[2].weight)
+
+
+def test_the_network_tells_muon_which_matrices_are_hidden() -> None:
+    network = WithEdges()
+    _, muon = build_optimizers(network, OptimizerConfig(), torch.float32)
+    assert [id(p) for p in muon.param_groups[0]["params"]] == [id(network.layers[1].weight)]
+
+
+def test_adamw_trains_networks_that_name_no_edges_and_says_so(notices: pytest.LogCaptureFixture) -> None:
+    optimizers = build_optimizers(NoEdges(), OptimizerConfig(), torch.float32)
+    assert [type(optimizer) for optimizer in optimizers] == [AdamW]
+    assert any("NoEdges has no edge_parameters()" in sentence for sentence in notices.messages)
 
 
 def steps(network: nn.Module, optimizers: list[Optimizer], numbers: range) -> None:
@@ -151,7 +176,7 @@ def steps(network: nn.Module, optimizers: list[Optimizer], numbers: range) -> No
 @pytest.mark.parametrize(
     "config", [OptimizerConfig(weight_decay=0.01), OptimizerConfig(muon=False)], ids=["muon", "adamw"]
 )
-def test_optimizers_that_were_saved_and_loaded_go_on_to_the_last_bit(
+def test_saved_and_loaded_optimizers_continue_to_the_last_bit(
     config: OptimizerConfig, network: nn.Module, small_network: UNetConfig
 ) -> None:
     optimizers = build_optimizers(network, config, torch.float32)
@@ -163,10 +188,10 @@ def test_optimizers_that_were_saved_and_loaded_go_on_to_the_last_bit(
     steps(network, optimizers, range(3, 6))
 
     again = UNet(small_network).to(memory_format=torch.channels_last)
-    weights, memory = (safetensors.torch.load(content) for content in saved)
+    weights, state = (safetensors.torch.load(content) for content in saved)
     again.load_state_dict(weights)
     optimizers_again = build_optimizers(again, config, torch.float32)
-    load_optimizer_tensors(optimizers_again, memory)
+    load_optimizer_tensors(optimizers_again, state)
     before, after = optimizer_tensors(optimizers), optimizer_tensors(optimizers_again)
     assert {name: tensor.stride() for name, tensor in after.items()} == {n: t.stride() for n, t in before.items()}
     steps(again, optimizers_again, range(3, 6))
@@ -193,9 +218,9 @@ def test_both_optimizers_make_the_loss_fall(network: nn.Module) -> None:
     assert losses[-1] < 0.5 * losses[0]
 
 
-def test_the_learning_rate_rises_over_the_warmup_and_falls_over_the_last_share() -> None:
+def test_the_learning_rate_warms_up_and_decays() -> None:
     config = OptimizerConfig(warmup_images=1000, decay_fraction=0.25)
-    # (images seen, share of the budget spent) and the factor there.
+    # (images seen, fraction of the budget spent) and the factor there.
     expected = {
         (0, 0.0): 0.001,
         (249, 0.01): 0.25,
@@ -216,7 +241,7 @@ def test_without_warmup_and_decay_the_learning_rate_stays() -> None:
     assert [learning_rate_factor(n, p, config) for n, p in ((0, 0.0), (10**9, 1.0), (10**9, 1.1))] == [1.0] * 3
 
 
-def test_the_learning_rate_is_set_in_every_group_of_every_optimizer() -> None:
+def test_the_learning_rate_is_set_in_every_parameter_group() -> None:
     first, second = AdamW([nn.Parameter(normal(2))]), Muon([nn.Parameter(normal(2, 2))])
     first.add_param_group({"params": [nn.Parameter(normal(3))]})
     set_learning_rate([first, second], 0.125)

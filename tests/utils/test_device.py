@@ -1,9 +1,11 @@
-"""What the one place that chooses devices and precisions chooses."""
+"""Which precision is chosen where, and how many workers."""
+
+import os
 
 import pytest
 import torch
 
-from undiffuse.utils.device import compute_dtype, has_fast_bf16, state_dtype
+from undiffuse.utils.device import compute_dtype, has_fast_bf16, loader_workers, state_dtype
 
 CPU = torch.device("cpu")
 
@@ -20,3 +22,13 @@ def test_bf16_is_used_where_the_processor_has_it(monkeypatch: pytest.MonkeyPatch
 def test_samplers_keep_float64_where_the_device_has_it() -> None:
     assert state_dtype(CPU) == torch.float64
     assert state_dtype(torch.device("mps")) == torch.float32
+
+
+@pytest.mark.parametrize(("cores", "processes", "workers"), [(16, 1, 8), (8, 2, 3), (1, 1, 0), (2, 4, 0)])
+def test_processes_on_gpus_share_the_cores_for_loading(
+    monkeypatch: pytest.MonkeyPatch, cores: int, processes: int, workers: int
+) -> None:
+    monkeypatch.setattr(os, "cpu_count", lambda: cores)
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", str(processes))
+    assert loader_workers(torch.device("cuda")) == workers
+    assert loader_workers(CPU) == 0

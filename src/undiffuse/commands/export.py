@@ -1,6 +1,5 @@
 """undiffuse export"""
 
-from pathlib import Path
 from typing import Annotated, Literal
 
 import tyro
@@ -14,7 +13,7 @@ def export(
     run: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")],
     to: Annotated[tuple[Literal["diffusers"], str], tyro.conf.arg(metavar="diffusers DIR")],
     label: Annotated[str | None, unless_given("the model keeps its classes")] = None,
-    weights: Literal["average", "network"] = "average",
+    weights: Literal["ema", "network", "average"] = "ema",
 ) -> None:
     """Write a trained model for other programs to open.
 
@@ -23,32 +22,13 @@ def export(
     Args:
         run: A run folder, or its name under runs/.
         to: The format, and a folder to make.
-        label: Always draw this class, by name or index, or none; what asks diffusers for images cannot name one.
-        weights: The moving average of the weights, or the weights themselves.
+        label: Always make images of this class, by name or index, or none: a DDPMPipeline takes no class.
+        weights: The EMA of the weights, or the weights in training; average is the old word for ema.
     """
-    folder = find_run(run)
-    target = Path(to[1]).expanduser()
+    find_run(run)
+    format, target = to
 
-    from undiffuse.diffusion.denoiser import NO_LABEL
-    from undiffuse.interop.pipelines import write_pipeline
-    from undiffuse.runs.run import open_run
-    from undiffuse.sampling.model import check_guidance, find_label
+    from undiffuse import api
 
-    opened = open_run(folder)
-    config = opened.config
-    index = None if label is None else find_label(config.class_names, label)
-    if index == NO_LABEL:
-        check_guidance(config)
-    checkpoint = opened.last_good()
-    if checkpoint is None:
-        raise FileNotFoundError(f"{opened.folder.absolute()} has no whole checkpoint: train it first, or for longer.")
-    write_pipeline(target, config, checkpoint.tensors(weights), index, opened.folder)
-    console.print(f"Exported the {weights} weights at {checkpoint.images:,} images to {target.absolute()}")
-    if config.class_names and label is None:
-        console.print(
-            "The network is told a class, and DDPMPipeline has none to tell: call its unet with class_labels, or "
-            "export one class with --label."
-        )
-    if config.class_names and config.sampling.guidance != 1:
-        console.print(f"The guidance of this run, {config.sampling.guidance:g}, is not part of what diffusers draws.")
+    api.export(run, format, target, label=label, weights=weights)
     console.print(f'  in Python   DiffusionPipeline.from_pretrained("{target}")')

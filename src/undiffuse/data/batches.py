@@ -1,4 +1,4 @@
-"""Training's endless stream of images, a function of the seed alone, so that it can be taken up anywhere."""
+"""The endless stream of training images. It depends on the seed alone, so training can resume at any image."""
 
 import signal
 from collections.abc import Iterator
@@ -11,25 +11,27 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from undiffuse.data.augmentation import AugmentationConfig, augmentation
+from undiffuse.data.pixels import to_nchw
+from undiffuse.data.source import NO_CLASS
 from undiffuse.data.store import Store
 from undiffuse.utils.randomness import ImageRandomness, generator
 
 
 class Batch(NamedTuple):
-    """Images with all that is random about them. The n-th image of training is the same in every run of the seed."""
+    """Images with everything random about them. Image n of training is the same in every run with the same seed."""
 
     x0: Float[Tensor, "b c h w"]
     """Images in [-1, 1]."""
     label: Int[Tensor, " b"]
-    """Class index; -1 for none, or hidden."""
+    """Class index; -1 for no label, or a dropped one."""
     u: Float[Tensor, " b"]
-    """Uniform in [0, 1): the quantile at which the noise level is drawn."""
+    """Uniform in [0, 1): the quantile of the noise level."""
     eps: Float[Tensor, "b c h w"]
-    """Unit normal noise."""
+    """Standard normal noise."""
 
 
 class ImageStream(Dataset):
-    """The n-th image of training, n counting from 0 over all epochs; every epoch shows each image once, reordered."""
+    """Image n of training, counted from 0 over all epochs. Each epoch shows every image once, in a new order."""
 
     def __init__(self, store: Store, config: AugmentationConfig, label_dropout: float, seed: int):
         self.store, self.label_dropout, self.seed = store, label_dropout, seed
@@ -37,54 +39,53 @@ class ImageStream(Dataset):
 
     def __getitems__(self, numbers: list[int]) -> Batch:
         indices = [int(_order(len(self.store), self.seed, n // len(self.store))[n % len(self.store)]) for n in numbers]
-        images = torch.from_numpy(self.store.read(indices)).permute(0, 3, 1, 2)
-        x0 = self.transform(images, self.seed, numbers)
+        x0 = self.transform(to_nchw(self.store.read(indices)), self.seed, numbers)
         randomness = ImageRandomness("training", self.seed, numbers)
-        u, hides = randomness.uniform(), randomness.uniform() < self.label_dropout
+        u, dropped = randomness.uniform(), randomness.uniform() < self.label_dropout
         label = torch.from_numpy(self.store.labels[indices])
-        return Batch(x0, torch.where(hides, -1, label), u, randomness.normal(*self.store.shape))
+        return Batch(x0, torch.where(dropped, NO_CLASS, label), u, randomness.normal(*self.store.shape))
 
 
-class _Portions:
-    """For each step the numbers of the images that are this process's share: consecutive within the global batch."""
+class _Shards:
+    """For each step, the numbers of the images in this process's shard of the global batch; they are consecutive."""
 
     def __init__(self, first_image: int, batch: int, rank: int, world: int):
         self.first_image, self.batch, self.rank, self.world = first_image, batch, rank, world
 
     def __iter__(self) -> Iterator[list[int]]:
-        share = self.batch // self.world
-        start = self.first_image + self.rank * share
+        shard = self.batch // self.world
+        start = self.first_image + self.rank * shard
         while True:
-            yield list(range(start, start + share))
+            yield list(range(start, start + shard))
             start += self.batch
 
 
 def batches(
     stream: ImageStream, first_image: int, batch: int, rank: int, world: int, workers: int, pin_memory: bool
 ) -> Iterator[Batch]:
-    """This process's share of each global batch, from image `first_image` on, without end.
+    """This process's shard of each global batch, from image `first_image` on, forever.
 
-    The stream of all processes together does not depend on how many there are.
+    All `world` processes together see the same stream however many there are.
     """
     loader = DataLoader(
         stream,
-        batch_sampler=_Portions(first_image, batch, rank, world),
-        collate_fn=_as_is,  # ty: ignore[invalid-argument-type]
+        batch_sampler=_Shards(first_image, batch, rank, world),
+        collate_fn=_unchanged,  # ty: ignore[invalid-argument-type]
         num_workers=workers,
         worker_init_fn=_ignore_signals,
         pin_memory=pin_memory,
         persistent_workers=workers > 0,
-        generator=torch.Generator(),  # Else it draws from the global one.
+        generator=torch.Generator(),  # Otherwise it draws from the global one.
     )
     return iter(loader)
 
 
-def _as_is(batch: Batch) -> Batch:
+def _unchanged(batch: Batch) -> Batch:
     return batch
 
 
 def _ignore_signals(worker: int) -> None:
-    """A signal to the whole group is for the training process: it must find its workers alive to save in peace."""
+    """A signal to the process group is for the training process, which needs its workers alive until it has saved."""
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)
 

@@ -1,4 +1,4 @@
-"""One image file to a uint8 array (height, width, channels), by stated rules."""
+"""From an image file to a uint8 array (height, width, channels), by documented rules."""
 
 import numpy as np
 from jaxtyping import UInt8
@@ -7,21 +7,21 @@ from PIL import Image, ImageOps
 from undiffuse.utils.names import Fit
 
 GRAY_MODES = ("1", "L", "I", "F")
-"""Modes of one channel; those that begin with I; (16 bits) are gray too."""
+"""Pillow's modes with one channel; those that begin with `I;` (16 bits) are gray too."""
 
 
 def decode(image: Image.Image, size: tuple[int, int], fit: Fit, channels: int) -> UInt8[np.ndarray, "h w c"]:
-    """The image upright, in `channels` (1 gray, 3 RGB, 4 RGBA), at `size` (height, width).
+    """The image upright, with `channels` (1 gray, 3 RGB, 4 RGBA), at `size` (height, width).
 
-    - EXIF orientation is applied. Of an animation the first frame is taken.
-    - 16-bit gray is divided by 257, floating-point gray is taken as 0 to 1.
-    - Palettes become RGB, or RGBA if they have a transparent entry. CMYK and others become RGB.
-    - Where alpha is not kept, it is laid over white. Where it is asked for and absent, it is opaque.
-    - `crop` fills the size and cuts off evenly, `pad` shows all of it on black (transparent with alpha), `stretch`
-      changes the proportions. Resizing is bicubic with antialiasing, on premultiplied alpha.
+    - EXIF orientation is applied. An animation gives its first frame.
+    - 16-bit gray is divided by 257; floating-point gray is expected to be from 0 to 1.
+    - Palettes become RGB, or RGBA if they have a transparent entry. CMYK and other color spaces become RGB.
+    - Transparent images go onto white if alpha is not kept. If alpha is requested but absent, it is opaque.
+    - `crop` fills the size and crops the center, `pad` shows the whole image on black (transparent with alpha),
+      `stretch` changes the aspect ratio. Resizing is bicubic with antialiasing, on premultiplied alpha.
 
     Raises:
-        OSError, ValueError and whatever else a damaged file makes Pillow raise.
+        OSError, ValueError: the file is damaged; Pillow may raise nearly anything else for one.
     """
     upright = ImageOps.exif_transpose(image)
     converted = to_channels(upright, channels)

@@ -1,29 +1,29 @@
-"""What an image was before it was decoded: learned once, while decoding, and kept beside the pixels."""
+"""What each image was like before it was decoded, recorded while decoding and kept with the pixels."""
 
 from typing import NamedTuple
 
-from PIL import Image
+import PIL.Image
 
-from undiffuse.data.source import SourceImage
+from undiffuse.data.source import Image
 from undiffuse.data.survey import upright_size
 
 
 class Original(NamedTuple):
-    """One image's file, as its header describes it."""
+    """An image's file, as its header describes it."""
 
     name: str
     """Its path inside the source, or its number."""
     split: str
     """train, val or test; empty where the source has no splits."""
     format: str
-    """JPEG, PNG and so on; empty for images that were never files."""
+    """JPEG, PNG and so on; empty for images that did not come from a file."""
     mode: str
-    """Pillow's word for its channels: L, RGB, RGBA, P, CMYK and so on."""
+    """Pillow's name for its channels: L, RGB, RGBA, P, CMYK and so on."""
     height: int
     """Of the upright image, in pixels."""
     width: int
 
 
-def original(image: SourceImage, opened: Image.Image) -> Original:
-    """What `opened`, opened but not yet decoded, says of the image."""
+def original(image: Image, opened: PIL.Image.Image) -> Original:
+    """Describes the image from its file, which is opened but not yet decoded."""
     return Original(image.name, image.split, opened.format or "", opened.mode, *upright_size(opened))

@@ -1,11 +1,36 @@
-"""What the paths of images mean: splits, class names, and which files are images at all."""
+"""What `data` and the paths of images mean: datasets, splits, classes, and which files are images. Loads no torch."""
 
+import re
 from collections.abc import Container, Sequence
 from dataclasses import dataclass
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
+from typing import Any, Protocol, runtime_checkable
 
 from undiffuse.data.source import NO_CLASS
 from undiffuse.utils.names import Split
+
+DATASETS = {
+    "digits": "1,797 handwritten digits that come with scikit-learn, 8x8 gray",
+    "cifar10": "60,000 photos in 10 classes, 32x32",
+    "flowers102": "8,189 photos of 102 kinds of flowers",
+}
+"""Datasets known by name. Each has a reader of the same name in `readers.builtin`."""
+
+
+@runtime_checkable
+class ImageSequence(Protocol):
+    """Images, or (image, label) pairs, by index: see `readers.sequence`."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: int, /) -> Any: ...
+
+
+DataLike = str | Path | ImageSequence
+"""A dataset by name, a folder, an archive, or a sequence of images or of (image, label) pairs."""
+
+SEQUENCE = "sequence:"
+"""How the name of a sequence begins in a run's config.json."""
 
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM")
 """The Pillow formats that are opened. Others run programs (EPS), or are too rare to be anybody's photos."""
@@ -13,6 +38,8 @@ FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM")
 SUFFIXES = frozenset(
     [".jpg", ".jpeg", ".jfif", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm", ".pbm"]
 )
+
+ARCHIVE_SUFFIXES = (".zip", ".tar", ".gz", ".tgz", ".xz", ".bz2")
 
 SPLIT_NAMES = {
     "train": "train",
@@ -23,13 +50,65 @@ SPLIT_NAMES = {
     "test": "test",
     "testing": "test",
 }
+"""Names of folders that are splits, in lower case."""
 
 UNSORTED = "unsorted"
-"""The class of images that lie beside the class folders rather than in one."""
+"""The class of images that are in no class folder, although others are."""
+
+UNNAMED_TYPES = ("list", "tuple", "ndarray", "Tensor")
+"""Types whose names say nothing about the images inside."""
+
+
+def check_data(data: DataLike) -> None:
+    """Checks that `data` exists, without opening it.
+
+    Raises:
+        FileNotFoundError: there is nothing at that path.
+        ValueError: it is the name of a sequence, which only Python can pass.
+    """
+    if not isinstance(data, str | Path) or str(data) in DATASETS:
+        return
+    path = Path(data).expanduser()
+    if path.exists():
+        return
+    if str(data).startswith(SEQUENCE):
+        raise ValueError(
+            f"{data} stands for images that were passed as Python objects: pass them again from Python, or give a "
+            "folder of the same images."
+        )
+    raise FileNotFoundError(
+        f"There is no data at {path.absolute()}: give a folder, a .zip or .tar of images, or one of "
+        f"{', '.join(DATASETS)}."
+    )
+
+
+def source_name(data: DataLike) -> str:
+    """A short name for the data, safe as the name of a folder. Opens nothing."""
+    if not isinstance(data, str | Path):
+        kind = type(data).__name__
+        return "images" if kind in UNNAMED_TYPES else folder_name(kind)
+    if str(data) in DATASETS:
+        return str(data)
+    path = Path(data).expanduser().absolute()
+    if path.suffix.lower() not in ARCHIVE_SUFFIXES or path.is_dir():
+        return folder_name(path.name)
+    return folder_name(path.name.removesuffix(path.suffix).removesuffix(".tar"))
+
+
+def data_name(data: DataLike) -> str:
+    """How config.json refers to the data: a dataset's name, an absolute path, or "sequence:" and a type's name."""
+    if not isinstance(data, str | Path):
+        return f"{SEQUENCE}{type(data).__name__}"
+    return str(data) if str(data) in DATASETS else str(Path(data).expanduser().absolute())
+
+
+def folder_name(name: str) -> str:
+    """The name made safe as part of a folder's name on any system, where names are limited to 255 bytes."""
+    return re.sub(r"[^\w.-]+", "-", printable(name))[:48].strip("-.") or "images"
 
 
 def is_image(path: str) -> bool:
-    """Whether the name is an image's. Hidden files, and what macOS adds to archives, are none."""
+    """Whether the name is that of an image. Hidden files, and those that macOS adds to archives, do not count."""
     hidden = any(is_hidden(part) for part in PurePosixPath(path).parts)
     return not hidden and PurePosixPath(path).suffix.lower() in SUFFIXES
 
@@ -38,73 +117,86 @@ def is_hidden(name: str) -> bool:
     return name.startswith(".") or name == "__MACOSX"
 
 
+def printable(name: str) -> str:
+    """The name with control characters, and bytes that are not text, made visible."""
+    text = name.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
+    return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text)
+
+
 @dataclass(frozen=True)
-class Named:
-    """The images of one split, with what their paths say."""
+class Layout:
+    """The images of one split in order, with their labels."""
 
     split: str
-    chosen: tuple[int, ...]
-    """Positions in the list of paths that was given."""
-    labels: tuple[int, ...]
-    splits: tuple[str, ...]
-    """train, val or test for each of the chosen; empty where the paths name no splits."""
+    """train, val, test or all."""
     class_names: tuple[str, ...]
-    said: tuple[str, ...]
+    names: Sequence[str]
+    """The path of each image inside the source, or its number."""
+    labels: Sequence[int]
+    """The class index of each image; -1 without classes."""
+    splits: Sequence[str]
+    """train, val or test for each image; empty where there are no splits."""
+    notices: tuple[str, ...] = ()
+    """Choices made for the user, one sentence each."""
 
 
-def read_names(paths: Sequence[str], split: Split, where: str) -> Named:
+def read_layout(paths: Sequence[str], split: Split, where: str) -> Layout:
     """Reads splits and classes from relative paths with forward slashes.
 
-    Folders that everything lies in say nothing. If all folders of the next level are named like splits (train, val,
-    test), they are, and images beside them are left out; otherwise the next level's folders are the classes. `auto`
-    takes train where there is one.
+    Folders that contain everything are ignored. If all folders at the next level have the name of a split (train, val,
+    test), they are splits, and images outside of them are left out; otherwise the folders at the next level are the
+    classes. `auto` takes train where it exists.
 
     Raises:
-        ValueError: the split that was asked for is not there.
+        ValueError: the requested split does not exist.
     """
     folders = _without_common([PurePosixPath(path).parts[:-1] for path in paths], stop_at=SPLIT_NAMES)
     split_of = [SPLIT_NAMES.get(parts[0].lower()) if parts else "" for parts in folders]
     present = sorted({name for name in split_of if name})
-    said: list[str] = []
+    notices: tuple[str, ...] = ()
     if present and None not in split_of:
-        taken, chosen = _choose_split(split_of, present, split, where, said)
-        splits = tuple(split_of[i] or "" for i in chosen)
+        taken, notices = _choose_split(split_of, present, split, where)
+        chosen = [i for i, name in enumerate(split_of) if name and taken in (name, "all")]
+        splits = [split_of[i] or "" for i in chosen]
         inside = [i for i, name in enumerate(split_of) if name]
         below = _without_common([folders[i][1:] for i in inside])
         class_of = {i: parts[0] if parts else UNSORTED for i, parts in zip(inside, below, strict=True)}
     else:
         if split not in ("auto", "all"):
-            raise ValueError(f"{where} has no folders named train, val or test, so --split {split} is not to be had.")
-        taken, chosen = "all", list(range(len(paths)))
-        splits = ("",) * len(paths)
-        below = _without_common(folders)
-        class_of = {i: parts[0] if parts else UNSORTED for i, parts in enumerate(below)}
-    # All folders of the source count, so that train and test agree on what label 3 means.
+            raise ValueError(
+                f"{where} has no folders named train, val or test, and so no split {split}: leave --split out."
+            )
+        taken, chosen, splits = "all", list(range(len(paths))), [""] * len(paths)
+        class_of = {i: parts[0] if parts else UNSORTED for i, parts in enumerate(_without_common(folders))}
+    names = [paths[i] for i in chosen]
+    # All folders of the source count, so that label 3 means the same in train and test.
     class_names = sorted(set(class_of.values()))
     if len(class_names) < 2:
-        return Named(taken, tuple(chosen), (NO_CLASS,) * len(chosen), splits, (), tuple(said))
+        return Layout(taken, (), names, [NO_CLASS] * len(chosen), splits, notices)
     index = {name: i for i, name in enumerate(class_names)}
-    labels = tuple(index[class_of[i]] for i in chosen)
-    return Named(taken, tuple(chosen), labels, splits, tuple(map(printable, class_names)), tuple(said))
+    labels = [index[class_of[i]] for i in chosen]
+    return Layout(taken, tuple(map(printable, class_names)), names, labels, splits, notices)
 
 
 def _choose_split(
-    split_of: Sequence[str | None], present: Sequence[str], split: Split, where: str, said: list[str]
-) -> tuple[str, list[int]]:
-    """The split that is taken and the positions of its images."""
+    split_of: Sequence[str | None], present: Sequence[str], split: Split, where: str
+) -> tuple[str, tuple[str, ...]]:
+    """The split to take, and notices about it."""
     taken = split if split != "auto" else "train" if "train" in present else "all"
     if taken not in (*present, "all"):
         raise ValueError(f"{where} has no split {taken}: choose {', '.join(present)} or all.")
+    notices = []
     if split == "auto" and len(present) > 1:
-        said.append(f"{where} is split in {', '.join(present)}: taking {taken} (--split all takes everything).")
+        notices.append(f"{where} has the splits {', '.join(present)}: using {taken} (--split all uses everything).")
     strays = sum(name == "" for name in split_of)
     if strays:
-        said.append(f"{strays:,} images in {where} lie beside the folders of its splits and are left out.")
-    return taken, [i for i, name in enumerate(split_of) if name and taken in (name, "all")]
+        images = "1 image is" if strays == 1 else f"{strays:,} images are"
+        notices.append(f"{images} left out: not in any split's folder in {where}.")
+    return taken, tuple(notices)
 
 
 def _without_common(folders: list[tuple[str, ...]], stop_at: Container[str] = ()) -> list[tuple[str, ...]]:
-    """The folders without the first ones, as far as all share them and none of those is in `stop_at`."""
+    """The folders without the leading ones that all share, up to the first that is in `stop_at`."""
     common = 0
     while (
         folders
@@ -113,9 +205,3 @@ def _without_common(folders: list[tuple[str, ...]], stop_at: Container[str] = ()
     ):
         common += 1
     return [parts[common:] for parts in folders]
-
-
-def printable(name: str) -> str:
-    """The name with bytes that are no text, and control characters, made visible."""
-    text = name.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
-    return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text)

@@ -1,4 +1,4 @@
-"""The denoiser D(x; sigma, label) -> x0, the one thing a sampler knows, and the estimator it is taken from."""
+"""The denoiser D(x; sigma, label) -> x0, all that a sampler needs, and the predictor that it is taken from."""
 
 from collections.abc import Callable
 from typing import NamedTuple
@@ -9,42 +9,43 @@ from torch import Tensor
 from undiffuse.diffusion.parametrization import Parametrization
 
 Network = Callable[[Tensor, Tensor, Tensor | None], Tensor]
-"""F(c_in * x, c_noise, label): the trained function, of x's shape, or with twice its channels: see `Estimate`."""
+"""F(c_in * x, c_noise, label): the trained function. Its output has x's shape, or twice x's channels where the
+variance is learned: see `Prediction`."""
 
 Denoise = Callable[[Tensor, Tensor, Tensor | None], Tensor]
 """D(x, sigma, label) -> x0, with x `(b, c, h, w)`, sigma `(b,)` and label `(b,)` integers or None."""
 
 NO_LABEL = -1
-"""The label that says nothing: what classifier-free guidance compares with (Ho & Salimans 2022)."""
+"""Stands for "no label", the unconditional prediction of classifier-free guidance (Ho & Salimans 2022)."""
 
 
-class Estimate(NamedTuple):
-    """All that a network says about a noisy image."""
+class Prediction(NamedTuple):
+    """Everything that a network predicts about a noisy image."""
 
     x0: Tensor
     """The clean image, (b, c, h, w)."""
-    fraction: Tensor | None
-    """Where a reverse step's variance lies between small (0) and large (1), in logs, for every pixel; None unless it
-    is learned (Nichol & Dhariwal 2021, section 3.1). Only the ancestral sampler and the likelihood look at it."""
+    variance_fraction: Tensor | None
+    """Where the variance of the reverse step lies between small (0) and large (1) on a log scale, for every pixel; None
+    unless it is learned (Nichol & Dhariwal 2021, section 3.1). Only ancestral sampling and the likelihood use it."""
 
 
-Estimator = Callable[[Tensor, Tensor, Tensor | None], Estimate]
-"""(x, sigma, label) -> Estimate, with shapes as in `Denoise`. Guidance and clipping wrap it."""
+Predict = Callable[[Tensor, Tensor, Tensor | None], Prediction]
+"""(x, sigma, label) -> Prediction, with shapes as in `Denoise`. Guidance and clipping wrap it."""
 
 
-def estimator(network: Network, parametrization: Parametrization, dtype: torch.dtype = torch.float32) -> Estimator:
-    """The estimator of a network (Karras et al. 2022, Eq. 7). The network computes in `dtype`, the rest in x's."""
+def predictor(network: Network, parametrization: Parametrization, dtype: torch.dtype = torch.float32) -> Predict:
+    """What a network predicts (Karras et al. 2022, Eq. 7). The network computes in `dtype`, the rest in x's dtype."""
 
-    def estimate(x: Tensor, sigma: Tensor, label: Tensor | None = None) -> Estimate:
+    def predict(x: Tensor, sigma: Tensor, label: Tensor | None = None) -> Prediction:
         c_skip, c_out, c_in, c_noise = parametrization(sigma)
-        F, fraction = outputs(network((spread(c_in) * x).to(dtype), c_noise.to(dtype), label), x)
-        return Estimate(spread(c_skip) * x + spread(c_out) * F, fraction)
+        F, variance_fraction = split_output(network((spread(c_in) * x).to(dtype), c_noise.to(dtype), label), x)
+        return Prediction(spread(c_skip) * x + spread(c_out) * F, variance_fraction)
 
-    return estimate
+    return predict
 
 
-def outputs(output: Tensor, x: Tensor) -> tuple[Tensor, Tensor | None]:
-    """A network's output for `x` as F and, where it has twice x's channels, the variance's fraction; in x's dtype."""
+def split_output(output: Tensor, x: Tensor) -> tuple[Tensor, Tensor | None]:
+    """A network's output for `x` as F and, where it has twice x's channels, the variance fraction; in x's dtype."""
     output = output.to(x.dtype)
     if output.shape[1] == x.shape[1]:
         return output, None
@@ -52,41 +53,41 @@ def outputs(output: Tensor, x: Tensor) -> tuple[Tensor, Tensor | None]:
     return F, (v + 1) / 2
 
 
-def denoiser(estimate: Estimator) -> Denoise:
-    """The denoiser alone of an estimator."""
-    return lambda x, sigma, label=None: estimate(x, sigma, label).x0
+def denoiser(predict: Predict) -> Denoise:
+    """The denoiser of a predictor: the clean image only."""
+    return lambda x, sigma, label=None: predict(x, sigma, label).x0
 
 
-def without_variance(denoise: Denoise) -> Estimator:
-    """A denoiser as an estimator that has learned no variance."""
-    return lambda x, sigma, label=None: Estimate(denoise(x, sigma, label), None)
+def without_variance(denoise: Denoise) -> Predict:
+    """A denoiser as a predictor without a learned variance."""
+    return lambda x, sigma, label=None: Prediction(denoise(x, sigma, label), None)
 
 
-def guided(estimate: Estimator, scale: float) -> Estimator:
+def guided(predict: Predict, scale: float) -> Predict:
     """Classifier-free guidance (Ho & Salimans 2022, Eq. 6, on x0): 1 follows the label, more exaggerates it."""
 
-    def guided_estimate(x: Tensor, sigma: Tensor, label: Tensor | None = None) -> Estimate:
+    def guided_predict(x: Tensor, sigma: Tensor, label: Tensor | None = None) -> Prediction:
         if label is None or scale == 1:
-            return estimate(x, sigma, label)
+            return predict(x, sigma, label)
         labels = torch.cat([label, torch.full_like(label, NO_LABEL)])
-        both = estimate(torch.cat([x, x]), torch.cat([sigma, sigma]), labels)
-        with_label, without = both.x0.chunk(2)
-        fraction = None if both.fraction is None else both.fraction.chunk(2)[0]
-        return Estimate(without + scale * (with_label - without), fraction)
+        both = predict(torch.cat([x, x]), torch.cat([sigma, sigma]), labels)
+        conditional, unconditional = both.x0.chunk(2)
+        fraction = None if both.variance_fraction is None else both.variance_fraction.chunk(2)[0]
+        return Prediction(unconditional + scale * (conditional - unconditional), fraction)
 
-    return guided_estimate
+    return guided_predict
 
 
-def clipped(estimate: Estimator) -> Estimator:
-    """The estimate of x0 held in the pixels' range [-1, 1], as DDPM samples (Ho et al. 2020, released code)."""
+def clipped(predict: Predict) -> Predict:
+    """Clips the predicted x0 to the pixels' range [-1, 1], as DDPM does in sampling (Ho et al. 2020, released code)."""
 
-    def clipped_estimate(x: Tensor, sigma: Tensor, label: Tensor | None = None) -> Estimate:
-        x0, fraction = estimate(x, sigma, label)
-        return Estimate(x0.clamp(-1, 1), fraction)
+    def clipped_predict(x: Tensor, sigma: Tensor, label: Tensor | None = None) -> Prediction:
+        x0, variance_fraction = predict(x, sigma, label)
+        return Prediction(x0.clamp(-1, 1), variance_fraction)
 
-    return clipped_estimate
+    return clipped_predict
 
 
 def spread(per_image: Tensor) -> Tensor:
-    """One number an image `(b,)`, to be multiplied with images `(b, c, h, w)`."""
+    """One number per image, `(b,)`, in the shape that multiplies images `(b, c, h, w)`."""
     return per_image.view(-1, 1, 1, 1)

@@ -1,7 +1,7 @@
 """The likelihood of the probability flow, the ODE that `euler` and `heun` follow (Song et al. 2021b, 4.3, D.2).
 
-With tau = ln sigma the flow is dx/dtau = x - D(x; sigma), and along it d ln p(x)/dtau = -div(x - D). Taken from a
-image at sigma_min up to sigma_max, where p is known, it gives the image's density.
+With tau = ln sigma the flow is dx/dtau = x - D(x; sigma), and along it d ln p(x)/dtau = -div(x - D). Followed from an
+image at sigma_min up to sigma_max, where p is known, it gives the density at the image.
 """
 
 import math
@@ -20,12 +20,12 @@ from undiffuse.diffusion.likelihood import HALF_BIN
 
 Derivative = Callable[[float, Tensor], Tensor]
 Solver = Callable[[Derivative, Tensor, float, float], Tensor]
-"""(derivative, y at the start, start, end) -> y at the end."""
+"""(derivative, y at `start`, start, end) -> y at `end`."""
 
 
 @dataclass(frozen=True)
 class RK45:
-    """Dormand and Prince's method of order 5(4), its steps chosen to meet `tolerance`, relative and absolute."""
+    """Dormand and Prince's method of order 5(4), with steps that meet `tolerance`, relative and absolute."""
 
     tolerance: float = 1e-5
 
@@ -43,7 +43,7 @@ class RK45:
 
 @dataclass(frozen=True)
 class RK4:
-    """The classical method of Runge and Kutta, order 4, in equal steps of ln sigma, four function evaluations each."""
+    """The classical Runge-Kutta method of order 4, in equal steps of ln sigma, NFE 4 per step."""
 
     steps: int
 
@@ -61,22 +61,22 @@ class RK4:
 
 @dataclass(frozen=True)
 class FlowProtocol:
-    """How the value was computed. What the denoiser adds, clipping or guidance, is its caller's to tell."""
+    """How the value was computed, apart from what the caller added: clipping or guidance."""
 
     solver: str
-    evaluations: int
-    """Calls of the network with its derivative."""
+    nfe: int
+    """Number of function evaluations, each with its derivative."""
     sigma_min: float
     sigma_max: float
     batch: int
-    """Images that were followed together: the adaptive solver's error is theirs as a whole."""
-    divergence: str = "Hutchinson's estimator, one probe an image"
+    """Images that were solved together: the adaptive solver controls their joint error."""
+    divergence: str = "Hutchinson's estimator, one probe per image"
     dequantization: str = "uniform over each pixel's bin"
 
 
 @dataclass(frozen=True)
 class FlowLikelihood:
-    """-log2 p(x0) a dimension for each image, with how it was computed."""
+    """-log2 p(x0) in bits/dim for each image, and how it was computed."""
 
     bits: Float[Tensor, " b"]
     protocol: FlowProtocol
@@ -93,7 +93,7 @@ class FlowLikelihood:
 
 
 def dequantized(x0: Float[Tensor, "b c h w"], uniform: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h w"]:
-    """Pixels in [-1, 1] spread evenly over their bins by `uniform` in [0, 1) (Theis et al. 2016, section 3.1)."""
+    """Uniform dequantization: pixels in [-1, 1] moved in their bins by `uniform` in [0, 1) (Theis et al. 2016, 3.1)."""
     return x0 + (2 * uniform.to(x0) - 1) * HALF_BIN
 
 
@@ -109,7 +109,7 @@ def log_density(
 ) -> Float[Tensor, " b"]:
     """ln p(x) of the model's density at sigma_min, in nats.
 
-    `probe` is Hutchinson's: independent entries of mean 0 and variance 1.
+    `probe` is the random vector of Hutchinson's estimator: independent entries of mean 0 and variance 1.
     """
     dimensions = x[0].numel()
 
@@ -140,23 +140,23 @@ def flow_likelihood(
     uniform: Float[Tensor, "b c h w"],
     probe: Float[Tensor, "b c h w"],
     solve: Solver,
-    watch: Callable[[float], object] = lambda share: None,
+    watch: Callable[[float], object] = lambda fraction: None,
 ) -> FlowLikelihood:
     """Bits/dim of pixels x0 in [-1, 1], dequantized by `uniform`; an upper bound by Jensen's inequality.
 
-    `watch` is told at each call of the network what part of the way from ln sigma_min to ln sigma_max is done.
+    At each function evaluation, `watch` gets the fraction of the way from ln sigma_min to ln sigma_max that is done.
     """
-    evaluations = 0
+    nfe = 0
     low, high = math.log(sigma_min), math.log(sigma_max)
 
     def counted(x: Tensor, sigma: Tensor, label: Tensor | None) -> Tensor:
-        nonlocal evaluations
-        evaluations += 1
+        nonlocal nfe
+        nfe += 1
         watch((float(sigma[0].log()) - low) / (high - low))
         return denoise(x, sigma, label)
 
     x = dequantized(x0, uniform)
     nats = log_density(counted, x, sigma_min, sigma_max, label, probe=probe.to(x), solve=solve)
-    # The mass of a bin is its density times its width in every dimension.
+    # A bin's mass is its density times its width in every dimension.
     bits = -nats / (math.log(2) * x0[0].numel()) - math.log2(2 * HALF_BIN)
-    return FlowLikelihood(bits, FlowProtocol(str(solve), evaluations, sigma_min, sigma_max, len(x0)))
+    return FlowLikelihood(bits, FlowProtocol(str(solve), nfe, sigma_min, sigma_max, len(x0)))

@@ -1,9 +1,9 @@
-"""The variational bound on the negative log-likelihood (Ho et al. 2020, Eq. 5), in bits/dim, term by term.
+"""The variational lower bound (VLB), as a bound on -log2 p (Ho et al. 2020, Eq. 5) in bits/dim, term by term.
 
     L = KL(q(x_T | x0) || p(x_T))  +  sum over steps of KL(q(x_s | x_sigma, x0) || p(x_s | x_sigma))  -  log p(x0 | x_0)
         prior                         terms, and as the last of them the discretized decoder
 
-The Kullback-Leibler divergence does not change when x is scaled, so DDPM's bound is this one on the axis of sigma.
+The Kullback-Leibler divergence does not change when x is scaled, so on the axis of sigma the VLB is DDPM's own.
 """
 
 import math
@@ -16,18 +16,18 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from undiffuse.diffusion.denoiser import Estimate, Estimator, spread
+from undiffuse.diffusion.denoiser import Predict, Prediction, spread
 from undiffuse.diffusion.reverse import LogVariance, last_log_variance, small
 
 HALF_BIN = 1 / 255
-"""Half the distance of two of the 256 pixel values in [-1, 1]."""
+"""Half the distance between neighbors among the 256 pixel values in [-1, 1]."""
 
 LogMass = Callable[[Tensor, Tensor], Tensor]
-"""(below, above) -> ln(Phi(above) - Phi(below)): the mass of the unit normal distribution between the two."""
+"""(below, above) -> ln(Phi(above) - Phi(below)): the log mass of the unit normal distribution between the two."""
 
 
 def exact(below: Tensor, above: Tensor) -> Tensor:
-    """The mass as it is, far out too, where Phi itself is 1 to the last digit."""
+    """The exact mass, even far out, where Phi itself rounds to 1."""
     mirrored = below + above > 0
     low, high = torch.where(mirrored, -above, below), torch.where(mirrored, -below, above)
     log_low, log_high = torch.special.log_ndtr(low), torch.special.log_ndtr(high)
@@ -35,7 +35,7 @@ def exact(below: Tensor, above: Tensor) -> Tensor:
 
 
 def approximate(below: Tensor, above: Tensor) -> Tensor:
-    """As Improved DDPM's released code has it: Page's (1977) Phi, good to 2e-4, and never less than 1e-12."""
+    """The mass in Improved DDPM's released code: Page's (1977) Phi, good to 2e-4, and never less than 1e-12."""
 
     def Phi(z: Tensor) -> Tensor:
         return (1 + torch.tanh(math.sqrt(2 / math.pi) * (z + 0.044715 * z**3))) / 2
@@ -48,13 +48,13 @@ def _bits(nats: Float[Tensor, "b c h w"]) -> Float[Tensor, " b"]:
 
 
 def _kl(squared_distance: Tensor, log_variance_q: Tensor, log_variance_p: Tensor) -> Tensor:
-    """KL(q || p) in nats of two normal distributions whose means are so far apart."""
+    """KL(q || p) in nats of two normal distributions, given the squared distance of their means."""
     difference = log_variance_q - log_variance_p
     return (torch.expm1(difference) - difference + squared_distance * torch.exp(-log_variance_p)) / 2
 
 
 def prior_bits(x0: Float[Tensor, "b c h w"], sigma: Float[Tensor, ""]) -> Float[Tensor, " b"]:
-    """KL(q(x_sigma | x0) || N(0, 1 + sigma^2)) at the noisiest level: what is still known of x0 there."""
+    """KL(q(x_sigma | x0) || N(0, 1 + sigma^2)) at the noisiest level: the information about x0 that is left there."""
     # x_sigma | x0 ~ N(x0, sigma^2).
     log_variance_q, log_variance_p = 2 * sigma.log(), torch.log1p(sigma**2)
     return _bits(_kl(x0.to(sigma) ** 2, log_variance_q, log_variance_p))
@@ -72,7 +72,7 @@ def decoder_bits(
 
 
 def term_bits(
-    estimate: Estimate,
+    prediction: Prediction,
     x0: Float[Tensor, "b c h w"],
     sigma: Float[Tensor, " b"],
     s: Float[Tensor, " b"],
@@ -80,28 +80,28 @@ def term_bits(
     last: float,
     log_mass: LogMass = exact,
 ) -> Float[Tensor, " b"]:
-    """One term of the bound: of the step from sigma to s, or where s = 0 of the decoder; for `last` see `reverse`."""
+    """One term of the VLB: the step from sigma to s, or the decoder where s = 0; `last` as in `reverse.LogVariance`."""
     sigma, s = spread(sigma), spread(s)
-    log_variance = variance(sigma, s, estimate.fraction, last).to(estimate.x0)
-    # Both means are posterior means, with x0 and its estimate: their difference loses no digits this way.
-    apart = (1 - (s / sigma) ** 2).to(estimate.x0) * (x0 - estimate.x0)
-    kl = _bits(_kl(apart**2, small(sigma, s, last=last).to(estimate.x0), log_variance.expand_as(x0)))
-    decoder = decoder_bits(x0, estimate.x0, log_variance, log_mass)
+    log_variance = variance(sigma, s, prediction.variance_fraction, last).to(prediction.x0)
+    # The posterior means of x0 and of the predicted x0, subtracted this way, keep the digits of their difference.
+    difference = (1 - (s / sigma) ** 2).to(prediction.x0) * (x0 - prediction.x0)
+    kl = _bits(_kl(difference**2, small(sigma, s, last=last).to(prediction.x0), log_variance.expand_as(x0)))
+    decoder = decoder_bits(x0, prediction.x0, log_variance, log_mass)
     return torch.where(s.flatten() > 0, kl, decoder)
 
 
 class Term(NamedTuple):
-    """What one step adds to the bound, each `(b,)`."""
+    """What one step adds to the VLB, each `(b,)`."""
 
     bits: Tensor
     x0_mse: Tensor
-    """Mean squared error of the estimate of x0."""
+    """Mean squared error of the predicted x0."""
     eps_mse: Tensor
-    """The same of the noise."""
+    """Mean squared error of the predicted noise."""
 
 
 def terms(
-    estimate: Estimator,
+    predict: Predict,
     x0: Float[Tensor, "b c h w"],
     sigmas: Float[Tensor, " n"],
     label: Int[Tensor, " b"] | None = None,
@@ -110,9 +110,9 @@ def terms(
     variance: LogVariance = small,
     log_mass: LogMass = exact,
 ) -> Iterator[Term]:
-    """The bound's terms over the falling grid `sigmas`, which ends in 0, from the noisiest level down.
+    """The terms of the VLB over falling `sigmas`, which end in 0, from the noisiest level down.
 
-    `noise` is called once a term and returns unit normal noise of x0's shape. The values of x0 are pixels' in [-1, 1].
+    `noise` is called once per term and returns unit normal noise of x0's shape. x0 holds pixels in [-1, 1].
     """
     x0 = x0.to(sigmas)
     last = last_log_variance(sigmas)
@@ -120,22 +120,35 @@ def terms(
         eps = noise().to(x0)
         x = x0 + sigma * eps
         levels = sigma.expand(len(x0)), s.expand(len(x0))
-        at = estimate(x, levels[0], label)
-        bits = term_bits(at, x0, *levels, variance, last, log_mass)
-        error = (at.x0 - x0).square().mean(dim=(1, 2, 3))
+        prediction = predict(x, levels[0], label)
+        bits = term_bits(prediction, x0, *levels, variance, last, log_mass)
+        error = (prediction.x0 - x0).square().mean(dim=(1, 2, 3))
         yield Term(bits, x0_mse=error, eps_mse=error / sigma**2)
 
 
 @dataclass(frozen=True)
+class VLBProtocol:
+    """How the VLB was computed, apart from what the caller added: clipping or guidance."""
+
+    steps: int
+    """Number of sigmas: the bound is looser with fewer than the model's discrete schedule has."""
+    sigma_max: float
+    variance: str
+    decoder: str
+    """The mass of a pixel's bin: exact, or approximate as in Improved DDPM's released code."""
+    estimate: str = "VLB, one noise sample per term"
+
+
+@dataclass(frozen=True)
 class VLB:
-    """The bound on -log2 p(x0) a dimension for each image, with how it was computed."""
+    """The VLB in bits/dim for each image, and how it was computed."""
 
     prior: Float[Tensor, " b"]
     terms: Float[Tensor, "b n"]
-    """From the noisiest level down; the last is the decoder's."""
+    """From the noisiest level down; the last is the decoder."""
     x0_mse: Float[Tensor, "b n"]
     eps_mse: Float[Tensor, "b n"]
-    protocol: "VLBProtocol"
+    protocol: VLBProtocol
 
     @property
     def total(self) -> Float[Tensor, " b"]:
@@ -154,21 +167,8 @@ class VLB:
         }
 
 
-@dataclass(frozen=True)
-class VLBProtocol:
-    """How the bound was computed. What the estimator adds, clipping or guidance, is its caller's to tell."""
-
-    steps: int
-    """Levels in the grid: fewer than the whole chain make the bound looser."""
-    sigma_max: float
-    variance: str
-    decoder: str
-    """The mass of its bins: exact, or approximate as in Improved DDPM's released code."""
-    estimate: str = "variational bound, one draw of noise a term"
-
-
-def bound(
-    estimate: Estimator,
+def vlb(
+    predict: Predict,
     x0: Float[Tensor, "b c h w"],
     sigmas: Float[Tensor, " n"],
     label: Int[Tensor, " b"] | None = None,
@@ -178,13 +178,13 @@ def bound(
     log_mass: LogMass = exact,
     watch: Callable[[Iterator[Term]], Iterable[Term]] = iter,
 ) -> VLB:
-    """The whole bound; see `terms`, over which `watch` may put a progress bar.
+    """The whole VLB; arguments as in `terms`, whose terms pass through `watch`, perhaps a progress bar.
 
     Raises:
-        ValueError: the grid has fewer than two steps, or `variance` is learned and the model's is not.
+        ValueError: there are fewer than two steps, or `variance` is learned and the model did not learn it.
     """
-    steps = watch(terms(estimate, x0, sigmas, label, noise=noise, variance=variance, log_mass=log_mass))
-    bits, x0_mse, eps_mse = (torch.stack(parts, dim=1) for parts in zip(*steps, strict=True))
+    steps = watch(terms(predict, x0, sigmas, label, noise=noise, variance=variance, log_mass=log_mass))
+    bits, x0_mse, eps_mse = (torch.stack(columns, dim=1) for columns in zip(*steps, strict=True))
     protocol = VLBProtocol(len(sigmas) - 1, float(sigmas[0]), _name(variance), _name(log_mass))
     return VLB(prior_bits(x0, sigmas[0]), bits, x0_mse, eps_mse, protocol)
 

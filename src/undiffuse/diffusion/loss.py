@@ -1,24 +1,25 @@
-"""What training minimizes: the one loss, and its two companions that learn the variance too."""
+"""What training minimizes: the one loss, and two that learn the variance as well."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
 from undiffuse.diffusion import likelihood, reverse
-from undiffuse.diffusion.denoiser import Estimate, Network, outputs, spread
+from undiffuse.diffusion.denoiser import Network, Prediction, split_output, spread
 from undiffuse.diffusion.parametrization import Parametrization
 
 Weight = Callable[[Tensor], Tensor]
 """sigma -> the weight of |D(x; sigma) - x0|^2, the denoiser's squared error, each `(b,)`."""
 
 Loss = Callable[..., Tensor]
-"""(network, x0, eps, sigma, label) -> one number an image, `(b,)`."""
+"""(network, x0, eps, sigma, label) -> one number per image, `(b,)`."""
 
 VLB_WEIGHT = 0.001
-"""lambda, the bound's share in L_hybrid (Nichol & Dhariwal 2021, section 3.1)."""
+"""lambda, the weight of L_vlb in L_hybrid (Nichol & Dhariwal 2021, section 3.1)."""
 
 
 def denoising_loss(
@@ -30,11 +31,11 @@ def denoising_loss(
     label: Int[Tensor, " b"] | None = None,
     weight: Weight | None = None,
 ) -> Float[Tensor, " b"]:
-    """The mean squared error of the network's output, one number an image.
+    """The mean squared error of the network's output, one number per image.
 
     The target (x0 - c_skip x) / c_out makes this L_simple (Ho et al. 2020, Eq. 14) for eps, the v loss for v, flow
-    matching for flow, and EDM's weighted loss (Karras et al. 2022, Eq. 8) for EDM. `weight` replaces the weight
-    1 / c_out^2 that it thereby has on the denoiser's error.
+    matching for flow, and EDM's weighted loss (Karras et al. 2022, Eq. 8) for EDM. On the denoiser's error that is a
+    weight of 1 / c_out^2, which `weight` replaces.
     """
     mse = _noisy(network, parametrization, x0, eps, sigma, label).mse
     if weight is None:
@@ -55,49 +56,53 @@ def edm_weight(sigma_data: float) -> Weight:
 def hybrid_loss(
     network: Network,
     parametrization: Parametrization,
-    chain: Float[Tensor, " T"],
+    sigmas: Float[Tensor, " T"],
     x0: Float[Tensor, "b c h w"],
     eps: Float[Tensor, "b c h w"],
     sigma: Float[Tensor, " b"],
     label: Int[Tensor, " b"] | None = None,
     log_mass: likelihood.LogMass = likelihood.exact,
 ) -> Float[Tensor, " b"]:
-    """L_hybrid = L_simple + 0.001 L_vlb, in bits, where L_vlb moves the variance only (Nichol & Dhariwal 2021, 3.1)."""
+    """L_hybrid = L_simple + 0.001 L_vlb, in bits; L_vlb trains the variance only (Nichol & Dhariwal 2021, 3.1).
+
+    `sigmas` is the discrete schedule, rising, and `sigma` consists of some of its levels.
+    """
     noisy = _noisy(network, parametrization, x0, eps, sigma, label)
-    estimate = noisy.estimate()
-    frozen = Estimate(estimate.x0.detach(), estimate.fraction)
-    return noisy.mse + VLB_WEIGHT * len(chain) * _bits(frozen, x0, sigma, chain, log_mass)
+    prediction = noisy.prediction()
+    frozen = Prediction(prediction.x0.detach(), prediction.variance_fraction)
+    return noisy.mse + VLB_WEIGHT * len(sigmas) * _bits(frozen, x0, sigma, sigmas, log_mass)
 
 
 def vlb_loss(
     network: Network,
     parametrization: Parametrization,
-    chain: Float[Tensor, " T"],
+    sigmas: Float[Tensor, " T"],
     x0: Float[Tensor, "b c h w"],
     eps: Float[Tensor, "b c h w"],
     sigma: Float[Tensor, " b"],
     label: Int[Tensor, " b"] | None = None,
     log_mass: likelihood.LogMass = likelihood.exact,
 ) -> Float[Tensor, " b"]:
-    """L_vlb: T times one term of the bound, in bits/dim (Nichol & Dhariwal 2021, Eq. 4 to 7)."""
+    """L_vlb: T times a term of the VLB, in bits/dim (Nichol & Dhariwal 2021, Eq. 4 to 7). Arguments: see `hybrid_loss`.
+    """
     noisy = _noisy(network, parametrization, x0, eps, sigma, label)
-    return len(chain) * _bits(noisy.estimate(), x0, sigma, chain, log_mass)
+    return len(sigmas) * _bits(noisy.prediction(), x0, sigma, sigmas, log_mass)
 
 
 @dataclass(frozen=True)
 class _Noisy:
-    """A noised batch and what the network said of it."""
+    """A noised batch and the network's output for it."""
 
     mse: Tensor
-    """Of the network's output, (b,)."""
+    """The mean squared error of the network's output, (b,)."""
     x: Tensor
     F: Tensor
-    fraction: Tensor | None
+    variance_fraction: Tensor | None
     c_skip: Tensor
     c_out: Tensor
 
-    def estimate(self) -> Estimate:
-        return Estimate((self.c_skip * self.x + self.c_out * self.F).to(self.x), self.fraction)
+    def prediction(self) -> Prediction:
+        return Prediction((self.c_skip * self.x + self.c_out * self.F).to(self.x), self.variance_fraction)
 
 
 def _noisy(
@@ -108,15 +113,51 @@ def _noisy(
     coefficients = parametrization(sigma)
     c_skip, c_out, c_in = (spread(c) for c in coefficients[:3])
     target = (x0 - c_skip * x) / c_out
-    F, fraction = outputs(network((c_in * x).to(x0.dtype), coefficients.c_noise.to(x0.dtype), label), x0)
+    F, fraction = split_output(network((c_in * x).to(x0.dtype), coefficients.c_noise.to(x0.dtype), label), x0)
     mse = (F - target.to(x0.dtype)).square().mean(dim=(1, 2, 3))
     return _Noisy(mse, x, F, fraction, c_skip, c_out)
 
 
-def _bits(estimate: Estimate, x0: Tensor, sigma: Tensor, chain: Tensor, log_mass: likelihood.LogMass) -> Tensor:
-    """The bound's term for each image at its level of the chain."""
-    levels = chain.to(sigma)
+def _bits(prediction: Prediction, x0: Tensor, sigma: Tensor, sigmas: Tensor, log_mass: likelihood.LogMass) -> Tensor:
+    """The term of the VLB of each image at its level of the discrete schedule."""
+    levels = sigmas.to(sigma)
     index = torch.searchsorted(levels, sigma)
     s = torch.where(index > 0, levels[index - 1], 0.0)
-    last = reverse.last_log_variance(torch.cat([chain[:2].flip(0), chain.new_zeros(1)]))
-    return likelihood.term_bits(estimate, x0, sigma, s, reverse.learned, last, log_mass)
+    last = reverse.last_log_variance(torch.cat([sigmas[:2].flip(0), sigmas.new_zeros(1)]))
+    return likelihood.term_bits(prediction, x0, sigma, s, reverse.learned, last, log_mass)
+
+
+WEIGHTS: dict[str, Callable[[float, float], Weight | None]] = {
+    "none": lambda gamma, sigma_data: None,  # As the parametrization has it.
+    "min_snr": lambda gamma, sigma_data: min_snr(gamma),
+    "edm": lambda gamma, sigma_data: edm_weight(sigma_data),
+}
+"""By the name that config.json has: (min_snr_gamma, sigma_data) -> the weight."""
+
+
+@dataclass(frozen=True)
+class Objective:
+    make: Callable[[Parametrization, Weight | None, Tensor], Loss]
+    """(parametrization, weight, rising sigmas of the discrete schedule) -> the loss."""
+    learns_variance: bool
+    about: str
+
+
+OBJECTIVES: dict[str, Objective] = {
+    "simple": Objective(
+        lambda parametrization, weight, sigmas: partial(denoising_loss, parametrization=parametrization, weight=weight),
+        learns_variance=False,
+        about="the mean squared error of the network's output",
+    ),
+    "hybrid": Objective(
+        lambda parametrization, weight, sigmas: partial(hybrid_loss, parametrization=parametrization, sigmas=sigmas),
+        learns_variance=True,
+        about="simple, and the VLB to learn the variance (L_hybrid)",
+    ),
+    "vlb": Objective(
+        lambda parametrization, weight, sigmas: partial(vlb_loss, parametrization=parametrization, sigmas=sigmas),
+        learns_variance=True,
+        about="the VLB only (L_vlb)",
+    ),
+}
+"""By the name that config.json has."""

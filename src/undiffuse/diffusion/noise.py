@@ -1,4 +1,4 @@
-"""The noise level sigma: the papers' schedules, how training draws it, and the grids that samplers walk down.
+"""The noise level sigma: the papers' schedules, the distributions that training samples, and the samplers' sigmas.
 
 Everywhere x = x0 + sigma * eps. DDPM's variance-preserving x_t is x / sqrt(1 + sigma^2), and its alpha bar is
 1 / (1 + sigma^2), so sigma = sqrt(1 / alpha_bar - 1).
@@ -6,17 +6,18 @@ Everywhere x = x0 + sigma * eps. DDPM's variance-preserving x_t is x / sqrt(1 + 
 
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from itertools import accumulate
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-Draw = Callable[[Tensor], Tensor]
-"""Maps one uniform number in [0, 1) an image to its sigma: the quantile function of the distribution of sigma."""
+Quantile = Callable[[Tensor], Tensor]
+"""The quantile function of a distribution of sigma: maps uniform numbers in [0, 1), one per image, to sigmas."""
 
 
-# Schedules: a table of sigma for the indices 0 (least noise) to T - 1, float64.
+# Discrete schedules: betas, and from them sigmas, at the indices 0 (least noise) to T - 1, float64.
 
 
 def linear_betas(num_timesteps: int) -> Float[Tensor, " T"]:
@@ -33,28 +34,45 @@ def cosine_betas(num_timesteps: int, max_beta: float = 0.999) -> Float[Tensor, "
 
 
 def sigmas_of_betas(betas: Float[Tensor, " T"]) -> Float[Tensor, " T"]:
-    """The chain's noise levels, rising: sigma_t = sqrt(1 / alpha_bar_t - 1)."""
+    """The rising sigmas of a discrete schedule: sigma_t = sqrt(1 / alpha_bar_t - 1)."""
     alpha_bar = torch.cumprod(1 - betas, dim=0)
     return torch.sqrt(1 / alpha_bar - 1)
 
 
-# Draws: how training spreads its effort over sigma.
+@dataclass(frozen=True)
+class Schedule:
+    betas: Callable[[int], Tensor]
+    """num_timesteps -> betas `(T,)`."""
+    min_timesteps: int
+    """With fewer there is no schedule left."""
+    about: str
 
 
-def discrete_uniform(sigmas: Float[Tensor, " T"]) -> Draw:
-    """Every level of the chain equally often (Ho et al. 2020, Algorithm 1)."""
+SCHEDULES: dict[str, Schedule] = {
+    # The last beta of the linear schedule is 20 / T and must be below 1.
+    "linear": Schedule(linear_betas, 21, "DDPM's"),
+    "cosine": Schedule(cosine_betas, 2, "Improved DDPM's"),
+}
+"""By the name that config.json has."""
+
+
+# Distributions of sigma in training.
+
+
+def discrete_uniform(sigmas: Float[Tensor, " T"]) -> Quantile:
+    """Every level of the discrete schedule equally often (Ho et al. 2020, Algorithm 1)."""
     return lambda u: sigmas.to(u)[(u * len(sigmas)).long()]
 
 
-def log_normal(mean: float, std: float) -> Draw:
+def log_normal(mean: float, std: float) -> Quantile:
     """ln sigma ~ N(mean, std^2) (Karras et al. 2022, Table 1: -1.2 and 1.2)."""
     return lambda u: torch.exp(mean + std * _normal_quantile(u))
 
 
-def logit_normal(mean: float, std: float) -> Draw:
+def logit_normal(mean: float, std: float) -> Quantile:
     """logit t ~ N(mean, std^2) for flow matching's time t = sigma / (1 + sigma) (Esser et al. 2024, section 3.1).
 
-    Since sigma = t / (1 - t), logit t is ln sigma: on this axis the draw is log-normal.
+    Since sigma = t / (1 - t), logit t is ln sigma: on this axis that is a log-normal distribution.
     """
     return log_normal(mean, std)
 
@@ -65,7 +83,7 @@ def _normal_quantile(u: Tensor) -> Tensor:
     return torch.special.ndtri(u.clamp(smallest, 1 - smallest))
 
 
-# Grids: falling sigmas that end in 0, float64, one more than there are steps.
+# Sigmas for sampling: falling, ending in 0, float64, one more than there are steps.
 
 
 def karras_sigmas(steps: int, sigma_min: float, sigma_max: float, rho: float = 7.0) -> Float[Tensor, " n"]:
@@ -89,32 +107,32 @@ def log_snr_sigmas(steps: int, sigma_min: float, sigma_max: float) -> Float[Tens
 
 
 def discrete_sigmas(indices: Sequence[int], sigmas: Float[Tensor, " T"]) -> Float[Tensor, " n"]:
-    """The levels of the chain at rising `indices` (see `strided`), from the noisiest down, then 0."""
+    """The discrete schedule at rising `indices` (see `strided`), from the noisiest down, then 0."""
     return _ending_in_zero(sigmas[list(indices)].flip(0))
 
 
-# Strides: which indices of a chain a shorter one keeps, rising.
+# Strides: the indices of a discrete schedule that a shorter one keeps, rising.
 
 
 def strided(num_timesteps: int, stride: str) -> list[int]:
-    """The indices that a shorter chain keeps (Nichol & Dhariwal 2021, section 4).
+    """The indices that a shorter schedule keeps (Nichol & Dhariwal 2021, section 4).
 
-    `stride` is "N": N of them, evenly spaced from the first to the last; or "a,b,c": the chain in equal parts with
-    a, b and c indices; or "ddimN": every k-th from 0 on (Song et al. 2021a), which leaves the last ones out.
+    `stride` is "N": N of them, evenly spaced from the first to the last; or "a,b,c": equal sections with a, b and c
+    indices; or "ddimN": every k-th from 0 on (Song et al. 2021a), which leaves out the last ones.
 
     Raises:
-        ValueError: it is none of these, or asks for more than there are.
+        ValueError: it is none of these, or wants more indices than there are.
     """
     if stride.startswith("ddim"):
         return _ddim_stride(num_timesteps, _counts(stride.removeprefix("ddim"), stride)[0])
     counts = _counts(stride, stride)
-    part_length, longer = divmod(num_timesteps, len(counts))
+    section_length, longer = divmod(num_timesteps, len(counts))
     kept: list[int] = []
     start = 0
     for i, count in enumerate(counts):
-        length = part_length + (i < longer)
+        length = section_length + (i < longer)
         if count > length:
-            raise ValueError(f"{count} steps do not fit {length} levels of the chain: choose between 1 and {length}.")
+            raise ValueError(f"{count} steps do not fit {length} timesteps: choose between 1 and {length}.")
         spacing = (length - 1) / (count - 1) if count > 1 else 1.0
         # Added up, not multiplied: the released code rounds these sums, and ties fall differently.
         kept += [start + round(at) for at in accumulate([spacing] * (count - 1), initial=0.0)]
@@ -126,13 +144,15 @@ def _ddim_stride(num_timesteps: int, count: int) -> list[int]:
     for spacing in range(1, num_timesteps + 1):
         if len(range(0, num_timesteps, spacing)) == count:
             return list(range(0, num_timesteps, spacing))
-    raise ValueError(f"ddim{count} is no stride of a chain of {num_timesteps}: no whole spacing keeps {count} levels.")
+    raise ValueError(
+        f"ddim{count} is not a stride of {num_timesteps} timesteps: no whole spacing keeps {count} of them."
+    )
 
 
 def _counts(text: str, stride: str) -> list[int]:
     parts = text.split(",")
     if not all(part.isascii() and part.isdecimal() and int(part) > 0 for part in parts):
-        raise ValueError(f"{stride} is no stride: write for example 50, ddim50 or 10,15,20.")
+        raise ValueError(f"{stride} is not a stride: write for example 50, ddim50 or 10,15,20.")
     return [int(part) for part in parts]
 
 

@@ -5,6 +5,7 @@ choice of F's target (eps, x0, v, a flow's velocity, EDM's) is one row of coeffi
 """
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
@@ -19,51 +20,54 @@ class Coefficients(NamedTuple):
     c_out: Tensor
     c_in: Tensor
     c_noise: Tensor
-    """What the network is told of the noise level: its own clock."""
+    """The noise level as the network is given it."""
 
 
 NoiseConditioning = Callable[[Tensor], Tensor]
+"""sigma -> c_noise, each `(b,)`."""
+
 Parametrization = Callable[[Tensor], Coefficients]
+"""sigma `(b,)` -> the coefficients at it."""
 
 
 def discrete_index(sigmas: Float[Tensor, " T"]) -> NoiseConditioning:
-    """The index in a discrete chain whose rising levels are `sigmas`; between two levels, linear in ln sigma."""
+    """The index t in the discrete schedule of rising `sigmas`; between two of them, linear in ln sigma."""
     levels = sigmas.log()
 
-    def clock(sigma: Tensor) -> Tensor:
+    def c_noise(sigma: Tensor) -> Tensor:
         table = levels.to(sigma)
         at = sigma.log().clamp(table[0], table[-1])
         above = torch.searchsorted(table, at).clamp(min=1)
         below = above - 1
         return below + (at - table[below]) / (table[above] - table[below])
 
-    return clock
+    return c_noise
 
 
-def eps(clock: NoiseConditioning) -> Parametrization:
+def eps(c_noise: NoiseConditioning) -> Parametrization:
     """F predicts the noise (Ho et al. 2020, Eq. 14)."""
     return lambda sigma: Coefficients(
-        c_skip=torch.ones_like(sigma), c_out=-sigma, c_in=1 / torch.sqrt(1 + sigma**2), c_noise=clock(sigma)
+        c_skip=torch.ones_like(sigma), c_out=-sigma, c_in=1 / torch.sqrt(1 + sigma**2), c_noise=c_noise(sigma)
     )
 
 
-def x0(clock: NoiseConditioning) -> Parametrization:
+def x0(c_noise: NoiseConditioning) -> Parametrization:
     """F predicts the clean image."""
     return lambda sigma: Coefficients(
         c_skip=torch.zeros_like(sigma),
         c_out=torch.ones_like(sigma),
         c_in=1 / torch.sqrt(1 + sigma**2),
-        c_noise=clock(sigma),
+        c_noise=c_noise(sigma),
     )
 
 
-def v(clock: NoiseConditioning) -> Parametrization:
+def v(c_noise: NoiseConditioning) -> Parametrization:
     """F predicts v = (eps - sigma * x0) / sqrt(1 + sigma^2) (Salimans & Ho 2022, section 4)."""
     return lambda sigma: Coefficients(
         c_skip=1 / (1 + sigma**2),
         c_out=-sigma / torch.sqrt(1 + sigma**2),
         c_in=1 / torch.sqrt(1 + sigma**2),
-        c_noise=clock(sigma),
+        c_noise=c_noise(sigma),
     )
 
 
@@ -87,3 +91,25 @@ def edm(sigma_data: float) -> Parametrization:
         )
 
     return at
+
+
+@dataclass(frozen=True)
+class ParametrizationRow:
+    make: Callable[[Tensor, float], Parametrization]
+    """(rising sigmas of the discrete schedule, sigma_data) -> the parametrization."""
+    about: str
+    """What the network predicts, in one line for the docs."""
+
+
+PARAMETRIZATIONS: dict[str, ParametrizationRow] = {
+    "eps": ParametrizationRow(lambda sigmas, sigma_data: eps(discrete_index(sigmas)), "the noise (DDPM)"),
+    "x0": ParametrizationRow(lambda sigmas, sigma_data: x0(discrete_index(sigmas)), "the clean image"),
+    "v": ParametrizationRow(
+        lambda sigmas, sigma_data: v(discrete_index(sigmas)), "the velocity of progressive distillation"
+    ),
+    "flow": ParametrizationRow(lambda sigmas, sigma_data: flow, "the velocity of flow matching"),
+    "edm": ParametrizationRow(
+        lambda sigmas, sigma_data: edm(sigma_data), "a mix of image and noise that has unit variance (EDM)"
+    ),
+}
+"""By the name that config.json has: to add one, write its function and a row. docs/maths.md derives each."""

@@ -11,8 +11,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 LogVariance = Callable[..., Tensor]
-"""(sigma, s, fraction, last) -> the logarithm of the reverse step's variance. `fraction` is as in `Estimate`; `last`
-stands for log 0 in the step down to s = 0 (see `last_log_variance`). All can be broadcast with one another."""
+"""(sigma, s, fraction, last) -> the log variance of the reverse step, all broadcast together. `fraction` is the
+`variance_fraction` of a `Prediction`; `last` replaces log 0 in the step down to s = 0 (see `last_log_variance`)."""
 
 
 def posterior_mean(x: Tensor, x0: Tensor, sigma: Tensor, s: Tensor) -> Tensor:
@@ -41,26 +41,30 @@ def large(sigma: Tensor, s: Tensor, fraction: Tensor | None = None, last: float 
 
 
 def learned(sigma: Tensor, s: Tensor, fraction: Tensor | None, last: float = -math.inf) -> Tensor:
-    """The `LogVariance` between the two that the network has learned (Nichol & Dhariwal 2021, Eq. 15).
+    """The `LogVariance` between the two that the network predicts (Nichol & Dhariwal 2021, Eq. 15).
 
     Raises:
-        ValueError: the network has learned none.
+        ValueError: the network predicts none.
     """
     if fraction is None:
-        raise ValueError("This model has not learned its variance: choose small or large.")
+        raise ValueError("This model did not learn its variance: choose small or large.")
     low, high = small(sigma, s, last=last), large_variance(sigma, s).log()
     return low + (high - low) * fraction
 
 
 def last_log_variance(sigmas: Float[Tensor, " n"]) -> float:
-    """What stands for the log variance of the last step of the falling grid `sigmas`, down to 0, where log 0 cannot.
+    """The log variance used in the last step of falling `sigmas`, down to 0, where the small variance is 0.
 
     It is that of the step before, in DDPM's own scale (Ho et al. 2020 and Nichol & Dhariwal 2021, released code).
 
     Raises:
-        ValueError: the grid has fewer than two steps.
+        ValueError: there are fewer than two steps.
     """
     if len(sigmas) < 3:
-        raise ValueError("One step has no variance of the step before: take at least 2.")
+        raise ValueError("The last step takes its variance from the step before it: use at least 2 steps.")
     sigma, s = sigmas[-3], sigmas[-2]
     return float(small(sigma, s) - torch.log1p(s**2))
+
+
+VARIANCES: dict[str, LogVariance] = {"small": small, "large": large, "learned": learned}
+"""By the name that config.json has."""

@@ -1,53 +1,54 @@
-"""Where training looks: sigma drawn for each image, with the weight that makes up for looking unevenly."""
+"""Noise-level samplers: the sigma of each training image, with the weight that keeps the loss unbiased."""
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import NamedTuple, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float, Float64, Int
 from torch import Tensor
 
-from undiffuse.diffusion.noise import Draw
+from undiffuse.diffusion.noise import Quantile, discrete_uniform, log_normal, logit_normal
 
 Gather = Callable[[Tensor], Tensor]
-"""The same tensor of all processes, one after another, so that all learn the same."""
+"""Joins a tensor of each process along its first dimension, so that all processes learn the same."""
 
 
 class SigmaSample(NamedTuple):
     sigma: Tensor
     """(b,)"""
     weight: Tensor
-    """Of each image's loss, (b,): 1 / (T p), where level t is drawn with probability p out of T."""
+    """The weight of each image's loss, (b,): 1 / (T p), for a level of T that is sampled with probability p."""
 
 
 @runtime_checkable
 class SigmaSampler(Protocol):
-    """How training draws sigma, which may depend on the losses that it has seen."""
+    """Samples sigma for training, perhaps depending on the losses that it has seen."""
 
-    def draw(self, u: Float[Tensor, " b"]) -> SigmaSample:
-        """The levels at the uniform quantiles u in [0, 1)."""
+    def sample(self, u: Float[Tensor, " b"]) -> SigmaSample:
+        """The sigmas at the uniform quantiles u in [0, 1), one per image."""
         ...
 
     def observe(self, sigma: Float[Tensor, " b"], loss: Float[Tensor, " b"], gather: Gather) -> None:
-        """Takes note of this process's losses, before their weights."""
+        """Records this process's losses, before weighting."""
         ...
 
     def tensors(self) -> dict[str, Tensor]:
-        """All that `observe` has changed, for a checkpoint."""
+        """Its state for a checkpoint: everything that `observe` changes."""
         ...
 
     def load(self, tensors: dict[str, Tensor]) -> None:
-        """Takes up what `tensors` gave."""
+        """Restores a state that `tensors` returned."""
         ...
 
 
-class Fixed:
-    """The same distribution throughout, every loss counting once."""
+class FixedDistribution:
+    """The same distribution throughout training, every loss with weight 1."""
 
-    def __init__(self, quantile: Draw):
+    def __init__(self, quantile: Quantile):
         self.quantile = quantile
 
-    def draw(self, u: Float[Tensor, " b"]) -> SigmaSample:
+    def sample(self, u: Float[Tensor, " b"]) -> SigmaSample:
         return SigmaSample(self.quantile(u), torch.ones_like(u))
 
     def observe(self, sigma: Float[Tensor, " b"], loss: Float[Tensor, " b"], gather: Gather) -> None:
@@ -61,27 +62,28 @@ class Fixed:
 
 
 class LossSecondMomentResampler:
-    """Levels of the chain in proportion to the root mean square of their last losses (Nichol & Dhariwal 2021, 3.3).
+    """Levels of the discrete schedule in proportion to the root mean square of their last losses.
 
-    Until each level has been seen `history` times all are drawn alike; later `uniform_share` of the draws still are.
+    Nichol & Dhariwal 2021, section 3.3. Uniform until each level has been seen `history` times; after that, still
+    uniform with probability `uniform_prob`.
     """
 
-    def __init__(self, sigmas: Float[Tensor, " T"], history: int = 10, uniform_share: float = 0.001):
-        self.sigmas, self.uniform_share = sigmas.double().cpu(), uniform_share
+    def __init__(self, sigmas: Float[Tensor, " T"], history: int = 10, uniform_prob: float = 0.001):
+        self.sigmas, self.uniform_prob = sigmas.double().cpu(), uniform_prob
         self.losses = torch.zeros(len(sigmas), history, dtype=torch.float64)
-        """The last of each level, oldest first."""
+        """The last losses of each level, oldest first."""
         self.seen = torch.zeros(len(sigmas), dtype=torch.int64)
-        """How many of these there are."""
+        """How many of these have been recorded."""
 
     def probabilities(self) -> Float64[Tensor, " T"]:
-        """Of each level, before it is drawn."""
+        """The probability of each level."""
         num_timesteps, history = self.losses.shape
         if bool((self.seen < history).any()):
             return torch.full((num_timesteps,), 1 / num_timesteps, dtype=torch.float64)
-        size = self.losses.square().mean(dim=1).sqrt()
-        return (1 - self.uniform_share) * size / size.sum() + self.uniform_share / num_timesteps
+        rms = self.losses.square().mean(dim=1).sqrt()
+        return (1 - self.uniform_prob) * rms / rms.sum() + self.uniform_prob / num_timesteps
 
-    def draw(self, u: Float[Tensor, " b"]) -> SigmaSample:
+    def sample(self, u: Float[Tensor, " b"]) -> SigmaSample:
         probabilities = self.probabilities()
         upper_ends = probabilities.cumsum(dim=0)
         index = torch.searchsorted(upper_ends, u.double() * upper_ends[-1], right=True).clamp(max=len(upper_ends) - 1)
@@ -93,7 +95,7 @@ class LossSecondMomentResampler:
         self.update(index, gather(loss).cpu().double())
 
     def update(self, index: Int[Tensor, " n"], losses: Float64[Tensor, " n"]) -> None:
-        """Takes note of losses at levels of the chain, one after another."""
+        """Records losses at indices of the discrete schedule, in order."""
         history = self.losses.shape[1]
         for t, loss in zip(index.tolist(), losses.tolist(), strict=True):
             if self.seen[t] == history:
@@ -108,3 +110,29 @@ class LossSecondMomentResampler:
 
     def load(self, tensors: dict[str, Tensor]) -> None:
         self.losses, self.seen = tensors["losses"], tensors["seen"]
+
+
+@dataclass(frozen=True)
+class SigmaSamplerRow:
+    make: Callable[[Tensor, float, float], SigmaSampler]
+    """(rising sigmas of the discrete schedule, sigma_mean, sigma_std) -> the sampler."""
+    is_discrete: bool
+    """Whether it samples the levels of the discrete schedule only, rather than a continuum."""
+    about: str
+
+
+SIGMA_SAMPLERS: dict[str, SigmaSamplerRow] = {
+    "discrete_uniform": SigmaSamplerRow(
+        lambda sigmas, mean, std: FixedDistribution(discrete_uniform(sigmas)), True, "every timestep equally often"
+    ),
+    "loss_second_moment": SigmaSamplerRow(
+        lambda sigmas, mean, std: LossSecondMomentResampler(sigmas), True, "timesteps with large losses more often"
+    ),
+    "log_normal": SigmaSamplerRow(
+        lambda sigmas, mean, std: FixedDistribution(log_normal(mean, std)), False, "EDM's distribution of ln sigma"
+    ),
+    "logit_normal": SigmaSamplerRow(
+        lambda sigmas, mean, std: FixedDistribution(logit_normal(mean, std)), False, "the same of flow matching's time"
+    ),
+}
+"""By the name that config.json has."""

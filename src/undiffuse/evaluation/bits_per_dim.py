@@ -1,14 +1,14 @@
-"""Bits/dim of images under a run's model, by both estimates (`diffusion.likelihood`, `flow_likelihood`)."""
+"""Bits/dim of images under a run's model, by both estimates (`diffusion.likelihood`, `diffusion.flow_likelihood`)."""
 
-from collections.abc import Callable, Iterator
-from dataclasses import fields, replace
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, fields, replace
 from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from undiffuse.data.pixels import to_unit_range
+from undiffuse.data.pixels import to_nchw, to_unit_range
 from undiffuse.data.store import Store
 from undiffuse.diffusion import flow_likelihood, likelihood, reverse
 from undiffuse.diffusion.denoiser import clipped, denoiser
@@ -18,82 +18,94 @@ from undiffuse.utils.randomness import ImageRandomness
 from undiffuse.utils.terminal import Meter
 
 CONTINUOUS_STEPS = 250
-"""Levels of the bound's grid where the model knows no chain, evenly spread in log SNR."""
+"""Sigmas of the VLB if the model has no discrete schedule, evenly spaced in log SNR."""
+
+Show = Callable[[float], object]
+"""Called with the fraction that is done."""
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Images with the randomness that goes with each."""
+
+    x0: Tensor
+    label: Tensor | None
+    indices: list[int]
+    """In the store."""
+    seed: int
+
+    def randomness(self, purpose: str) -> ImageRandomness:
+        return ImageRandomness(purpose, self.seed, self.indices)
 
 
 def bits_per_dim(model: Model, store: Store, count: int, seed: int, batch: int) -> dict[str, Any]:
-    """The bound and the probability flow's figure over the first `count` images drawn by `seed`, as JSON has them."""
-    taken = torch.randperm(len(store), generator=torch.Generator().manual_seed(seed))[:count].sort().values.tolist()
-    portions = [taken[start : start + batch] for start in range(0, len(taken), batch)]
+    """The VLB and the probability flow's bits/dim of `count` images that `seed` chooses, as JSON has them."""
+    chosen = torch.randperm(len(store), generator=torch.Generator().manual_seed(seed))[:count].sort().values.tolist()
     bounds, flows = [], []
-    with Meter("bits/dim", len(taken)) as meter:
-        for i, portion in enumerate(portions):
-            x0, label = _images(model, store, portion)
+    with Meter("bits/dim", len(chosen)) as meter:
+        for start in range(0, len(chosen), batch):
+            images = _read(model, store, chosen[start : start + batch], seed)
 
-            def show(share: float, done: int = i * batch, size: int = len(portion)) -> None:
-                meter.reach(done + share * size, f"{done:,}/{len(taken):,} images")
+            def show(fraction: float, start: int = start, size: int = len(images.indices)) -> None:
+                meter.reach(start + fraction * size, f"{start:,}/{len(chosen):,} images")
 
-            bounds.append(_bound(model, x0, label, seed, portion, lambda part: show(part / 2)))
-            flows.append(_flow(model, x0, label, seed, portion, lambda part: show((1 + part) / 2)))
+            bounds.append(_vlb(model, images, lambda fraction: show(fraction / 2)))
+            flows.append(_flow(model, images, lambda fraction: show((1 + fraction) / 2)))
     return {
-        "variational bound": {**_joined(bounds).summary(), "split": store.split},
+        "VLB": {**_joined(bounds).summary(), "split": store.split},
         "probability flow": {**_joined(flows).summary(), "split": store.split},
     }
 
 
-def _images(model: Model, store: Store, indices: list[int]) -> tuple[Tensor, Tensor | None]:
-    pixels = torch.from_numpy(store.read(indices)).permute(0, 3, 1, 2)
+def _read(model: Model, store: Store, indices: list[int], seed: int) -> Batch:
+    pixels = to_nchw(store.read(indices))
     x0 = nn.Sequential(*to_unit_range())(pixels).to(model.device, state_dtype(model.device))
     label = torch.from_numpy(store.labels[indices]).to(model.device) if model.class_names else None
-    return x0, label
+    return Batch(x0, label, indices, seed)
 
 
 @torch.no_grad()
-def _bound(
-    model: Model, x0: Tensor, label: Tensor | None, seed: int, indices: list[int], show: Callable[[float], object]
-) -> likelihood.VLB:
+def _vlb(model: Model, images: Batch, show: Show) -> likelihood.VLB:
     diffusion = model.diffusion
-    grid = (
-        diffusion.discrete_sigmas(diffusion.num_timesteps)
-        if diffusion.is_discrete
-        else diffusion.log_snr_sigmas(CONTINUOUS_STEPS)
-    ).to(model.device, state_dtype(model.device))
+    if diffusion.is_discrete:
+        sigmas = diffusion.discrete_sigmas(diffusion.num_timesteps)
+    else:
+        sigmas = diffusion.log_snr_sigmas(CONTINUOUS_STEPS)
 
     def watch(terms: Iterator[likelihood.Term]) -> Iterator[likelihood.Term]:
         for i, term in enumerate(terms, 1):
-            show(i / (len(grid) - 1))
+            show(i / (len(sigmas) - 1))
             yield term
 
-    return likelihood.bound(
-        clipped(model.estimate),  # As Improved DDPM's figures are.
-        x0,
-        grid,
-        label,
-        noise=partial(ImageRandomness("bound", seed, indices).normal, *model.shape),
+    return likelihood.vlb(
+        clipped(model.predict),  # As in Improved DDPM's values.
+        images.x0,
+        sigmas.to(model.device, state_dtype(model.device)),
+        images.label,
+        noise=partial(images.randomness("bound").normal, *model.shape),
         variance=reverse.learned if diffusion.learned_variance else reverse.small,
         watch=watch,
     )
 
 
-def _flow(
-    model: Model, x0: Tensor, label: Tensor | None, seed: int, indices: list[int], show: Callable[[float], object]
-) -> flow_likelihood.FlowLikelihood:
-    randomness = ImageRandomness("probability flow", seed, indices)
+def _flow(model: Model, images: Batch, show: Show) -> flow_likelihood.FlowLikelihood:
+    randomness = images.randomness("probability flow")
     uniform = torch.special.ndtr(randomness.normal(*model.shape).double())
     probe = randomness.normal(*model.shape).sign()  # Rademacher's.
     return flow_likelihood.flow_likelihood(
-        denoiser(model.estimate),
-        x0,
+        denoiser(model.predict),
+        images.x0,
         *model.diffusion.sigma_range(),
-        label,
-        uniform=uniform.to(x0),
-        probe=probe.to(x0),
+        images.label,
+        uniform=uniform.to(images.x0),
+        probe=probe.to(images.x0),
         solve=flow_likelihood.RK45(),
         watch=show,
     )
 
 
-def _joined(parts: list) -> Any:
+def _joined(batches: Sequence[Any]) -> Any:
     """The results of several batches as one."""
-    tensors = [field.name for field in fields(parts[0]) if isinstance(getattr(parts[0], field.name), Tensor)]
-    return replace(parts[0], **{name: torch.cat([getattr(part, name) for part in parts]) for name in tensors})
+    first = batches[0]
+    tensors = [field.name for field in fields(first) if isinstance(getattr(first, field.name), Tensor)]
+    return replace(first, **{name: torch.cat([getattr(each, name) for each in batches]) for name in tensors})

@@ -1,4 +1,4 @@
-"""Whether samples have the colors of the data: a tint is a common fault, and seldom seen by eye."""
+"""Whether samples have the colors of the data. A tint is a common fault, and hard to see."""
 
 from dataclasses import dataclass
 
@@ -6,17 +6,15 @@ import numpy as np
 
 from undiffuse.features.image_sets import ImageSet
 
-LOOKED_AT = 10_000
+MOST_IMAGES = 10_000
 """Images that are read, evenly spread over the set."""
 
-PORTION = 500
-
-CHANNELS = ("red", "green", "blue")
+CHUNK = 500
 
 
 @dataclass(frozen=True)
 class Color:
-    """Of each channel, over all pixels, from 0 to 255."""
+    """Red, green and blue over all pixels, from 0 to 255."""
 
     mean: tuple[float, ...]
     sd: tuple[float, ...]
@@ -24,14 +22,15 @@ class Color:
 
 
 def color(images: ImageSet) -> Color:
-    taken = min(len(images), LOOKED_AT)
-    indices = np.linspace(0, len(images) - 1, taken).round().astype(int)
+    """Mean and standard deviation of each channel."""
+    count = min(len(images), MOST_IMAGES)
+    indices = np.linspace(0, len(images) - 1, count).round().astype(int)
     pixels, sums, squares = 0, np.zeros(3), np.zeros(3)
-    for start in range(0, taken, PORTION):
-        values = images.read(indices[start : start + PORTION]).reshape(-1, 3).astype(np.float64)
+    for start in range(0, count, CHUNK):
+        values = images.read(indices[start : start + CHUNK]).reshape(-1, 3).astype(np.float64)
         pixels += len(values)
         sums += values.sum(axis=0)
         squares += np.square(values).sum(axis=0)
     mean = sums / pixels
     sd = np.sqrt(np.maximum(squares / pixels - np.square(mean), 0))
-    return Color(tuple(mean.tolist()), tuple(sd.tolist()), taken)
+    return Color(tuple(mean.tolist()), tuple(sd.tolist()), count)

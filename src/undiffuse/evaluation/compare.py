@@ -1,4 +1,4 @@
-"""Several runs and samplers beside one another: the same reference, as many samples, the same seeds."""
+"""Several runs and samplers compared: the same reference, equally many samples, the same seeds."""
 
 import json
 from collections.abc import Sequence
@@ -7,193 +7,244 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
 from undiffuse.config import SamplingConfig
-from undiffuse.evaluation import plots, protocol
-from undiffuse.evaluation.evaluate import Work, measure, samples
-from undiffuse.evaluation.metrics import Comparison
-from undiffuse.evaluation.report import flat, number, with_spread
+from undiffuse.data.pixels import to_nchw
+from undiffuse.evaluation import protocol
+from undiffuse.evaluation.context import EvaluationContext
+from undiffuse.evaluation.metrics import Measurement
+from undiffuse.evaluation.numbers import finite, number, with_spread
+from undiffuse.evaluation.pages import plots, sections
+from undiffuse.evaluation.samples import run_samples
 from undiffuse.features.image_sets import ImageSet
-from undiffuse.features.networks import FeatureNet
 from undiffuse.report import grids, page
-from undiffuse.runs.run import Checkpoint, Run
+from undiffuse.runs.run import Run
 from undiffuse.sampling.model import Model
 from undiffuse.utils.files import write_atomically
 from undiffuse.utils.terminal import log
 
+VERSION = 2
+"""Of comparison.json."""
+
 SHOWN = 12
-"""Images of each that the page shows: of the same seeds."""
+"""Samples of each that the page shows, of the same seeds."""
+
+LAST = "AuthPct"
+"""It compares samples with training images, not with one another: left out of the table."""
 
 
 @dataclass(frozen=True)
-class Contestant:
-    """A run sampled in one way."""
+class Candidate:
+    """A model with one way to sample it."""
 
-    run: Run
     label: str
-    """The run's name, or its folder where several have that name."""
+    """The run's name, or its folder if several runs have that name."""
     model: Model
-    checkpoint: Checkpoint
-    how: SamplingConfig
+    sampling: SamplingConfig
 
     @property
     def name(self) -> str:
-        return f"{self.label}, {self.how.sampler}"
+        return f"{self.label}, {self.sampling.sampler}"
 
 
 @dataclass(frozen=True)
-class Measured:
-    contestant: Contestant
+class Entry:
+    """A candidate and its metrics: a row of the table."""
+
+    candidate: Candidate
     made_by: dict[str, Any]
-    comparison: Comparison
+    measurement: Measurement
 
     def value(self, metric: str) -> float | None:
-        return next((f.value for f in self.comparison.values if f.metric == metric), None)
+        """The value of a metric; None if it was not computed."""
+        found = self.measurement.find(metric)
+        return None if found is None else found.value
+
+    @property
+    def title(self) -> str:
+        return f"{self.candidate.name}, {self.candidate.sampling.steps} steps"
+
+    @property
+    def row(self) -> dict[str, Any]:
+        """What tells it apart."""
+        sampling, checkpoint = self.candidate.sampling, self.candidate.model.checkpoint
+        return {
+            "run": self.candidate.label,
+            "images seen": f"{checkpoint.images:,}" if checkpoint else "",
+            "sampler": sampling.sampler,
+            "steps": sampling.steps,
+            "guidance": f"{sampling.guidance:g}",
+            "NFE": self.made_by["nfe"],
+        }
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """The entries of a comparison, as a table.
+
+    Example:
+        comparison = undiffuse.compare(["runs/flowers"], steps=[5, 10], features="pixels")
+        comparison.rows[0]["steps"], comparison.rows[0]["FD-pixels"]
+        comparison.best.candidate.sampling
+        comparison.write("results")  # comparison.html and comparison.json
+    """
+
+    entries: tuple[Entry, ...]
+    """Under torchrun empty in all but the main process."""
+
+    @property
+    def metrics(self) -> list[str]:
+        """The metrics of the table."""
+        names = dict.fromkeys(v.metric for entry in self.entries for v in entry.measurement.values)
+        return [name for name in names if name != LAST]
+
+    @property
+    def rows(self) -> list[dict[str, Any]]:
+        """One dictionary an entry: run, sampler, steps, guidance, NFE, and the value of each metric."""
+        return [entry.row | {name: entry.value(name) for name in self.metrics} for entry in self.entries]
+
+    @property
+    def best(self) -> Entry:
+        """The entry with the smallest Frechet distance.
+
+        Raises:
+            ValueError: there are no entries.
+        """
+        return min(self.entries, key=lambda entry: entry.value(self._distance) or 0.0)
+
+    @property
+    def why(self) -> str:
+        """Why the FID can, or cannot, be compared with published values, in a sentence."""
+        return protocol.verdict(self.entries[0].measurement)[1] if self.entries else "The main process has the values."
+
+    @property
+    def _distance(self) -> str:
+        return self.entries[0].measurement.fake.network.distance
+
+    def to_dict(self) -> dict[str, Any]:
+        """What comparison.json holds; numbers that are not finite are None."""
+        if not self.entries:
+            return {}
+        first = self.entries[0].measurement
+        return finite(
+            {
+                "version": VERSION,
+                "why": self.why,
+                "protocol": {
+                    **protocol.network_protocol(first.fake.network),
+                    "reference": protocol.reference_protocol(first),
+                    "versions": protocol.package_versions(),
+                },
+                "entries": [
+                    {**entry.made_by, "metrics": [asdict(value) for value in entry.measurement.values]}
+                    for entry in self.entries
+                ],
+            }
+        )
+
+    def write(self, folder: str | Path) -> Path:
+        """Writes comparison.json and comparison.html into the folder, and returns the page's path."""
+        folder = Path(folder).expanduser()
+        report = folder / "comparison.html"
+        if not self.entries:
+            return report
+        content, first, best = self.to_dict(), self.entries[0].measurement, self.best
+        write_atomically(folder / "comparison.json", json.dumps(content, indent=2, allow_nan=False) + "\n")
+        lead = f"{len(first.fake):,} samples each, of the same seeds, against {first.real.images.description}. {self.why}"
+        lowest = best.value(self._distance)
+        headline = [
+            (f"lowest {self._distance}", "none" if lowest is None else number(lowest)),
+            ("reached by", best.title),
+        ]
+        page.write_page(report, "Runs and samplers compared", lead, headline, self._sections(content))
+        return report
+
+    def _sections(self, content: dict[str, Any]) -> list[page.Section]:
+        plot = page.from_plot(lambda: plots.distance_by_nfe(self._curves(), self._distance), "Lower is better.")
+        strips = [page.from_image(_strip(entry.measurement.fake.images), entry.title) for entry in self.entries]
+        return [
+            self._table(),
+            page.Section(
+                "Against the number of function evaluations (NFE)",
+                "What more function evaluations buy. A step of heun takes two, and guidance doubles them.",
+                [plot],
+                side_by_side=True,
+            ),
+            page.Section("Samples", "The same seeds everywhere, not selected.", strips),
+            sections.protocol_section(
+                content["protocol"], "How each entry was made is in comparison.json. Samples are of the EMA weights."
+            ),
+        ]
+
+    def _table(self) -> page.Section:
+        """One row an entry; what is the same in all rows is in the text above the table."""
+        rows = [entry.row for entry in self.entries]
+        differ = [name for name in rows[0] if len(rows) == 1 or len({row[name] for row in rows}) > 1]
+        same = ", ".join(f"{name} {value}" for name, value in rows[0].items() if name not in differ)
+        caution = "Differences within the spreads mean nothing; comparison.json has the spreads of all metrics."
+        warnings = protocol.warnings([self.entries[0].measurement])
+        return page.Section(
+            "Table",
+            " ".join([*([f"The same for all: {same}."] if same else []), *warnings, caution]),
+            head=[*differ, *self.metrics],
+            rows=[
+                [*(row[name] for name in differ), *(_cell(entry.measurement, metric) for metric in self.metrics)]
+                for row, entry in zip(rows, self.entries, strict=True)
+            ],
+        )
+
+    def _curves(self) -> dict[str, list[tuple[int, float]]]:
+        curves: dict[str, list[tuple[int, float]]] = {}
+        for entry in self.entries:
+            value = entry.value(self._distance)
+            if value is not None:
+                curves.setdefault(entry.candidate.name, []).append((entry.made_by["nfe"], value))
+        return curves
+
+    def __str__(self) -> str:
+        return "\n".join(
+            f"{entry.title}: " + " ".join(f"{n} {v:.4g}" for n in self.metrics if (v := entry.value(n)) is not None)
+            for entry in self.entries
+        )
+
+    def __repr__(self) -> str:
+        return f"Comparison of {len(self.entries)}\n{self}"
 
 
 def check_same_data(runs: Sequence[Run]) -> None:
-    """Raises ValueError where runs read other images, or read them otherwise: no table could compare them."""
+    """Raises ValueError if runs were trained on other images or read them differently: no table can compare them."""
     first = runs[0]
     for run in runs[1:]:
-        if _reference(run) != _reference(first):
+        if _data_key(run) != _data_key(first):
             raise ValueError(
                 f"{run.folder.absolute()} and {first.folder.absolute()} were trained on other images, or at another "
-                "size, fit or number of channels: their figures cannot be compared; give runs of the same data."
+                "size, fit or number of channels, so their metrics cannot be compared: give runs of the same data."
             )
 
 
-def _reference(run: Run) -> tuple[Any, ...]:
+def _data_key(run: Run) -> tuple[Any, ...]:
     data = run.config.data
     return run.config.data_content, data.split, data.size, data.fit, data.channels
 
 
-def compare(
-    net: FeatureNet,
-    contestants: Sequence[Contestant],
-    real: ImageSet,
-    seeds: range,
-    folder: Path,
-    work: Work,
-) -> list[Measured]:
-    """Measures each at the same seeds, and writes comparison.html and comparison.json into `folder`."""
-    measured = []
-    for each in contestants:
-        log.info(f"\n{each.name}, {each.how.steps} steps")
-        fake, made_by = samples(each.run, each.model, each.checkpoint, each.how, seeds, work)
-        measured += [Measured(each, made_by, found) for found in measure(net, fake, [real], work)]
-    if measured:
-        _write(net, measured, folder)
-    return measured
+def compare_candidates(
+    candidates: Sequence[Candidate], real: ImageSet, seeds: range, context: EvaluationContext
+) -> Comparison:
+    """Samples and measures each candidate at the same seeds."""
+    entries = []
+    for candidate in candidates:
+        log.info(f"\n{candidate.name}, {candidate.sampling.steps} steps")
+        fake, made_by = run_samples(candidate.model, candidate.sampling, seeds, context)
+        entries += [Entry(candidate, made_by, measurement) for measurement in context.measure(fake, [real])]
+    return Comparison(tuple(entries))
 
 
-def metrics_of(net: FeatureNet) -> list[str]:
-    """The table's columns."""
-    infinity = f"{net.distance}-infinity"
-    return [net.distance, infinity, net.kernel, "Inception Score", "precision", "recall", "density", "coverage"]
-
-
-def _write(net: FeatureNet, measured: Sequence[Measured], folder: Path) -> None:
-    first = measured[0].comparison
-    _, why = protocol.verdict(net, first)
-    content = {
-        "version": 1,
-        "why": why,
-        "protocol": {
-            **protocol.of_features(net),
-            "reference": protocol.of_reference(net, first),
-            "versions": protocol.versions(),
-        },
-        "contestants": [
-            {**each.made_by, "metrics": [asdict(figure) for figure in each.comparison.values]} for each in measured
-        ],
-    }
-    write_atomically(folder / "comparison.json", json.dumps(content, indent=2, allow_nan=False) + "\n")
-    best = min(measured, key=lambda each: each.value(net.distance) or 0.0)
-    page.write_page(
-        folder / "comparison.html",
-        title="Runs and samplers compared",
-        lead=f"{len(first.fake):,} samples each, of the same seeds, against {first.real.images.what}. {why}",
-        headline=[
-            (f"lowest {net.distance}", number(best.value(net.distance) or 0.0)),
-            ("reached by", f"{best.contestant.name}, {best.contestant.how.steps} steps"),
-        ],
-        sections=[
-            _table(net, measured),
-            page.Section(
-                "Against steps",
-                "What each more function evaluation buys. A step of heun costs two calls, and so does guidance.",
-                [
-                    page.from_drawing(
-                        lambda: plots.against_steps(_curves(net, measured), net.distance), "Lower is better."
-                    )
-                ],
-                side_by_side=True,
-            ),
-            page.Section(
-                "Samples",
-                "The same seeds everywhere, none of them picked.",
-                [
-                    page.from_image(_strip(each.comparison.fake.images), f"{each.contestant.name}, {how.steps} steps")
-                    for each in measured
-                    for how in [each.contestant.how]
-                ],
-            ),
-            page.Section(
-                "Everything that these figures depend on",
-                "How each was made stands in comparison.json. Samples are made with the averaged weights.",
-                rows=flat(content["protocol"]),
-            ),
-        ],
-    )
-
-
-def _table(net: FeatureNet, measured: Sequence[Measured]) -> page.Section:
-    """A row each; what is the same in all rows is said above instead."""
-    rows = [_identity(each) for each in measured]
-    differ = [name for name in rows[0] if len(rows) == 1 or len({row[name] for row in rows}) > 1]
-    same = ", ".join(f"{name} {value}" for name, value in rows[0].items() if name not in differ)
-    shown = [name for name in metrics_of(net) if any(each.value(name) is not None for each in measured)]
-    said = "Differences within the spreads say nothing; the spreads of all figures are in comparison.json."
-    return page.Section(
-        "Table",
-        " ".join([*([f"Everywhere: {same}."] if same else []), *protocol.warnings([measured[0].comparison]), said]),
-        head=[*differ, *shown],
-        rows=[
-            [*(row[name] for name in differ), *(_cell(net, each, metric) for metric in shown)]
-            for row, each in zip(rows, measured, strict=True)
-        ],
-    )
-
-
-def _identity(each: Measured) -> dict[str, Any]:
-    how = each.contestant.how
-    return {
-        "run": each.contestant.label,
-        "images seen": f"{each.contestant.checkpoint.images:,}",
-        "sampler": how.sampler,
-        "steps": how.steps,
-        "guidance": f"{how.guidance:g}",
-        "function evaluations": each.made_by["nfe"],
-    }
-
-
-def _cell(net: FeatureNet, each: Measured, metric: str) -> str:
-    found = next((f for f in each.comparison.values if f.metric == metric), None)
+def _cell(measurement: Measurement, metric: str) -> str:
+    found, network = measurement.find(metric), measurement.fake.network
     if found is None:
         return ""
-    return with_spread(found) if metric in (net.distance, net.kernel) else number(found.value)
+    return with_spread(found.value, found.spread if metric in (network.distance, network.kernel) else None)
 
 
-def _curves(net: FeatureNet, measured: Sequence[Measured]) -> dict[str, list[tuple[int, float]]]:
-    curves: dict[str, list[tuple[int, float]]] = {}
-    for each in measured:
-        value = each.value(net.distance)
-        if value is not None:
-            curves.setdefault(each.contestant.name, []).append((each.made_by["nfe"], value))
-    return curves
-
-
-def _strip(fake: ImageSet):
-    tiles = fake.read(np.arange(min(SHOWN, len(fake))))
-    return grids.grid(torch.from_numpy(tiles).permute(0, 3, 1, 2), columns=SHOWN)
+def _strip(images: ImageSet):
+    return grids.grid(to_nchw(images.read(np.arange(min(SHOWN, len(images))))), columns=SHOWN)

@@ -1,4 +1,4 @@
-"""A reader of digits: a classifier that never saw a sample says whether samples are what was asked for."""
+"""A classifier of digits that never saw a sample tells whether the samples are what they should be."""
 
 from dataclasses import dataclass
 
@@ -7,44 +7,44 @@ from jaxtyping import Int, UInt8
 from sklearn.model_selection import train_test_split
 from sklearn.svm import SVC
 
-HELD_OUT_SHARE = 0.25
+HELD_OUT_FRACTION = 0.25
 
 
 @dataclass(frozen=True)
 class Reading:
-    """What the reader makes of the samples, and how far it can be trusted."""
+    """What the classifier makes of the samples, and how far it can be trusted."""
 
     samples: int
-    read_as_asked: float
-    """Share of samples that are read as the class they were asked to be."""
+    correct: float
+    """Fraction of the samples that are read as the class they were conditioned on."""
     held_out: int
     held_out_accuracy: float
-    """Share of held-out real images that are read right."""
+    """Fraction of held-out real images that are read correctly."""
     confusion: Int[np.ndarray, "classes classes"]
-    """Row: class asked for; column: class read; entry: samples."""
+    """Row: class conditioned on; column: class read; entry: samples."""
 
 
 def read_samples(
     real: UInt8[np.ndarray, "n h w c"],
     real_labels: Int[np.ndarray, " n"],
     samples: UInt8[np.ndarray, "m h w c"],
-    asked: Int[np.ndarray, " m"],
+    sample_labels: Int[np.ndarray, " m"],
 ) -> Reading:
-    """Trains a support vector machine on three quarters of the real images, tries it on the rest, reads the samples.
+    """Trains a support vector machine on three quarters of the real images, tests it on the rest, reads the samples.
 
-    Real images and samples come as the same uint8 pixels of the same size.
+    Real images and samples are uint8 pixels of the same size.
     """
-    known, held_out, known_labels, held_out_labels = train_test_split(
-        _vectors(real), real_labels, test_size=HELD_OUT_SHARE, random_state=0, stratify=real_labels
+    train, held_out, train_labels, held_out_labels = train_test_split(
+        _vectors(real), real_labels, test_size=HELD_OUT_FRACTION, random_state=0, stratify=real_labels
     )
-    machine = SVC(C=10).fit(known, known_labels)
+    machine = SVC(C=10).fit(train, train_labels)
     read = machine.predict(_vectors(samples))
     classes = int(real_labels.max()) + 1
     confusion = np.zeros((classes, classes), dtype=np.int64)
-    np.add.at(confusion, (asked, read), 1)
+    np.add.at(confusion, (sample_labels, read), 1)
     return Reading(
         samples=len(samples),
-        read_as_asked=float((read == asked).mean()),
+        correct=float((read == sample_labels).mean()),
         held_out=len(held_out),
         held_out_accuracy=float(machine.score(held_out, held_out_labels)),
         confusion=confusion,

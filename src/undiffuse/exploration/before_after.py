@@ -1,4 +1,4 @@
-"""A few originals, undecoded until now, beside what training reads of them."""
+"""A few originals, decoded once more, next to what training reads of them."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,17 +10,17 @@ from PIL import Image, ImageOps
 from undiffuse.data.decoding import to_channels
 from undiffuse.data.source import Source
 from undiffuse.data.store import Store
-from undiffuse.exploration.framing import kept_share
+from undiffuse.exploration.framing import kept_fraction
 
-SHOWN = 6
+EXAMPLES = 6
 
 LONGEST_SIDE = 320
 """Originals are kept no larger than this, in pixels."""
 
 
 @dataclass(frozen=True)
-class Beside:
-    """An original, made small, and the image that training reads."""
+class BeforeAfter:
+    """An original, shrunk for display, and the image that training reads."""
 
     name: str
     height: int
@@ -30,39 +30,39 @@ class Beside:
     result: UInt8[np.ndarray, "h2 w2 c"]
 
 
-def beside(source: Source, store: Store, count: int = SHOWN) -> list[Beside]:
-    """Images from the one that a crop would cut most to the one that it would cut least, in even steps."""
-    kept = np.array([kept_share(original.height, original.width, store.size) for original in store.originals()])
+def before_and_after(source: Source, store: Store, count: int = EXAMPLES) -> list[BeforeAfter]:
+    """Images from the one that a crop cuts most to the one that it cuts least, in even steps."""
+    kept = np.array([kept_fraction(original.height, original.width, store.size) for original in store.originals()])
     order = np.argsort(kept, kind="stable")
     steps = np.linspace(0, len(order) - 1, min(count, len(order))).round().astype(int)
     chosen = order[steps].tolist()
-    about = store.originals_of(chosen)
-    by_name = _open(source, [about[i].name for i in chosen], store.channels)
+    originals = store.originals_of(chosen)
+    by_name = _open(source, [originals[i].name for i in chosen], store.channels)
     return [
-        Beside(about[i].name, about[i].height, about[i].width, by_name[about[i].name], store.read([i])[0])
-        for i in chosen
-        if about[i].name in by_name
+        BeforeAfter(one.name, one.height, one.width, by_name[one.name], store.read([i])[0])
+        for i, one in ((i, originals[i]) for i in chosen)
+        if one.name in by_name
     ]
 
 
 def _open(source: Source, names: Sequence[str], channels: int) -> dict[str, np.ndarray]:
-    """The images of these names that still open, by name."""
+    """The images with these names that can still be opened, by name."""
     by_name: dict[str, np.ndarray] = {}
-    wanted = set(names)
+    remaining = set(names)
     for image in source.images():
-        if image.name in wanted:
-            wanted.remove(image.name)
+        if image.name in remaining:
+            remaining.remove(image.name)
             try:
                 with image.open() as opened:
-                    by_name[image.name] = _small(opened, channels)
-            except Exception:  # It was decoded once, but files may change: then there is one fewer to show.
+                    by_name[image.name] = _shrunk(opened, channels)
+            except Exception:  # It was decoded before, but files may change: then there is one example fewer.
                 continue
-        if not wanted:
+        if not remaining:
             break
     return by_name
 
 
-def _small(opened: Image.Image, channels: int) -> np.ndarray:
+def _shrunk(opened: Image.Image, channels: int) -> np.ndarray:
     upright = to_channels(ImageOps.exif_transpose(opened), channels)
     upright.thumbnail((LONGEST_SIDE, LONGEST_SIDE), Image.Resampling.BICUBIC)
     return np.asarray(upright).reshape(upright.height, upright.width, channels)

@@ -1,4 +1,4 @@
-"""How dark and how colorful the images are, exactly, from the histograms of their channels."""
+"""How bright and how colorful the images are, computed exactly from the histograms of their channels."""
 
 from dataclasses import dataclass
 
@@ -12,19 +12,19 @@ CHANNEL_NAMES = {1: ("gray",), 3: ("red", "green", "blue"), 4: ("red", "green", 
 
 @dataclass(frozen=True)
 class Channel:
-    """One color over all pixels of all images."""
+    """One channel over all pixels of all images."""
 
     name: str
     mean: float
     """From 0 to 255."""
     std: float
     unit_mean: float
-    """The same in [-1, 1], as training sees the pixels."""
+    """The mean in [-1, 1], the range in which training sees the pixels."""
     unit_std: float
-    darkest: float
-    """Share of pixels at level 0."""
-    brightest: float
-    """Share of pixels at level 255."""
+    fraction_at_0: float
+    """Fraction of the pixels at level 0."""
+    fraction_at_255: float
+    """Fraction of the pixels at level 255."""
     histogram: tuple[int, ...]
     """Pixels at each level from 0 to 255."""
 
@@ -36,7 +36,7 @@ class Colors:
     """Standard deviation over all pixels and channels together, in [-1, 1]: EDM's sigma_data."""
 
 
-def colors(scanned: Scan) -> Colors:
+def measure_colors(scanned: Scan) -> Colors:
     """Exact means and standard deviations, from the histograms."""
     names = CHANNEL_NAMES[len(scanned.histograms)]
     channels = tuple(_channel(name, histogram) for name, histogram in zip(names, scanned.histograms, strict=True))
@@ -53,7 +53,7 @@ def _channel(name: str, histogram: Int[np.ndarray, " 256"]) -> Channel:
         std=std,
         unit_mean=mean / 127.5 - 1,
         unit_std=std / 127.5,
-        darkest=float(histogram[0] / pixels),
-        brightest=float(histogram[255] / pixels),
+        fraction_at_0=float(histogram[0] / pixels),
+        fraction_at_255=float(histogram[255] / pixels),
         histogram=tuple(histogram.tolist()),
     )

@@ -1,4 +1,4 @@
-"""What was found: images by split, class, kind of file and size, and the files that could not be decoded."""
+"""What is in the data: images by split, class, file format and size, and the files that cannot be decoded."""
 
 from collections import Counter
 from dataclasses import dataclass
@@ -6,8 +6,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from undiffuse.data.store import Store
+from undiffuse.utils.text import size_text
 
-IN_MEMORY = "no file"
+IN_MEMORY = "in memory"
 """The format of images that were never files."""
 
 
@@ -26,12 +27,12 @@ class BadFile:
 
 
 @dataclass(frozen=True)
-class Spread:
-    """The least of something, the most, and the median."""
+class Range:
+    """The smallest, the median and the largest of some values."""
 
-    least: float
+    min: float
     median: float
-    most: float
+    max: float
 
 
 @dataclass(frozen=True)
@@ -40,18 +41,18 @@ class Inventory:
 
     images: int
     splits: dict[str, int]
-    """Empty where the source has none."""
+    """Empty if the source has no splits."""
     classes: tuple[ClassCount, ...]
-    """In the order of their labels; empty where the source has none."""
+    """In the order of their labels; empty if the source has no classes."""
     formats: dict[str, int]
     """JPEG, PNG and so on, the most frequent first."""
     modes: dict[str, int]
-    """By Pillow's word for the channels in the file, the most frequent first."""
+    """Pillow's names for the channels in the files, the most frequent first."""
     sizes: dict[str, int]
-    """By size as "HxW", the most frequent first."""
-    height: Spread
-    width: Spread
-    aspect: Spread
+    """Sizes written as "HxW", the most frequent first."""
+    height: Range
+    width: Range
+    aspect: Range
     """Width divided by height."""
     landscape: int
     portrait: int
@@ -64,17 +65,17 @@ class Inventory:
         return {(int(sides[size][0]), int(sides[size][1])): count for size, count in self.sizes.items()}
 
 
-def inventory(store: Store) -> Inventory:
-    """Counts what the store keeps of its images' files; reads no pixels."""
+def take_inventory(store: Store) -> Inventory:
+    """Counts what the store knows about its images' files, without reading any pixels."""
     splits, formats, modes, shapes = Counter[str](), Counter[str](), Counter[str](), Counter[tuple[int, int]]()
-    of_class = [Counter[str]() for _ in store.class_names]
+    by_class = [Counter[str]() for _ in store.class_names]
     for label, original in zip(store.labels.tolist(), store.originals(), strict=True):
         splits[original.split] += 1
         formats[original.format or IN_MEMORY] += 1
         modes[original.mode] += 1
         shapes[original.height, original.width] += 1
         if label >= 0:
-            of_class[label][original.split] += 1
+            by_class[label][original.split] += 1
     present = [split for split in ("train", "val", "test") if split in splits]
     heights, widths = np.repeat(list(shapes), list(shapes.values()), axis=0).T
     return Inventory(
@@ -82,14 +83,14 @@ def inventory(store: Store) -> Inventory:
         splits={split: splits[split] for split in present},
         classes=tuple(
             ClassCount(name, counts.total(), {split: counts[split] for split in present})
-            for name, counts in zip(store.class_names, of_class, strict=True)
+            for name, counts in zip(store.class_names, by_class, strict=True)
         ),
         formats=dict(formats.most_common()),
         modes=dict(modes.most_common()),
-        sizes={f"{height}x{width}": count for (height, width), count in shapes.most_common()},
-        height=_spread(heights),
-        width=_spread(widths),
-        aspect=_spread(widths / heights),
+        sizes={size_text(shape): count for shape, count in shapes.most_common()},
+        height=_range(heights),
+        width=_range(widths),
+        aspect=_range(widths / heights),
         landscape=int((widths > heights).sum()),
         portrait=int((widths < heights).sum()),
         square=int((widths == heights).sum()),
@@ -99,26 +100,26 @@ def inventory(store: Store) -> Inventory:
 
 @dataclass(frozen=True)
 class Balance:
-    """How evenly the images are spread over the classes."""
+    """How evenly the images are distributed over the classes."""
 
     largest: ClassCount
     smallest: ClassCount
     imbalance_ratio: float | None
-    """Images of the largest class for each of the smallest; None where that has none."""
+    """Images in the largest class per image in the smallest; None if the smallest is empty."""
     entropy_bits: float
-    """Of the class of an image drawn at random; log2 of the number of classes where they are even."""
+    """Entropy of the class of a random image; log2 of the number of classes if they are even."""
     evenness: float
-    """The entropy as a share of the most it could be."""
+    """The entropy as a fraction of its maximum."""
 
 
-def balance(found: Inventory) -> Balance | None:
-    """None where there are no classes."""
-    if not found.classes:
+def measure_balance(inventory: Inventory) -> Balance | None:
+    """None if there are no classes."""
+    if not inventory.classes:
         return None
-    ordered = sorted(found.classes, key=lambda of_class: of_class.images)
-    counts = np.array([of_class.images for of_class in ordered])
-    share = counts[counts > 0] / counts.sum()
-    entropy = float(-(share * np.log2(share)).sum())
+    ordered = sorted(inventory.classes, key=lambda one: one.images)
+    counts = np.array([one.images for one in ordered])
+    fractions = counts[counts > 0] / counts.sum()
+    entropy = float(-(fractions * np.log2(fractions)).sum())
     return Balance(
         largest=ordered[-1],
         smallest=ordered[0],
@@ -128,5 +129,5 @@ def balance(found: Inventory) -> Balance | None:
     )
 
 
-def _spread(values: np.ndarray) -> Spread:
-    return Spread(float(values.min()), float(np.median(values)), float(values.max()))
+def _range(values: np.ndarray) -> Range:
+    return Range(float(values.min()), float(np.median(values)), float(values.max()))

@@ -1,4 +1,4 @@
-"""Duplicates in the words of the people who must do something about them: names, splits and classes."""
+"""Duplicates with the names, splits and classes of the images, for the people who have to act on them."""
 
 import math
 from collections import Counter
@@ -12,130 +12,150 @@ from undiffuse.data.originals import Original
 from undiffuse.data.store import Store
 from undiffuse.exploration.duplicates import Duplicates, Pair
 
-SHOWN = 8
-"""Pairs that are shown at most, of the surest and of the most doubtful ones."""
+EXAMPLES = 8
+"""At most this many of the surest pairs, and of the least certain ones, are shown."""
 
 
 @dataclass(frozen=True)
-class Member:
-    """One of several images that are alike."""
+class NamedImage:
+    """An image that has a duplicate."""
 
     name: str
     split: str
-    """Empty where there are none."""
+    """Empty if the source has no splits."""
     class_name: str
-    """Empty where there are none."""
+    """Empty if the source has no classes."""
 
 
 @dataclass(frozen=True)
 class NamedPair:
     """Two images that are nearly the same."""
 
-    members: tuple[Member, Member]
-    bits: int
+    images: tuple[NamedImage, NamedImage]
+    hamming_distance: int
+    """Bits, of 64, in which their difference hashes differ."""
     similarity: float
+    """Correlation of their 8x8 gray thumbnails."""
 
 
 @dataclass(frozen=True)
-class Copies:
-    """What `duplicates` found, by name."""
+class NamedDuplicates:
+    """Exact and near duplicates. `docs/explore.md` says how they are decided."""
 
-    exact_groups: tuple[tuple[Member, ...], ...]
-    superfluous: int
-    """Images that are exact copies of another."""
+    exact_groups: tuple[tuple[NamedImage, ...], ...]
+    """Groups of images with the same pixels."""
+    redundant: int
+    """Images that could be removed because another has the same pixels."""
     near_pairs: tuple[NamedPair, ...]
-    """The most alike first."""
+    """The most similar first."""
     groups: int
-    """All that hang together through exact and near pairs count as one."""
+    """Groups of images that are connected through exact and near pairs."""
     largest_group: int
-    across_splits: dict[str, int]
-    """Of each split but train, the images of which train has a duplicate, exact or near."""
-    across_classes: int
-    """Groups whose images are of several classes: likely wrong labels."""
-    usual_similarity: float
-    asked_similarity: float
+    """Images in the largest of them."""
+    shared_with_train: dict[str, int]
+    """For val and test: images that have an exact or near duplicate in train."""
+    mixed_class_groups: int
+    """Groups with images of several classes: probably wrong labels."""
+    median_similarity: float
+    """Correlation of the median image with its nearest neighbor."""
+    threshold: float
+    """Pairs that correlate at least this much count as near duplicates."""
     complete: bool
+    """False if the search stopped at its limit: the counts are then lower bounds."""
+
+    def __str__(self) -> str:
+        near = count_text(self, len(self.near_pairs))
+        shared = [
+            f"{count_text(self, count)} of {split} are also in train"
+            for split, count in self.shared_with_train.items()
+            if count
+        ]
+        return "; ".join([f"{self.redundant:,} exact, {near} near pairs", *shared])
 
 
 @dataclass(frozen=True)
-class ShownPair:
+class ExamplePair:
     """A pair to look at."""
 
     images: tuple[UInt8[np.ndarray, "h w c"], UInt8[np.ndarray, "h w c"]]
     caption: str
 
 
-def copies(store: Store, found: Duplicates, present: Iterable[str]) -> Copies:
-    """`present` are the splits that the store has images of."""
-    about = store.originals_of(i for group in found.groups for i in group)
-    members = {i: Member(original.name, original.split, class_of(store, i)) for i, original in about.items()}
-    return Copies(
-        exact_groups=tuple(tuple(members[i] for i in group) for group in found.exact),
-        superfluous=sum(len(group) - 1 for group in found.exact),
+def name_duplicates(store: Store, found: Duplicates, splits: Iterable[str]) -> NamedDuplicates:
+    """`splits` are those that the store has images of."""
+    originals = store.originals_of(i for group in found.groups for i in group)
+    named = {i: NamedImage(one.name, one.split, _class_name(store, i)) for i, one in originals.items()}
+    return NamedDuplicates(
+        exact_groups=tuple(tuple(named[i] for i in group) for group in found.exact),
+        redundant=sum(len(group) - 1 for group in found.exact),
         near_pairs=tuple(
-            NamedPair((members[pair.first], members[pair.second]), pair.bits, pair.similarity) for pair in found.near
+            NamedPair((named[pair.first], named[pair.second]), pair.hamming_distance, pair.similarity)
+            for pair in found.near
         ),
         groups=len(found.groups),
         largest_group=max(map(len, found.groups), default=0),
-        across_splits=_also_in_train(present, {i: member.split for i, member in members.items()}, found),
-        across_classes=sum(len({members[i].class_name for i in group}) > 1 for group in found.groups),
-        usual_similarity=found.usual_similarity,
-        asked_similarity=found.asked_similarity,
+        shared_with_train=_shared_with_train(splits, {i: image.split for i, image in named.items()}, found),
+        mixed_class_groups=sum(len({named[i].class_name for i in group}) > 1 for group in found.groups),
+        median_similarity=found.median_similarity,
+        threshold=found.threshold,
         complete=found.complete,
     )
 
 
-def shown_pairs(store: Store, found: Duplicates, count: int = SHOWN) -> tuple[list[ShownPair], list[ShownPair]]:
-    """The surest pairs, and of what is left the most doubtful ones: one pair a group, at most `count` each."""
+def example_pairs(
+    store: Store, found: Duplicates, count: int = EXAMPLES
+) -> tuple[list[ExamplePair], list[ExamplePair]]:
+    """The surest pairs, and the least certain of the remaining ones: one pair per group, at most `count` of each."""
     group_of = {i: number for number, group in enumerate(found.groups) for i in group}
     surest: dict[int, Pair] = {}
     weakest: dict[int, Pair] = {}
-    for pair in [*(Pair(group[0], group[1], 0, 1.0) for group in found.exact), *found.near]:  # The most alike first.
+    exact = [Pair(group[0], group[1], 0, 1.0) for group in found.exact]
+    for pair in [*exact, *found.near]:  # The most similar first.
         surest.setdefault(group_of[pair.first], pair)
         weakest[group_of[pair.first]] = pair
-    left = sorted((weakest[group] for group in list(surest)[count:]), key=lambda pair: pair.similarity)
-    pairs = [*list(surest.values())[:count], *left[:count]]
-    about = store.originals_of(i for pair in pairs for i in (pair.first, pair.second))
-    shown = [_shown(store, pair, about) for pair in pairs]
-    return shown[:count], shown[count:]
+    rest = sorted((weakest[group] for group in list(surest)[count:]), key=lambda pair: pair.similarity)
+    pairs = [*list(surest.values())[:count], *rest[:count]]
+    originals = store.originals_of(i for pair in pairs for i in (pair.first, pair.second))
+    examples = [_example(store, pair, originals) for pair in pairs]
+    return examples[:count], examples[count:]
 
 
-def _shown(store: Store, pair: Pair, about: Mapping[int, Original]) -> ShownPair:
+def similarity_text(similarity: float) -> str:
+    """A percentage, rounded down and never 100.0%, which would mean the same pixels."""
+    return f"{min(math.floor(1000 * similarity), 999) / 10:.1f}%"
+
+
+def count_text(duplicates: NamedDuplicates, count: int) -> str:
+    """Counts of pairs are lower bounds if the search stopped early."""
+    return f"{count:,}" if duplicates.complete else f"at least {count:,}"
+
+
+def _example(store: Store, pair: Pair, originals: Mapping[int, Original]) -> ExamplePair:
     first, second = store.read([pair.first, pair.second])
-    names = about[pair.first].name, about[pair.second].name
-    words = [" ".join(filter(None, (about[i].split, class_of(store, i)))) for i in (pair.first, pair.second)]
-    who = words[0] if words[0] == words[1] else " | ".join(words)
-    same = (first == second).all()
-    how = "the same pixels" if same else f"{percent(pair.similarity)} alike, {pair.bits} bits apart"
-    return ShownPair((first, second), f"{who or ' | '.join(names)}\n{how}")
+    names = originals[pair.first].name, originals[pair.second].name
+    kinds = [" ".join(filter(None, (originals[i].split, _class_name(store, i)))) for i in (pair.first, pair.second)]
+    who = kinds[0] if kinds[0] == kinds[1] else " | ".join(kinds)
+    equal = (first == second).all()
+    measured = f"{similarity_text(pair.similarity)} similar, {pair.hamming_distance} bits apart"
+    return ExamplePair((first, second), f"{who or ' | '.join(names)}\n{'the same pixels' if equal else measured}")
 
 
-def class_of(store: Store, index: int) -> str:
-    """The class of an image, empty where there are no classes."""
+def _class_name(store: Store, index: int) -> str:
+    """The class of an image; empty if there are no classes."""
     label = int(store.labels[index])
     return store.class_names[label] if label >= 0 else ""
 
 
-def percent(similarity: float) -> str:
-    """Rounded down, and never 100.0%: that would be the same pixels."""
-    return f"{min(math.floor(1000 * similarity), 999) / 10:.1f}%"
-
-
-def at_least(copies: Copies, count: int) -> str:
-    """Counts of pairs are lower bounds where the search ended early."""
-    return f"{count:,}" if copies.complete else f"at least {count:,}"
-
-
-def _also_in_train(present: Iterable[str], splits: Mapping[int, str], found: Duplicates) -> dict[str, int]:
-    """Through one pair or an exact group, not through a chain of pairs."""
-    others = [split for split in ("val", "test") if {split, "train"} <= set(present)]
+def _shared_with_train(splits: Iterable[str], split_of: Mapping[int, str], found: Duplicates) -> dict[str, int]:
+    """Counts images that one pair or an exact group connects with train; several pairs in a row do not count."""
+    others = [split for split in ("val", "test") if {split, "train"} <= set(splits)]
     if not others:
         return {}
-    exact = {group[0]: group for group in found.exact}  # Of an exact group only the first image is in pairs.
+    exact = {group[0]: group for group in found.exact}  # Only the first image of an exact group is in pairs.
     units = {i: exact.get(i, (i,)) for i in {*exact, *(i for pair in found.near for i in (pair.first, pair.second))}}
-    in_train = {unit for unit, together in units.items() if any(splits[i] == "train" for i in together)}
+    in_train = {unit for unit, members in units.items() if any(split_of[i] == "train" for i in members)}
     leaked = set(in_train)
     for pair in found.near:
         leaked |= {pair.first, pair.second} if {pair.first, pair.second} & in_train else set()
-    counts = Counter(splits[i] for unit in leaked for i in units[unit])
+    counts = Counter(split_of[i] for unit in leaked for i in units[unit])
     return {split: counts[split] for split in others}

@@ -1,4 +1,4 @@
-"""What the noise of diffusion does to images along the papers' chains of noise levels."""
+"""What diffusion's noise does to images along the discrete schedules of the papers."""
 
 from dataclasses import dataclass
 
@@ -7,24 +7,24 @@ import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor, nn
 
-from undiffuse.data.pixels import to_pixels, to_unit_range
+from undiffuse.data.pixels import to_nchw, to_nhwc, to_pixels, to_unit_range
 from undiffuse.diffusion.recipe import DiffusionConfig
 from undiffuse.utils.randomness import ImageRandomness
 
-TABLE_LEVELS = 20
-"""Levels of the chain that the table lists, evenly spread."""
+TABLE_ROWS = 20
+"""Timesteps in the table, evenly spaced."""
 
 
 @dataclass(frozen=True)
-class Curve:
-    """A schedule over its whole chain; index t - 1 is the t-th of T levels."""
+class Schedule:
+    """A discrete noise schedule; index t - 1 is timestep t of T."""
 
     name: str
     sigma: Float[Tensor, " T"]
 
     @property
     def signal(self) -> Float[Tensor, " T"]:
-        """sqrt(alpha bar): the factor before the clean image in DDPM's x_t (Ho et al. 2020, Eq. 4)."""
+        """sqrt(alpha bar): the factor of the clean image in DDPM's x_t (Ho et al. 2020, Eq. 4)."""
         return 1 / torch.sqrt(1 + self.sigma**2)
 
     @property
@@ -34,63 +34,62 @@ class Curve:
 
 
 @dataclass(frozen=True)
-class Level:
-    """One schedule at one level of the chain."""
+class NoiseLevel:
+    """One schedule at one timestep."""
 
     sigma: float
     signal: float
+    """sqrt(alpha bar)."""
     snr: float
 
 
 @dataclass(frozen=True)
-class Levels:
-    """All schedules at the same t, by name."""
+class Timestep:
+    """All schedules at the same timestep."""
 
     t: int
     """From 1 to T."""
-    schedules: dict[str, Level]
+    schedules: dict[str, NoiseLevel]
 
 
 @dataclass(frozen=True)
 class Noising:
-    """The schedules, level by level."""
+    """The schedules in numbers."""
 
     num_timesteps: int
-    levels: tuple[Levels, ...]
-    as_much_noise: dict[str, float]
-    """For each schedule the t / T at which noise becomes as strong as signal."""
+    timesteps: tuple[Timestep, ...]
+    """Evenly spaced, the last one included."""
+    crossover: dict[str, float]
+    """For each schedule, the t / T at which the noise becomes as strong as the signal."""
 
 
-def curves(num_timesteps: int = DiffusionConfig.num_timesteps) -> tuple[Curve, ...]:
+def paper_schedules(num_timesteps: int = DiffusionConfig.num_timesteps) -> tuple[Schedule, ...]:
     """The linear schedule of Ho et al. 2020 and the cosine schedule of Nichol & Dhariwal 2021."""
     linear, cosine = (DiffusionConfig(schedule=name, num_timesteps=num_timesteps) for name in ("linear", "cosine"))
-    return Curve("linear", linear.chain()), Curve("cosine", cosine.chain())
+    return Schedule("linear", linear.discrete_schedule()), Schedule("cosine", cosine.discrete_schedule())
 
 
-def noising(schedules: tuple[Curve, ...]) -> Noising:
-    num_timesteps = len(schedules[0].sigma)
+def tabulate(schedules: tuple[Schedule, ...]) -> Noising:
+    """All schedules must have the same number of timesteps."""
+    total = len(schedules[0].sigma)
+    rows = [round(total * i / TABLE_ROWS) or 1 for i in range(1, TABLE_ROWS + 1)]
     return Noising(
-        num_timesteps=num_timesteps,
-        levels=tuple(Levels(t, {curve.name: level(curve, t) for curve in schedules}) for t in _evenly(num_timesteps)),
-        as_much_noise={c.name: (int(torch.searchsorted(c.sigma, 1.0)) + 1) / num_timesteps for c in schedules},
+        num_timesteps=total,
+        timesteps=tuple(Timestep(t, {one.name: noise_level(one, t) for one in schedules}) for t in rows),
+        crossover={one.name: (int(torch.searchsorted(one.sigma, 1.0)) + 1) / total for one in schedules},
     )
 
 
-def level(curve: Curve, t: int) -> Level:
-    """The t-th level, t from 1 to T."""
-    return Level(*(float(values[t - 1]) for values in (curve.sigma, curve.signal, curve.snr)))
+def noise_level(schedule: Schedule, t: int) -> NoiseLevel:
+    """The noise level at timestep t, from 1 to T."""
+    return NoiseLevel(*(float(values[t - 1]) for values in (schedule.sigma, schedule.signal, schedule.snr)))
 
 
-def _evenly(num_timesteps: int, count: int = TABLE_LEVELS) -> list[int]:
-    """`count` levels from 1 to T, the last always."""
-    return [round(num_timesteps * i / count) or 1 for i in range(1, count + 1)]
-
-
-def noisy(
-    image: UInt8[np.ndarray, "h w c"], curve: Curve, levels: list[int], seed: int = 0
+def add_noise(
+    image: UInt8[np.ndarray, "h w c"], schedule: Schedule, timesteps: list[int], seed: int = 0
 ) -> UInt8[np.ndarray, "b h w c"]:
-    """DDPM's x_t of the image at each level, always with the same noise; what lies outside [-1, 1] is clipped."""
-    x0 = nn.Sequential(*to_unit_range())(torch.tensor(image).permute(2, 0, 1))
-    eps = ImageRandomness("exploration", seed, [0]).normal(*x0.shape)
-    sigma = curve.sigma[[t - 1 for t in levels]].float().reshape(-1, 1, 1, 1)
-    return to_pixels((x0 + sigma * eps) / torch.sqrt(1 + sigma**2)).permute(0, 2, 3, 1).numpy()
+    """DDPM's x_t of the image at each timestep, always with the same noise, clipped to [-1, 1]."""
+    x0 = nn.Sequential(*to_unit_range())(to_nchw(np.array(image[None])))
+    eps = ImageRandomness("exploration", seed, [0]).normal(*x0.shape[1:])
+    sigma = schedule.sigma[[t - 1 for t in timesteps]].float().reshape(-1, 1, 1, 1)
+    return to_nhwc(to_pixels((x0 + sigma * eps) / torch.sqrt(1 + sigma**2)))

@@ -1,4 +1,4 @@
-"""Every pixel read once, in batches: what the colors are, and what finding duplicates needs."""
+"""One pass over all pixels, in batches, that gathers what colors and duplicates are computed from."""
 
 from dataclasses import dataclass
 
@@ -10,7 +10,7 @@ from undiffuse.exploration import fingerprints
 from undiffuse.utils.terminal import Meter
 
 BATCH_BYTES = 8 * 2**20
-"""Pixels that are in memory at once; working on them takes some ten times as much."""
+"""Bytes of pixels read at once; processing them takes about ten times as much memory."""
 
 
 @dataclass(frozen=True)
@@ -20,29 +20,29 @@ class Scan:
     histograms: Int[np.ndarray, "c 256"]
     """How often each channel has each of the 256 levels."""
     mean_image: Float[np.ndarray, "h w c"]
-    """The mean over all images, 0 to 255."""
+    """The mean over all images, from 0 to 255."""
     digests: UInt64[np.ndarray, " n"]
     hashes: UInt64[np.ndarray, " n"]
     thumbnails: Float[np.ndarray, "n 64"]
 
 
 def scan(store: Store) -> Scan:
-    """Reads the whole store. What it keeps in memory is some 270 bytes an image, whatever its size."""
+    """Reads the whole store. Keeps about 270 bytes per image in memory, whatever the size of the images."""
     n, (channels, height, width) = len(store), store.shape
     histograms, total = np.zeros((channels, 256), np.int64), np.zeros((height, width, channels))
     digests, hashes = np.zeros(n, np.uint64), np.zeros(n, np.uint64)
-    thumbnails = np.zeros((n, fingerprints.SIDE**2), np.float32)
+    thumbnails = np.zeros((n, fingerprints.THUMBNAIL_SIDE**2), np.float32)
     batch = max(1, BATCH_BYTES // (channels * height * width))
     with Meter("measuring pixels", n) as meter:
         for start in range(0, n, batch):
-            part = slice(start, min(start + batch, n))
-            pixels = store.read(range(part.start, part.stop))
+            chunk = slice(start, min(start + batch, n))
+            pixels = store.read(range(chunk.start, chunk.stop))
             for channel in range(channels):
                 histograms[channel] += np.bincount(pixels[..., channel].reshape(-1), minlength=256)
             total += pixels.sum(axis=0, dtype=np.float64)
-            digests[part] = [fingerprints.digest(image) for image in pixels]
-            gray = fingerprints.gray(pixels)
-            hashes[part] = fingerprints.difference_hashes(gray)
-            thumbnails[part] = fingerprints.standardized_thumbnails(gray).numpy()
-            meter.reach(part.stop, f"{part.stop:,}/{n:,}")
+            digests[chunk] = [fingerprints.digest(image) for image in pixels]
+            gray = fingerprints.to_gray(pixels)
+            hashes[chunk] = fingerprints.difference_hashes(gray)
+            thumbnails[chunk] = fingerprints.standardized_thumbnails(gray).numpy()
+            meter.reach(chunk.stop, f"{chunk.stop:,}/{n:,}")
     return Scan(histograms, total / n, digests, hashes, thumbnails)

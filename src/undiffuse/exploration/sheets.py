@@ -1,4 +1,4 @@
-"""Sheets of images with words under them, drawn on one canvas that is measured in inches."""
+"""Sheets of images with captions, drawn on one canvas that is measured in inches."""
 
 from collections.abc import Sequence
 
@@ -9,12 +9,12 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
-from undiffuse.exploration.before_after import Beside
-from undiffuse.exploration.framing import crop_box, kept_share
-from undiffuse.exploration.named_duplicates import ShownPair
-from undiffuse.exploration.noising import Curve, level, noisy
+from undiffuse.exploration.before_after import BeforeAfter
+from undiffuse.exploration.framing import crop_box, kept_fraction
+from undiffuse.exploration.named_duplicates import ExamplePair
+from undiffuse.exploration.noising import Schedule, add_noise, noise_level
 from undiffuse.exploration.samples import Samples
-from undiffuse.report.style import TITLE_SIZE, WIDTH, short
+from undiffuse.report.style import TITLE_SIZE, WIDTH, NotebookFigure, shortened
 from undiffuse.utils.names import Fit
 from undiffuse.utils.text import size_text
 
@@ -26,72 +26,77 @@ COLUMNS = 4
 
 TILE = (WIDTH - (COLUMNS - 1) * GAP) / COLUMNS
 
-NOISY_SHARES = (0.1, 0.2, 0.3, 0.4, 0.6, 0.8, 1.0)
-"""t / T of the noisy images that are shown, after the image itself."""
+TIMES = (0.1, 0.2, 0.3, 0.4, 0.6, 0.8, 1.0)
+"""t / T of the noisy images that follow the clean one."""
 
 Pixels = UInt8[np.ndarray, "_ _ _"]
 """Height, width and channels; a sheet may hold images of several sizes."""
+
 Box = tuple[float, float, float, float]
 """Left, top, width and height, in inches from the canvas's upper left corner."""
 
 
-def before_augmentation(drawn: Samples) -> Figure:
-    """The images of the sample as they are, with their classes."""
-    return _sheet(f"{len(drawn.names)} images as they are", list(drawn.before), drawn.names)
+def before_augmentation(samples: Samples) -> Figure:
+    """The sampled images as they are, with their classes."""
+    return _sheet(f"{len(samples.names)} images as they are", list(samples.before), samples.names)
 
 
-def after_augmentation(drawn: Samples) -> Figure:
+def after_augmentation(samples: Samples) -> Figure:
     """The same images in the same places, augmented."""
-    return _sheet("The same, augmented", list(drawn.after), drawn.names)
+    return _sheet("The same images, augmented", list(samples.after), samples.names)
 
 
 def mean_image(mean: Float[np.ndarray, "h w c"]) -> Figure:
-    """The mean over all images: what of them agrees."""
+    """The mean over all images: what they have in common."""
     side = 2.4
     figure, axes = _canvas(TITLE + side, "The mean of all images")
     _show(axes, mean.round().astype(np.uint8), (0, TITLE, WIDTH, side))
     return figure
 
 
-def pairs(shown: Sequence[ShownPair], title: str) -> Figure:
+def duplicates(pairs: Sequence[ExamplePair], title: str) -> Figure:
     """Pairs of images side by side."""
-    images = [image for pair in shown for image in pair.images]
-    return _sheet(title, images, [pair.caption for pair in shown], together=2, lines=2)
+    images = [image for pair in pairs for image in pair.images]
+    return _sheet(title, images, [pair.caption for pair in pairs], together=2, lines=2)
 
 
-def noise(image: Pixels, schedules: Sequence[Curve], seed: int = 0) -> Figure:
-    """An image's noisy versions along the chain, two schedules side by side at the same t, with the same noise."""
+def noise(image: Pixels, schedules: Sequence[Schedule], seed: int = 0) -> Figure:
+    """Noisy versions of an image under two schedules side by side, at the same t and with the same noise."""
     left, right = schedules
-    levels = [max(1, round(share * len(left.sigma))) for share in NOISY_SHARES]
-    both = zip(noisy(image, left, levels, seed), noisy(image, right, levels, seed), strict=True)
+    timesteps = [max(1, round(time * len(left.sigma))) for time in TIMES]
+    both = zip(add_noise(image, left, timesteps, seed), add_noise(image, right, timesteps, seed), strict=True)
     captions = [
-        f"t/T = {share:g}: {level(left, t).signal:.0%} and {level(right, t).signal:.0%} left"
-        for share, t in zip(NOISY_SHARES, levels, strict=True)
+        f"t/T = {time:g}: {noise_level(left, t).signal:.0%} and {noise_level(right, t).signal:.0%} remain"
+        for time, t in zip(TIMES, timesteps, strict=True)
     ]
     return _sheet(
-        f"Noise, {left.name} left and {right.name} right",
-        [image, image, *(shown for pair in both for shown in pair)],
+        f"Noise: {left.name} left, {right.name} right",
+        [image, image, *(noisy for pair in both for noisy in pair)],
         ["t/T = 0: the image itself", *captions],
         together=2,
     )
 
 
-def framed(images: Sequence[Beside], size: tuple[int, int], fit: Fit) -> Figure:
-    """Original images, what is cut off them dimmed, each beside what training reads."""
+def before_after(examples: Sequence[BeforeAfter], size: tuple[int, int], fit: Fit) -> Figure:
+    """Originals, with what is cut off dimmed, each next to what training reads."""
     cut = fit == "crop"
     captions = [
-        f"{p.height}x{p.width}" + (f": {kept_share(p.height, p.width, size):.0%} kept" if cut else "") for p in images
+        size_text((one.height, one.width)) + (f": {kept_fraction(one.height, one.width, size):.0%} kept" if cut else "")
+        for one in examples
     ]
-    shown = [image for p in images for image in (p.original, p.result)]
-    figure = _sheet(f"What {fit} to {size_text(size)} makes of them", shown, captions, together=2)
+    images = [image for one in examples for image in (one.original, one.result)]
+    verb = {"crop": "Cropped", "pad": "Padded", "stretch": "Stretched"}[fit]
+    figure = _sheet(f"{verb} to {size_text(size)}", images, captions, together=2)
     if cut:
-        for i, p in enumerate(images):
-            _dim_outside(figure.axes[0], _place(2 * i, 1), p.original, crop_box(*p.original.shape[:2], size))
+        for i, one in enumerate(examples):
+            if kept_fraction(one.height, one.width, size) < 1:
+                kept = crop_box(*one.original.shape[:2], size)
+                _dim_outside(figure.axes[0], _place(2 * i, 1), one.original, kept)
     return figure
 
 
 def _sheet(title: str, images: Sequence[Pixels], captions: Sequence[str], together: int = 1, lines: int = 1) -> Figure:
-    """Four images in a row; each `together` of them have one caption, of at most `lines` lines."""
+    """Rows of four images; every `together` of them share a caption of at most `lines` lines."""
     rows = -(-len(images) // COLUMNS)
     figure, axes = _canvas(TITLE + rows * (TILE + lines * LINE + GAP), title)
     for i, image in enumerate(images):
@@ -99,8 +104,8 @@ def _sheet(title: str, images: Sequence[Pixels], captions: Sequence[str], togeth
     for i, caption in enumerate(captions):
         left, top, width, height = _place(i * together, lines)
         middle = left + (together * (width + GAP) - GAP) / 2
-        words = "\n".join(short(line, 16 * together) for line in caption.split("\n"))
-        text = axes.text(middle, top + height + 0.03, words, fontsize=7.5, ha="center", va="top", parse_math=False)
+        cut = "\n".join(shortened(line, 16 * together) for line in caption.split("\n"))
+        text = axes.text(middle, top + height + 0.03, cut, fontsize=7.5, ha="center", va="top", parse_math=False)
         text.set(color=rcParams["axes.labelcolor"], linespacing=1.15)
     return figure
 
@@ -111,7 +116,7 @@ def _place(i: int, lines: int) -> Box:
 
 
 def _canvas(height: float, title: str) -> tuple[Figure, Axes]:
-    figure = Figure(figsize=(WIDTH, height))
+    figure = NotebookFigure(figsize=(WIDTH, height))
     axes = figure.add_axes((0, 0, 1, 1))
     axes.set(xlim=(0, WIDTH), ylim=(height, 0))
     axes.set_axis_off()
@@ -134,7 +139,7 @@ def _show(axes: Axes, image: Pixels, box: Box) -> None:
 
 
 def _inside(box: Box, image: Pixels) -> Box:
-    """The largest part of the box that has the image's proportions, in its middle."""
+    """The largest box with the image's proportions in the middle of this one."""
     left, top, width, height = box
     scale = min(width / image.shape[1], height / image.shape[0])
     inner_width, inner_height = image.shape[1] * scale, image.shape[0] * scale
@@ -152,6 +157,6 @@ def _dim_outside(axes: Axes, box: Box, image: Pixels, kept: tuple[float, float, 
         ((x1, y0), (left + width - x1, y1 - y0)),
     ):
         axes.add_patch(Rectangle(corner, *size, facecolor="black", alpha=0.6, linewidth=0))
-    # White on black: seen on any image.
+    # White on black is visible on any image.
     for color, line in (("black", 2.4), ("white", 1.0)):
         axes.add_patch(Rectangle((x0, y0), x1 - x0, y1 - y0, fill=False, edgecolor=color, linewidth=line))

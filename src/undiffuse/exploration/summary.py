@@ -1,15 +1,13 @@
-"""What was found in the few lines that a terminal shows."""
+"""The statistics in the few lines that a terminal shows."""
 
-from undiffuse.exploration.findings import Findings
-from undiffuse.exploration.named_duplicates import at_least
+from undiffuse.exploration.statistics import Statistics
 from undiffuse.utils.text import duration, listed, plural, size_text
 
 
-def summary(found: Findings) -> list[tuple[str, str]]:
-    """Names and values, a line each."""
-    inventory, balance, copies, frame = found.inventory, found.balance, found.copies, found.framing
-    channels = ", ".join(f"{channel.name} {channel.mean:.0f} ± {channel.std:.0f}" for channel in found.colors.channels)
-    shared = [f"{at_least(copies, n)} of {split} are in train too" for split, n in copies.across_splits.items() if n]
+def summary(statistics: Statistics) -> list[tuple[str, str]]:
+    """Names and values, one pair per line."""
+    inventory, balance, framing = statistics.inventory, statistics.balance, statistics.framing
+    channels = ", ".join(f"{one.name} {one.mean:.0f} ± {one.std:.0f}" for one in statistics.colors.channels)
     lines = [
         ("images", ", ".join([f"{inventory.images:,}", *(f"{s} {n:,}" for s, n in inventory.splits.items())])),
         ("files", f"{listed(inventory.formats)}; {listed(inventory.modes)}"),
@@ -19,19 +17,15 @@ def summary(found: Findings) -> list[tuple[str, str]]:
         lines.append(("bad files", f"{len(inventory.bad_files):,}, left out"))
     if balance is not None:
         least, most = balance.smallest.images, balance.largest.images
-        counts = f"{plural(most, 'image')} each" if least == most else f"{least:,} to {most:,} images"
-        lines.append(("classes", f"{len(inventory.classes):,}, {counts}, entropy {balance.evenness:.1%} of the most"))
+        counts = f"{plural(most, 'image')} each" if least == most else f"{least:,} to {most:,} images each"
+        evenness = f"entropy {balance.evenness:.1%} of its maximum"
+        lines.append(("classes", f"{len(inventory.classes):,}, {counts}, {evenness}"))
     lines += [
-        ("read as", f"{size_text(found.size)}, {found.fit} keeps {frame.kept_mean:.1%} of the area"),
+        ("read as", f"{size_text(statistics.size)}, {statistics.fit} keeps {framing.kept_mean:.1%} of the area"),
         ("colors", f"{channels} (0 to 255)"),
-        (
-            "duplicates",
-            "; ".join(
-                [f"{copies.superfluous:,} exact, {at_least(copies, len(copies.near_pairs))} near pairs", *shared]
-            ),
-        ),
+        ("duplicates", str(statistics.duplicates)),
     ]
-    if found.suggestion is not None:
-        took = f"about {duration(found.suggestion.seconds)} on this machine ({found.suggestion.device})"
-        lines += [("train first", found.suggestion.command), ("", took)]
+    if statistics.suggestion is not None:
+        took = f"about {duration(statistics.suggestion.seconds)} on this machine ({statistics.suggestion.device})"
+        lines += [("train first", statistics.suggestion.command), ("", took)]
     return lines

@@ -1,4 +1,4 @@
-"""Features of a set of images, computed once: kept on disk in portions, so that work goes on where it stopped."""
+"""Features of a set of images, computed once: kept on disk in chunks, so that interrupted work goes on where it stopped."""
 
 import hashlib
 from collections.abc import Callable
@@ -10,91 +10,84 @@ from typing import TypeVar
 import numpy as np
 import torch
 from filelock import FileLock
+from jaxtyping import Float32
+from torch import Tensor
 
+from undiffuse.data.pixels import to_nchw
 from undiffuse.data.store import cache_folder
 from undiffuse.features.image_sets import ImageSet
-from undiffuse.features.networks import FeatureNet
+from undiffuse.features.networks import Extracted, FeatureNetwork
 from undiffuse.utils.errors import WorkFailed
 from undiffuse.utils.files import atomic_path, remove
 from undiffuse.utils.terminal import Meter
+from undiffuse.utils.world import World
 
 FORMAT = 1
 """Part of every key: raise it when the same images would get other features."""
 
-PORTION = 1024
-"""Images whose features are written at once."""
-
-Rows = np.ndarray
-"""(images, dimensions) in float32, usually mapped from disk: what is not looked at costs no memory."""
-
+CHUNK = 1024
+"""Number of images whose features are written at once."""
 
 T = TypeVar("T")
 
 
 @dataclass(frozen=True)
-class Share:
-    """This process's share of the work: portions rank, rank + world, and so on."""
-
-    rank: int = 0
-    world: int = 1
-    wait: Callable[[], None] = lambda: None
-    """Returns when all processes have come here."""
-
-
-@dataclass(frozen=True)
 class Features:
-    """What a feature network makes of a set of images."""
+    """The features of a set of images, mapped from disk: what is not read uses no memory."""
 
-    features: Rows
-    logits: Rows
-    """Without columns where the network has no such score."""
+    features: Float32[np.ndarray, "n d"]
+    logits: Float32[np.ndarray, "n k"]
+    """Class logits for the Inception Score; k = 0 if the network is not a classifier."""
     cached: bool
-    """Whether they were computed before."""
+    """Whether they had been computed before."""
     folder: Path
-    """Where they are kept, and what follows from them alone."""
+    """Where they are, and where results that depend only on them may be kept."""
 
 
-def features_of(net: FeatureNet, images: ImageSet, batch: int, share: Share) -> Features:
-    """The features, from the cache where the same images went through the same network before.
+def features_of(network: FeatureNetwork, images: ImageSet, batch: int, world: World) -> Features:
+    """The images' features, from the cache if the same network has seen the same images before.
 
-    The key holds all that they depend on: the images' content, size and fit, the network, its resize and weights.
-    Files that a crash left cut short count as missing.
+    The cache's key contains everything that features depend on: the images' content, size and fit, and the network, its
+    resize and its weights. Files that were cut short by a crash count as missing. Processes divide the chunks among
+    them: each computes every `world.size`-th.
 
     Raises:
-        ValueError: the network's weights make features that are not finite.
-        WorkFailed: memory ran out.
+        ValueError: the network returns features that are not finite, or not one row for each image.
+        WorkFailed: out of memory.
     """
-    known = [FORMAT, net.name, net.resize, net.weights_sha256, images.content, images.size, images.fit]
+    known = [FORMAT, network.name, network.resize, network.weights_sha256, images.content, images.size, images.fit]
     key = hashlib.sha256(repr(known).encode()).hexdigest()[:20]
-    folder = cache_folder() / f"features-{net.name}-{key}"
+    folder = cache_folder() / f"features-{network.name}-{key}"
     folder.parent.mkdir(parents=True, exist_ok=True)
-    # Another command may be at the same images: its processes wait until ours are done.
-    with FileLock(f"{folder}.lock") if share.rank == 0 else nullcontext():
-        share.wait()
-        cached = readable(lambda: _joined(folder, len(images))) is not None
-        share.wait()  # All must have looked before the first one writes.
+    # If another command works on the same images, its processes wait until ours have finished.
+    with FileLock(f"{folder}.lock") if world.is_main else nullcontext():
+        if world.is_main and not network.cacheable:
+            remove(folder)
+        world.barrier()
+        cached = readable(lambda: _load(folder, len(images))) is not None
+        world.barrier()  # All processes must have looked before the first one writes.
         if not cached:
-            _compute(net, images, batch, share, folder)
-            share.wait()
-            if share.rank == 0:
+            _compute(network, images, batch, world, folder)
+            world.barrier()
+            if world.is_main:
                 _join(folder, len(images))
-            share.wait()
-    return Features(*_joined(folder, len(images)), cached, folder)
+            world.barrier()
+    return Features(*_load(folder, len(images)), cached, folder)
 
 
 def readable(read: Callable[[], T]) -> T | None:
-    """What `read` makes of files in the cache; None where they are missing, cut or damaged."""
+    """What `read` returns from files in the cache; None if they are missing, cut short or damaged."""
     try:
         return read()
-    except Exception:  # numpy and zipfile raise nearly anything at damaged files; they are then made anew.
+    except Exception:  # Damaged files make numpy and zipfile raise nearly anything; they are computed again.
         return None
 
 
-def _joined(folder: Path, total: int) -> tuple[Rows, Rows]:
+def _load(folder: Path, total: int) -> tuple[np.ndarray, np.ndarray]:
     """Features and logits of all images, mapped from disk.
 
     Raises:
-        Exception: of nearly any kind, where they are not there whole.
+        Exception: of nearly any type, if they are not complete.
     """
     features, logits = (np.load(folder / f"{name}.npy", mmap_mode="r") for name in ("features", "logits"))
     if not len(features) == len(logits) == total:
@@ -102,63 +95,76 @@ def _joined(folder: Path, total: int) -> tuple[Rows, Rows]:
     return features, logits
 
 
-def _compute(net: FeatureNet, images: ImageSet, batch: int, share: Share, folder: Path) -> None:
-    starts = range(share.rank * PORTION, len(images), share.world * PORTION)
-    missing = [start for start in starts if not _has_portion(folder, start)]
-    what = f"{net.name} features of {images.name}"
-    with Meter(what, len(missing) * PORTION) as meter:
+def _compute(network: FeatureNetwork, images: ImageSet, batch: int, world: World, folder: Path) -> None:
+    """Computes this process's chunks that are not there yet."""
+    starts = range(world.rank * CHUNK, len(images), world.size * CHUNK)
+    missing = [start for start in starts if not _has_chunk(folder, start)]
+    with Meter(f"{network.name} features of {images.name}", len(missing) * CHUNK) as meter:
         for i, start in enumerate(missing):
-            indices = range(start, min(start + PORTION, len(images)))
-            parts = []
+            indices, batches = range(start, min(start + CHUNK, len(images))), []
             for first in range(0, len(indices), batch):
-                parts.append(_extracted(net, images.read(indices[first : first + batch])))
-                done = i * PORTION + first + len(parts[-1][0])
+                pixels = images.read(indices[first : first + batch])
+                batches.append(_extract(network, to_nchw(pixels)))
+                done = i * CHUNK + first + len(pixels)
                 meter.reach(done, f"{done:,} images")
-            features, logits = (np.concatenate(of_parts) for of_parts in zip(*parts, strict=True))
-            with atomic_path(_portion(folder, start), durable=False) as temporary:
+            features, logits = (np.concatenate(parts) for parts in zip(*batches, strict=True))
+            with atomic_path(_chunk_file(folder, start), durable=False) as temporary:
                 np.savez(temporary, features=features, logits=logits)
 
 
-def _extracted(net: FeatureNet, pixels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _extract(network: FeatureNetwork, pixels: Tensor) -> tuple[np.ndarray, np.ndarray]:
+    """Features and logits of a batch."""
     try:
-        extracted = net.extract(torch.from_numpy(pixels).permute(0, 3, 1, 2))
+        with torch.no_grad():
+            found = network.extract(pixels)
     except torch.OutOfMemoryError as error:
         raise WorkFailed(f"Out of memory: --batch {max(1, len(pixels) // 2)} needs less.") from error
-    if not all(part.isfinite().all() for part in extracted):
-        raise ValueError(f"The weights {net.weights} make features that are not finite: give others with --weights.")
-    return extracted.features.numpy(), extracted.logits.numpy()
+    extracted = found if isinstance(found, Extracted) else Extracted(found, torch.empty(len(found), 0))
+    outputs = [output.float().cpu() for output in extracted]
+    if any(output.ndim != 2 or len(output) != len(pixels) for output in outputs):
+        shape = tuple(outputs[0].shape)
+        raise ValueError(
+            f"{network.name} returns features of shape {shape} for {len(pixels)} images: return one row an image."
+        )
+    if not all(output.isfinite().all() for output in outputs):
+        raise ValueError(
+            f"{network.name} with the weights {network.weights} returns features that are not finite: name other "
+            "weights with --weights."
+        )
+    features, logits = (output.numpy() for output in outputs)
+    return features, logits
 
 
 def _join(folder: Path, total: int) -> None:
-    """One array of the portions. The features come last: where they are, everything is."""
-    starts = range(0, total, PORTION)
-    portions = [_portion(folder, start) for start in starts]
-    for file in folder.glob("*.npz"):  # What followed from features that were there before.
-        if file not in portions:
+    """Joins the chunks into one array. The features are written last: if they are there, everything is."""
+    starts = range(0, total, CHUNK)
+    chunks = [_chunk_file(folder, start) for start in starts]
+    for file in folder.glob("*.npz"):  # Results that depend on features that were there before.
+        if file not in chunks:
             remove(file)
     for name in ("logits", "features"):
-        with np.load(portions[0]) as first:
+        with np.load(chunks[0]) as first:
             columns = first[name].shape[1]
         with atomic_path(folder / f"{name}.npy") as temporary:
             whole = np.lib.format.open_memmap(temporary, "w+", np.float32, (total, columns))
-            for start, file in zip(starts, portions, strict=True):
-                with np.load(file) as portion:
-                    whole[start : start + PORTION] = portion[name]
+            for start, file in zip(starts, chunks, strict=True):
+                with np.load(file) as chunk:
+                    whole[start : start + CHUNK] = chunk[name]
             whole.flush()
             del whole
-    for file in portions:
+    for file in chunks:
         remove(file)
 
 
-def _has_portion(folder: Path, start: int) -> bool:
-    """Whether it is there and can be read: a damaged one is noticed while it can still be made again."""
+def _has_chunk(folder: Path, start: int) -> bool:
+    """Whether the chunk can be read: a damaged one must be noticed while it can still be computed again."""
 
     def read() -> list[np.ndarray]:
-        with np.load(_portion(folder, start)) as portion:
-            return [portion[name] for name in ("features", "logits")]
+        with np.load(_chunk_file(folder, start)) as chunk:
+            return [chunk[name] for name in ("features", "logits")]
 
     return readable(read) is not None
 
 
-def _portion(folder: Path, start: int) -> Path:
-    return folder / f"portion-{start:09d}.npz"
+def _chunk_file(folder: Path, start: int) -> Path:
+    return folder / f"chunk-{start:09d}.npz"

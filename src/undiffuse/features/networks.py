@@ -1,11 +1,13 @@
-"""The networks whose features images are compared by: uint8 pixels in, one vector an image out."""
+"""Feature networks: uint8 images in, one vector of features for each image out."""
 
 import io
+import re
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
+from types import ModuleType
 from typing import NamedTuple
 
 import safetensors.torch
@@ -14,128 +16,180 @@ import torch.nn.functional as F
 from jaxtyping import Float, UInt8
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
+from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
 
-from undiffuse.features import weights as files
-from undiffuse.features.weights import Release, Weights
+from undiffuse.features.table import FEATURES, feature_row, find_weights
+from undiffuse.features.weights import Weights, read_weights
+from undiffuse.utils.text import size_text
 
 PIXELS_SIDE = 16
 
 DINOV2 = "vit_large_patch14_dinov2"
-"""timm's name of the network of which Stein et al. (2023) report FD-DINOv2."""
+"""timm's name of the network that Stein et al. (2023) report FD-DINOv2 of."""
 
 
 class Extracted(NamedTuple):
+    """What a feature network computes."""
+
     features: Float[Tensor, "b d"]
     logits: Float[Tensor, "b k"]
-    """For the Inception Score; k = 0 for networks that have no such score."""
+    """Class logits for the Inception Score; k = 0 if the network is not a classifier."""
+
+
+Extract = Callable[[UInt8[Tensor, "b 3 h w"]], Extracted | Float[Tensor, "b d"]]
+"""Images on the CPU in, features out, with or without class logits."""
 
 
 @dataclass(frozen=True)
-class FeatureNet:
-    """A feature network with all that its figures depend on."""
+class FeatureNetwork:
+    """A feature network, with everything that its features depend on.
 
-    name: str
-    distance: str
-    """What the Frechet distance of its features is called: only Inception's is an FID."""
-    kernel: str
-    """What their kernel distance is called."""
-    resize: str
-    weights: str
-    """The file's name."""
-    weights_sha256: str
-    is_release: bool
-    """Whether these are the weights that published figures were computed with."""
-    extract: Callable[[UInt8[Tensor, "b 3 h w"]], Extracted]
-    given: bool = False
-    """Whether the user named the weights."""
+    A network of your own needs a name and a function:
 
-
-def load_inception(path: Path, device: torch.device, given: bool) -> FeatureNet:
-    """torch-fidelity's InceptionV3 with TensorFlow's resize: features `2048` and `logits_unbiased`.
-
-    `given` weights may be any; others must be the release's.
+    Example:
+        network = FeatureNetwork("mean-color", lambda images: images.float().mean(dim=(2, 3)))  # (b, 3, h, w) uint8
+        undiffuse.measure("photos/", "samples/", features=network)["FD-mean-color"].value
 
     Raises:
-        ValueError: the file is not what it should be, holds code, or does not fit.
+        ValueError: the name is not fit for the name of a folder, or is that of another network.
     """
-    from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
 
-    found = files.read_weights(path, None if given else files.INCEPTION)
-    named = tensors(found)
-    names = ["2048", "logits_unbiased"]
-    with _fitting(found, "torch-fidelity's Inception"):
-        # It unpickles what it is given: so it is given tensors that were read without, pickled again here.
-        safe = io.BytesIO()
-        torch.save(named, safe)
-        safe.seek(0)
-        network = FeatureExtractorInceptionV3("inception-v3-compat", names, feature_extractor_weights_path=safe)
+    name: str
+    extract: Extract
+    distance: str = ""
+    """The name of its Frechet distance; FD-name by default."""
+    kernel: str = ""
+    """The name of its kernel distance; KD-name by default."""
+    resize: str = "its own"
+    """How it resizes images."""
+    weights: str = "unknown"
+    """Name of the weights file."""
+    weights_sha256: str = ""
+    is_release: bool = False
+    """Whether these are the weights that published values are computed with."""
+    given: bool = False
+    """Whether the user named the weights file."""
+    cacheable: bool = False
+    """Whether features found in the cache may be used: name, resize and weights_sha256 must say all that they depend on."""
+
+    def __post_init__(self):
+        if not re.fullmatch(r"[\w.-]+", self.name):
+            raise ValueError(f"{self.name!r} is not a name for features: use letters, digits, '-', '_' and '.'.")
+        for field, prefix in (("distance", "FD"), ("kernel", "KD")):
+            if not getattr(self, field):
+                object.__setattr__(self, field, f"{prefix}-{self.name}")
+        if self.name in FEATURES and self.distance != FEATURES[self.name].distance:
+            raise ValueError(f"{self.name} is the name of another feature network: give yours another one.")
+
+
+class Loaded(NamedTuple):
+    """What a loader returns: a row of the table says the rest."""
+
+    extract: Extract
+    resize: str
+
+
+def load_features(features: str, weights: str | Path | None, device: torch.device) -> FeatureNetwork:
+    """Loads a feature network of the table.
+
+    Args:
+        features: Its name in `undiffuse.features.table.FEATURES`.
+        weights: A file of weights; None finds the published ones, which are downloaded if necessary.
+
+    Raises:
+        FileNotFoundError: the weights file is missing, or cannot be downloaded.
+        ValueError: there are no features of that name, or the file is damaged, holds code, or is not the network's.
+    """
+    row, path = feature_row(features), find_weights(features, weights)
+    load = globals()[row.loader]
+    if path is None:
+        loaded, file = load(), None
+    else:
+        # Weights that the user names may be any; otherwise they must be the release.
+        file = read_weights(path, None if weights else row.release)
+        loaded = load(file, device)
+    return FeatureNetwork(
+        name=features,
+        extract=torch.no_grad()(loaded.extract),
+        distance=row.distance,
+        kernel=row.kernel,
+        resize=loaded.resize,
+        weights=file.path.name if file else "none",
+        weights_sha256=file.sha256 if file else "",
+        is_release=file is not None and row.release is not None and file.sha256 == row.release.sha256,
+        given=bool(weights),
+        cacheable=True,
+    )
+
+
+def pixels_network() -> FeatureNetwork:
+    """The pixels themselves as features: needs no weights."""
+    return load_features("pixels", None, torch.device("cpu"))
+
+
+def load_inception(weights: Weights, device: torch.device) -> Loaded:
+    """torch-fidelity's InceptionV3 with TensorFlow's resize: features `2048` and `logits_unbiased`."""
+    state = tensors(weights)
+    with _fitting(weights, "torch-fidelity's Inception"):
+        # The constructor unpickles its file: it gets tensors that were read safely, written to a new file.
+        file = io.BytesIO()
+        torch.save(state, file)
+        file.seek(0)
+        names = ["2048", "logits_unbiased"]
+        network = FeatureExtractorInceptionV3("inception-v3-compat", names, feature_extractor_weights_path=file)
     network = _folded(network).to(device).to(memory_format=torch.channels_last)
 
-    def extract(pixels: Tensor) -> Extracted:
-        return Extracted(*(part.cpu() for part in network(pixels.to(device))))
+    def extract(images: Tensor) -> Extracted:
+        return Extracted(*(output.cpu() for output in network(images.to(device))))
 
-    resize = "TensorFlow 1.x bilinear without antialiasing, to 299x299"
-    return _net("inception", "FID", "KID", resize, found, files.INCEPTION, given, extract)
+    return Loaded(extract, "TensorFlow 1.x bilinear without antialiasing, to 299x299")
 
 
-def load_efficientnet(path: Path, device: torch.device, given: bool) -> FeatureNet:
+def load_efficientnet(weights: Weights, device: torch.device) -> Loaded:
     """EfficientNet-lite0 (1,280 features), for machines that cannot download Inception's weights."""
-    import timm
-
-    found = files.read_weights(path, None if given else files.EFFICIENTNET)
-    network = timm.create_model("tf_efficientnet_lite0", pretrained=False)
-    # The file names its tensors otherwise, but has them in the same order.
-    values, known = list(tensors(found).values()), network.state_dict()
-    with _fitting(found, "EfficientNet-lite0"):
-        network.load_state_dict(dict(zip(known, values, strict=True)))
-    network.classifier = nn.Identity()  # What it would read are the features.
+    network = _timm().create_model("tf_efficientnet_lite0", pretrained=False)
+    # The file's tensors have other names than timm's, but the same order.
+    values, names = list(tensors(weights).values()), network.state_dict()
+    with _fitting(weights, "EfficientNet-lite0"):
+        network.load_state_dict(dict(zip(names, values, strict=True)))
+    network.classifier = nn.Identity()  # The features are the classifier's input.
     network = _folded(network.eval().requires_grad_(False)).to(device).to(memory_format=torch.channels_last)
 
-    def extract(pixels: Tensor) -> Extracted:
-        x = (_bicubic(pixels.to(device), 224) - 127) / 128
-        return _without_logits(network(x))
+    def extract(images: Tensor) -> Tensor:
+        return network((_bicubic(images.to(device), 224) - 127) / 128)
 
-    resize = "antialiased bicubic to 224x224"
-    return _net("efficientnet-lite0", "FD-EffNet", "KD-EffNet", resize, found, files.EFFICIENTNET, given, extract)
+    return Loaded(extract, "antialiased bicubic to 224x224")
 
 
-def load_dinov2(path: Path, device: torch.device, given: bool) -> FeatureNet:
-    """DINOv2 ViT-L/14 at 224x224 (Stein et al. 2023), with timm's network.
-
-    This program knows no digest of the release: any file is looked into, and none passes for the release's.
-    """
-    import timm
-    from timm.models import vision_transformer
-
-    found = files.read_weights(path, None)
+def load_dinov2(weights: Weights, device: torch.device) -> Loaded:
+    """DINOv2 ViT-L/14 at 224x224 (Stein et al. 2023), as timm defines it."""
+    timm = _timm()
     network = timm.create_model(DINOV2, pretrained=False, img_size=224, num_classes=0)
-    assert isinstance(network, vision_transformer.VisionTransformer), "that is what it is called"
-    named = tensors(found)
-    with _fitting(found, "DINOv2 ViT-L/14"):
-        network.load_state_dict(vision_transformer.checkpoint_filter_fn(named, network))
+    state = tensors(weights)
+    with _fitting(weights, "DINOv2 ViT-L/14"):
+        network.load_state_dict(timm.models.vision_transformer.checkpoint_filter_fn(state, network))
     network = network.eval().requires_grad_(False).to(device)
     mean = torch.tensor([0.485, 0.456, 0.406], device=device).view(3, 1, 1)
     std = torch.tensor([0.229, 0.224, 0.225], device=device).view(3, 1, 1)
 
-    def extract(pixels: Tensor) -> Extracted:
-        return _without_logits(network((_bicubic(pixels.to(device), 224) / 255 - mean) / std))
+    def extract(images: Tensor) -> Tensor:
+        return network((_bicubic(images.to(device), 224) / 255 - mean) / std)
 
-    return _net("dinov2", "FD-DINOv2", "KD-DINOv2", "antialiased bicubic to 224x224", found, None, given, extract)
+    return Loaded(extract, "antialiased bicubic to 224x224")
 
 
-def pixels_net() -> FeatureNet:
-    """The pixels themselves, in [0, 1], averaged down to at most 16x16: needs no network and no weights."""
+def load_pixels() -> Loaded:
+    """The pixels themselves, in [0, 1], averaged down to at most 16x16."""
 
-    def extract(pixels: Tensor) -> Extracted:
-        height, width = (min(side, PIXELS_SIDE) for side in pixels.shape[2:])
-        return _without_logits(F.adaptive_avg_pool2d(pixels.float() / 255, (height, width)).flatten(1))
+    def extract(images: Tensor) -> Tensor:
+        height, width = (min(side, PIXELS_SIDE) for side in images.shape[2:])
+        return F.adaptive_avg_pool2d(images.float() / 255, (height, width)).flatten(1)
 
-    resize = f"averaged down to at most {PIXELS_SIDE}x{PIXELS_SIDE}"
-    return FeatureNet("pixels", "FD-pixels", "KD-pixels", resize, "none", "", False, torch.no_grad()(extract))
+    return Loaded(extract, f"averaged down to at most {size_text((PIXELS_SIDE, PIXELS_SIDE))}")
 
 
 def tensors(weights: Weights) -> dict[str, Tensor]:
-    """The named tensors of a weights file; nothing in it is run.
+    """The named tensors in a weights file; no code in it is run.
 
     Raises:
         ValueError: it holds anything else.
@@ -144,56 +198,44 @@ def tensors(weights: Weights) -> dict[str, Tensor]:
         if weights.path.suffix == ".safetensors":
             return safetensors.torch.load(weights.content)
         state = torch.load(io.BytesIO(weights.content), map_location="cpu", weights_only=True)
-    except Exception as error:  # Damaged bytes make torch raise nearly anything, AssertionError and TypeError too.
+    except Exception as error:  # Damaged bytes make torch raise nearly anything, even AssertionError and TypeError.
         raise ValueError(
-            f"{weights.path} is refused: it holds something else than tensors, or is damaged; give a file that "
+            f"{weights.path} is refused: it is damaged or holds something other than tensors; give a file that "
             "torch.load opens with weights_only=True."
         ) from error
     if not isinstance(state, dict) or not all(
         isinstance(name, str) and isinstance(value, Tensor) for name, value in state.items()
     ):
-        raise ValueError(f"{weights.path} holds no named tensors: give the weights alone, as state_dict() has them.")
+        raise ValueError(f"{weights.path} does not hold named tensors: give weights as state_dict() returns them.")
     return state
 
 
 @contextmanager
-def _fitting(weights: Weights, what: str) -> Generator[None, None, None]:
-    """Where tensors do not fit the network that takes them inside, says which file it was."""
+def _fitting(weights: Weights, network: str) -> Generator[None, None, None]:
+    """If tensors cannot be loaded into the network inside, raises an error that names their file."""
     try:
         yield
-    except Exception as error:  # Networks' own readers of weights raise whatever odd names and shapes lead to.
+    except Exception as error:  # Odd names and shapes make the networks' own code raise nearly anything.
         reason = (str(error).strip() or type(error).__name__).splitlines()[-1].strip()
-        raise ValueError(f"{weights.path} does not fit {what} ({reason}): give its weights.") from error
+        raise ValueError(f"{weights.path} does not fit {network} ({reason}): give that network's weights.") from error
 
 
-def _net(
-    name: str,
-    distance: str,
-    kernel: str,
-    resize: str,
-    weights: Weights,
-    release: Release | None,
-    given: bool,
-    extract: Callable[[Tensor], Extracted],
-) -> FeatureNet:
-    is_release = release is not None and weights.is_release(release)
-    graphless = torch.no_grad()(extract)
-    return FeatureNet(name, distance, kernel, resize, weights.path.name, weights.sha256, is_release, graphless, given)
+def _timm() -> ModuleType:
+    """timm, which only two of the networks need: an optional dependency."""
+    import timm
+
+    return timm
 
 
 def _folded(network: nn.Module) -> nn.Module:
-    """Batch norms of a network in eval mode folded into the convolutions before them: same features, less work."""
+    """Folds batch norms (in eval mode) into the convolutions before them: the same features with less work."""
     for block in list(network.modules()):
         for (conv_name, conv), (norm_name, norm) in pairwise(list(block.named_children())):
             if isinstance(conv, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d):
                 setattr(block, conv_name, fuse_conv_bn_eval(conv, norm))
-                setattr(block, norm_name, getattr(norm, "act", nn.Identity()))  # timm's norm has the activation in it.
+                setattr(block, norm_name, getattr(norm, "act", nn.Identity()))  # timm's norm includes the activation.
     return network
 
 
-def _bicubic(pixels: Tensor, side: int) -> Tensor:
-    return F.interpolate(pixels.float(), size=(side, side), mode="bicubic", antialias=True).clamp(0, 255)
-
-
-def _without_logits(features: Tensor) -> Extracted:
-    return Extracted(features.float().cpu(), torch.empty(len(features), 0))
+def _bicubic(images: Tensor, side: int) -> Tensor:
+    return F.interpolate(images.float(), size=(side, side), mode="bicubic", antialias=True).clamp(0, 255)

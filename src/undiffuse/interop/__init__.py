@@ -1,1 +1,1 @@
-"""Exchange with other programs' weights and configs: plain tensors and JSON, nothing of theirs is imported or run."""
+"""Reading and writing other programs' models: only tensors and JSON; none of their code is imported or run."""

@@ -1,4 +1,4 @@
-"""A model from elsewhere in our terms, and the run folder that it becomes."""
+"""A model from another program in undiffuse's terms, and the run folder made of it."""
 
 import json
 from dataclasses import dataclass
@@ -10,18 +10,20 @@ from undiffuse.config import Config, OptimizerConfig, SamplingConfig, TrainingCo
 from undiffuse.data.augmentation import AugmentationConfig
 from undiffuse.data.store import DataConfig
 from undiffuse.diffusion.recipe import DiffusionConfig
+from undiffuse.interop.settings import reason
 from undiffuse.networks.unet import UNetConfig
 from undiffuse.runs.run import Run, create_run
 from undiffuse.utils.files import atomic_path
 from undiffuse.utils.terminal import log
+from undiffuse.utils.text import CHANNELS, size_text
 
 PRESET = "imported"
-"""Stands in the config of such a run where others name their recipe."""
+"""What the config of such a run has in place of a preset's name."""
 
 
 @dataclass(frozen=True)
 class ImportedModel:
-    """What was found at a source: all that sampling needs."""
+    """A model that was trained elsewhere: all that sampling needs."""
 
     origin: str
     """The absolute path, or the id on the Hub."""
@@ -30,67 +32,68 @@ class ImportedModel:
     sampling: SamplingConfig
     tensors: dict[str, Tensor]
     class_names: tuple[str, ...]
-    hides_labels: bool
-    """Whether the network was trained without labels now and then, which guidance needs."""
+    trained_unlabeled: bool
+    """Whether labels were sometimes dropped in training, which guidance needs."""
 
 
-def config_of(found: ImportedModel) -> Config:
-    """The config of a run that was not trained here: its images, augmentation and optimizer are not known.
+def config_of(model: ImportedModel) -> Config:
+    """The config of a run that was not trained here: its images, augmentation and optimizer are unknown.
 
     Raises:
-        ValueError: there are no such images here, as of two channels.
+        ValueError: undiffuse has no images like the model's, such as images of two channels.
     """
-    size, channels = found.network.size, found.network.image_channels
     try:
-        data = DataConfig(data=found.origin, split="all", size=size, channels=channels)
+        data = DataConfig(
+            data=model.origin, split="all", size=model.network.size, channels=model.network.image_channels
+        )
     except ValueError as error:
-        raise ValueError(f"{found.origin} makes images that undiffuse does not: {error}") from error
-    training = TrainingConfig() if found.hides_labels else TrainingConfig(label_dropout=0.0)
+        raise ValueError(f"{model.origin} makes images that undiffuse does not support: {reason(error)}") from error
     config = Config(
         preset=PRESET,
         seed=0,
         data=data,
         data_content="",
-        class_names=found.class_names,
-        network=found.network,
-        diffusion=found.diffusion,
+        class_names=model.class_names,
+        network=model.network,
+        diffusion=model.diffusion,
         augmentation=AugmentationConfig(),
         optimizer=OptimizerConfig(),
-        training=training,
-        sampling=found.sampling,
+        training=TrainingConfig() if model.trained_unlabeled else TrainingConfig(label_dropout=0.0),
+        sampling=model.sampling,
     )
     return from_dict(json.loads(to_json(config)))  # What could not be read again must not be written.
 
 
-def check_new(folder: Path) -> None:
-    """Raises ValueError if there is something at `folder` already."""
+def check_free(folder: Path) -> None:
+    """Raises ValueError if there is already something at `folder`."""
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise ValueError(f"{folder.absolute()} is there already: choose another place, or remove it.")
+        raise ValueError(f"{folder.absolute()} already exists: choose another place, or remove it.")
 
 
-def save_run(found: ImportedModel, folder: Path) -> Run:
-    """The run folder with the weights as its checkpoint of 0 images, written whole or not at all.
+def save_run(model: ImportedModel, folder: Path) -> Run:
+    """The run folder with the weights as its checkpoint at 0 images, written whole or not at all.
 
     Raises:
-        ValueError: there is something at `folder`, or the model makes other images than we do.
+        ValueError: there is something at `folder`, or undiffuse has no images like the model's.
     """
-    check_new(folder)
-    config = config_of(found)
+    check_free(folder)
+    config = config_of(model)
     with atomic_path(folder) as temporary:
         run = create_run(temporary, config)
-        # Only one set of weights came; both names of it are what every command expects.
-        run.save(0, {"network": found.tensors, "average": found.tensors}, {"imported_from": found.origin}, keep=1)
+        # There is only one set of weights, but every command expects both names.
+        run.save(0, {"network": model.tensors, "ema": model.tensors}, {"imported_from": model.origin}, keep=1)
     return Run(folder, config)
 
 
-def describe(found: ImportedModel) -> None:
-    """Says what was found, a line each."""
-    network, diffusion, how = found.network, found.diffusion, found.sampling
-    parameters = sum(tensor.numel() for tensor in found.tensors.values())
-    kind = {1: "gray", 3: "RGB", 4: "RGBA"}[network.image_channels]
+def log_summary(model: ImportedModel) -> None:
+    """Notices of what the model is, one line each."""
+    network, diffusion, sampling = model.network, model.diffusion, model.sampling
+    parameters = sum(tensor.numel() for tensor in model.tensors.values())
+    channels = CHANNELS.get(network.image_channels, f"{network.image_channels} channels")
     classes = f"{network.classes} classes" if network.classes else "no classes"
-    variance = "learned" if diffusion.learned_variance else how.variance
-    log.info(f"source   {found.origin}")
-    log.info(f"network  {parameters:,} parameters, {network.size[0]}x{network.size[1]} {kind}, {classes}")
-    log.info(f"noise    {diffusion.schedule} schedule of {diffusion.num_timesteps:,} levels, {variance} variance")
-    log.info(f"predicts {diffusion.parametrization}; sampled with {how.sampler} in {how.steps:,} steps unless asked")
+    variance = "learned" if diffusion.learned_variance else sampling.variance
+    log.info(f"source   {model.origin}")
+    log.info(f"network  {parameters:,} parameters, {size_text(network.size)} {channels}, {classes}")
+    log.info(f"noise    {diffusion.schedule} schedule, {diffusion.num_timesteps:,} timesteps, {variance} variance")
+    log.info(f"predicts {diffusion.parametrization}")
+    log.info(f"sampler  {sampling.sampler} in {sampling.steps:,} steps, by default")

@@ -1,6 +1,6 @@
-"""Folders of Hugging Face diffusers: a pipeline's, or a model's with its scheduler, read and written.
+"""Diffusers folders, of a pipeline or of a model with its scheduler: read and written.
 
-`undiffuse.json` beside their files keeps what these have no place for; diffusers does not read it.
+`undiffuse.json` in such a folder keeps what diffusers has no place for; diffusers does not read it.
 """
 
 import json
@@ -11,36 +11,38 @@ from typing import Any
 import safetensors.torch
 from torch import Tensor
 
-from undiffuse.config import Config
+from undiffuse.config import Config, SamplingConfig
 from undiffuse.data.paths import printable
+from undiffuse.diffusion.recipe import DiffusionConfig
 from undiffuse.interop import schedulers, unet2d, unet2d_weights
-from undiffuse.interop.imported import ImportedModel, check_new
-from undiffuse.interop.settings import as_settings, read_json, shown, spoken
+from undiffuse.interop.imported import ImportedModel, check_free
+from undiffuse.interop.settings import parse_settings, read_json, safe_text, settings_dict
 from undiffuse.interop.weights import read_tensors
 from undiffuse.networks.unet import UNetConfig
 from undiffuse.utils.files import atomic_path
+from undiffuse.utils.text import size_text
 
 WEIGHTS = "diffusion_pytorch_model"
 VERSION = "0.31.0"
-"""Of diffusers: what is written here is read by this and later versions."""
+"""Of diffusers: it and later versions read what is written here."""
 PIPELINES = ("DDPMPipeline", "DDIMPipeline")
 SCHEDULERS = ("DDPMScheduler", "DDIMScheduler")
-OURS = "undiffuse.json"
+LABELS_FILE = "undiffuse.json"
 FILES = (
     *("model_index.json", "config.json", "scheduler_config.json", "unet/config.json"),
-    *("scheduler/scheduler_config.json", OURS),
+    *("scheduler/scheduler_config.json", LABELS_FILE),
 )
-"""The settings that are read, where they are."""
+"""The settings files that are read, by their path in the folder."""
 WEIGHT_FILES = tuple(f"{part}{WEIGHTS}{suffix}" for suffix in (".safetensors", ".bin") for part in ("unet/", ""))
 
 
 @dataclass(frozen=True)
-class Remarks:
-    """What undiffuse.json holds."""
+class Labels:
+    """What undiffuse.json holds: what the rows of the label embedding stand for."""
 
     class_names: tuple[str, ...] = ()
     no_label: bool = False
-    """Whether the label embedding's last row is that of no label."""
+    """Whether the last row is the one for no label."""
 
 
 def is_pipeline(folder: Path) -> bool:
@@ -48,58 +50,49 @@ def is_pipeline(folder: Path) -> bool:
 
 
 def read_pipeline(folder: Path, origin: str, size: tuple[int, int] | None) -> ImportedModel:
-    """The model in a folder of diffusers. `size` is that of the images, where the config leaves it open.
+    """The model in a diffusers folder. `size` is the images', where the config does not state it.
 
     Raises:
         FileNotFoundError: a file is missing.
-        ValueError: a file is damaged, or says what we cannot express.
+        ValueError: a file is damaged, or has a setting that undiffuse does not support.
     """
     if (folder / "model_index.json").is_file():
         _check_index(folder / "model_index.json")
     model, scheduler = (folder / part if (folder / part).is_dir() else folder for part in ("unet", "scheduler"))
-    file = model / "config.json"
-    values = read_json(file)
-    _check_class(values, ("UNet2DModel",), file)
-    settings = as_settings(values, unet2d.UNet2DSettings, file)
-    network = unet2d.network_of(settings, _size(settings.sample_size, size, file), file)
-    doubled = settings.out_channels == 2 * settings.in_channels
-
-    file = scheduler / "scheduler_config.json"
-    if not file.is_file():
-        raise FileNotFoundError(
-            f"There is no file {file.absolute()}, which says what noise the model knows: save its scheduler there."
-        )
-    values = read_json(file)
-    _check_class(values, SCHEDULERS, file)
-    scheduled = as_settings(values, schedulers.SchedulerSettings, file)
-    diffusion, sampling = schedulers.diffusion_of(scheduled, values["_class_name"], doubled, file)
-
-    remarks = _remarks(network, folder / OURS)
-    if remarks is not None:
-        network = replace(network, classes=len(remarks.class_names))
+    settings, network = _read_network(model / "config.json", size)
+    learned_variance = settings.out_channels == 2 * settings.in_channels
+    diffusion, sampling = _read_scheduler(scheduler / "scheduler_config.json", learned_variance)
+    labels = _read_labels(network, folder / LABELS_FILE)
+    if labels is not None:
+        network = replace(network, classes=len(labels.class_names))
     weights = _weights_file(model)
     flip = settings.flip_sin_to_cos
-    tensors = unet2d_weights.from_unet2d(read_tensors(weights), network, doubled, flip, weights)
-    # Counted after the weights have shown that there are as many.
-    names = remarks.class_names if remarks is not None else tuple(str(i) for i in range(network.classes))
-    return ImportedModel(origin, network, diffusion, sampling, tensors, names, remarks is not None and remarks.no_label)
+    tensors = unet2d_weights.from_unet2d(read_tensors(weights), network, learned_variance, flip, weights)
+    # Not before the weights have shown that there are so many classes.
+    names = labels.class_names if labels is not None else tuple(str(i) for i in range(network.classes))
+    trained_unlabeled = labels is not None and labels.no_label
+    return ImportedModel(origin, network, diffusion, sampling, tensors, names, trained_unlabeled)
 
 
 def write_pipeline(folder: Path, config: Config, tensors: dict[str, Tensor], label: int | None, where: Path) -> None:
     """A folder that diffusers' DiffusionPipeline.from_pretrained opens, written whole or not at all.
 
-    With `label` the model always draws this class, -1 for no label; otherwise it keeps its classes. `where` is what
-    an error names.
+    With `label` the model always makes images of this class, or unlabeled ones for -1; otherwise it keeps its classes.
+    `where` is the path that errors name.
 
     Raises:
-        ValueError: diffusers cannot express the model, or there is something at `folder`.
+        ValueError: diffusers has no such model, or there is something at `folder`.
     """
-    check_new(folder)
-    network, hides_labels = config.network, config.training.label_dropout > 0
-    label_rows = network.classes + hides_labels if network.classes and label is None else 0
-    learned = config.diffusion.learned_variance
-    unet = unet2d.settings_of(network, learned, label_rows, where)
-    scheduled = spoken(schedulers.settings_of(config.diffusion, config.sampling, where), without=schedulers.DDIM_ALONE)
+    check_free(folder)
+    network, trained_unlabeled = config.network, config.training.label_dropout > 0
+    if not isinstance(network, UNetConfig):
+        raise ValueError(
+            f"{where.absolute()} has the network {type(network).__name__}, which diffusers does not have: only "
+            "undiffuse's U-Net can be exported."
+        )
+    label_rows = network.classes + trained_unlabeled if network.classes and label is None else 0
+    unet = unet2d.settings_of(network, config.diffusion.learned_variance, label_rows, where)
+    scheduler = schedulers.settings_of(config.diffusion, config.sampling, where)
     if label is not None:
         tensors = unet2d_weights.with_label(tensors, label)
     weights = unet2d_weights.to_unet2d(tensors, network, label_rows)
@@ -108,13 +101,32 @@ def write_pipeline(folder: Path, config: Config, tensors: dict[str, Tensor], lab
         for part in (temporary, temporary / "unet", temporary / "scheduler"):
             part.mkdir()
         _write(temporary / "model_index.json", index, "DDPMPipeline")
-        _write(temporary / "unet" / "config.json", spoken(unet), "UNet2DModel")
-        _write(temporary / "scheduler" / "scheduler_config.json", scheduled, "DDPMScheduler")
+        _write(temporary / "unet" / "config.json", settings_dict(unet), "UNet2DModel")
+        scheduler_values = settings_dict(scheduler, without=schedulers.DDIM_ONLY)
+        _write(temporary / "scheduler" / "scheduler_config.json", scheduler_values, "DDPMScheduler")
         if label_rows:
-            remarks = asdict(Remarks(config.class_names, hides_labels))
-            (temporary / OURS).write_text(json.dumps(remarks, indent=2) + "\n", encoding="utf-8")
-        # The metadata is what diffusers asks for.
+            labels = asdict(Labels(config.class_names, trained_unlabeled))
+            (temporary / LABELS_FILE).write_text(json.dumps(labels, indent=2) + "\n", encoding="utf-8")
+        # diffusers requires this metadata.
         safetensors.torch.save_file(weights, temporary / "unet" / f"{WEIGHTS}.safetensors", {"format": "pt"})
+
+
+def _read_network(file: Path, size: tuple[int, int] | None) -> tuple[unet2d.UNet2DSettings, UNetConfig]:
+    values = read_json(file)
+    _check_class(values, ("UNet2DModel",), file)
+    settings = parse_settings(values, unet2d.UNet2DSettings, file)
+    return settings, unet2d.network_of(settings, _image_size(settings.sample_size, size, file), file)
+
+
+def _read_scheduler(file: Path, learned_variance: bool) -> tuple[DiffusionConfig, SamplingConfig]:
+    if not file.is_file():
+        raise FileNotFoundError(
+            f"There is no file {file.absolute()}, which states the model's noise schedule: save its scheduler there."
+        )
+    values = read_json(file)
+    _check_class(values, SCHEDULERS, file)
+    settings = parse_settings(values, schedulers.SchedulerSettings, file)
+    return schedulers.diffusion_of(settings, values["_class_name"], learned_variance, file)
 
 
 def _write(file: Path, values: dict[str, Any], class_name: str) -> None:
@@ -129,55 +141,58 @@ def _check_index(file: Path) -> None:
         value = values.pop(name, None)
         if value not in [["diffusers", kind] for kind in classes]:
             raise ValueError(
-                f"{file.absolute()} names {shown(value)} as its {name}: undiffuse reads diffusers' "
+                f"{file.absolute()} names {safe_text(value)} as its {name}: undiffuse reads diffusers' "
                 f"{' and '.join(classes)}."
             )
     other = sorted(name for name, value in values.items() if not name.startswith("_") and value != [None, None])
     if other:
         raise ValueError(
-            f"{file.absolute()} has a {shown(other[0])} beside its network: undiffuse reads pipelines of a network "
-            "and a scheduler alone."
+            f"{file.absolute()} has a {safe_text(other[0])} besides its network: undiffuse reads only pipelines of a "
+            "network and a scheduler."
         )
 
 
 def _check_class(values: dict[str, Any], classes: tuple[str, ...], file: Path) -> None:
-    kind = values.get("_class_name")
-    if kind not in classes:
-        raise ValueError(f"{file.absolute()} is of the class {shown(kind)}: undiffuse reads {' and '.join(classes)}.")
+    name = values.get("_class_name")
+    if name not in classes:
+        raise ValueError(f"{file.absolute()} has the class {safe_text(name)}: undiffuse reads {' and '.join(classes)}.")
 
 
-def _size(said: int | tuple[int, int] | None, asked: tuple[int, int] | None, file: Path) -> tuple[int, int]:
+def _image_size(
+    sample_size: int | tuple[int, int] | None, requested: tuple[int, int] | None, file: Path
+) -> tuple[int, int]:
     """Height and width of the images."""
-    size = (said, said) if isinstance(said, int) else said
-    if size is None and asked is None:
-        raise ValueError(f"{file.absolute()} has no sample_size: give the images' --size.")
-    if size is not None and asked not in (None, size):
-        raise ValueError(f"{file.absolute()} says the size of the images, {size[0]}x{size[1]}: leave --size out.")
-    found = size or asked
-    assert found is not None
-    return found
+    stated = (sample_size, sample_size) if isinstance(sample_size, int) else sample_size
+    if stated is None:
+        if requested is None:
+            raise ValueError(f"{file.absolute()} has no sample_size: give the images' size with --size.")
+        return requested
+    if requested not in (None, stated):
+        raise ValueError(f"{file.absolute()} states the images' size, {size_text(stated)}: leave out --size.")
+    return stated
 
 
-def _remarks(network: UNetConfig, file: Path) -> Remarks | None:
-    """What we wrote of the network's classes, if we did."""
+def _read_labels(network: UNetConfig, file: Path) -> Labels | None:
+    """What the rows of the network's label embedding stand for, if undiffuse wrote it down."""
     if not file.is_file() or not network.classes:
         return None
-    remarks = as_settings(read_json(file), Remarks, file)
-    if len(remarks.class_names) + remarks.no_label != network.classes:
+    labels = parse_settings(read_json(file), Labels, file)
+    if len(labels.class_names) + labels.no_label != network.classes:
         raise ValueError(
-            f"{file.absolute()} names {len(remarks.class_names)} classes, which do not fit the {network.classes} rows "
+            f"{file.absolute()} names {len(labels.class_names)} classes, which do not fit the {network.classes} rows "
             "of the network's label embedding: it belongs to another model; remove it."
         )
-    return replace(remarks, class_names=tuple(map(printable, remarks.class_names)))
+    return replace(labels, class_names=tuple(map(printable, labels.class_names)))
 
 
 def _weights_file(folder: Path) -> Path:
     if list(folder.glob(f"{WEIGHTS}*.index.json")):
         raise ValueError(
-            f"{folder.absolute()} has its weights in several files: save them as one, {WEIGHTS}.safetensors."
+            f"{folder.absolute()} has its weights in several files: save them in one, {WEIGHTS}.safetensors."
         )
-    there = [folder / f"{WEIGHTS}{suffix}" for suffix in (".safetensors", ".bin")]
-    found = next((file for file in there if file.is_file()), None)
-    if found is None:
-        raise FileNotFoundError(f"{folder.absolute()} has no weights: {there[0].name} or {there[1].name} is missing.")
-    return found
+    candidates = [folder / f"{WEIGHTS}{suffix}" for suffix in (".safetensors", ".bin")]
+    for file in candidates:
+        if file.is_file():
+            return file
+    names = " or ".join(file.name for file in candidates)
+    raise FileNotFoundError(f"{folder.absolute()} has no weights: get {names}.")

@@ -1,17 +1,17 @@
-"""Hugging Face diffusers' UNet2DModel: its config as our U-Net's and back, and what one of the two cannot express."""
+"""The config of diffusers' UNet2DModel as undiffuse's U-Net config, and the other way round."""
 
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from undiffuse.interop.settings import refusal
-from undiffuse.interop.weights import checked_config
+from undiffuse.interop.settings import unsupported
+from undiffuse.interop.weights import unet_config
 from undiffuse.networks.unet import UNetConfig
 
 
 @dataclass(frozen=True)
 class UNet2DSettings:
-    """UNet2DModel's settings by its own names, with its own defaults."""
+    """UNet2DModel's settings, with its names and defaults."""
 
     sample_size: int | tuple[int, int] | None = None
     in_channels: int = 3
@@ -54,39 +54,45 @@ _SHARED = frozenset(
         "asymmetric_downsampling",
     ]
 )
-"""Settings of our U-Net that UNet2DModel has too; the others must be as they are unless one says otherwise."""
+"""Settings of undiffuse's U-Net that UNet2DModel has too; the others must have their defaults."""
 
-# Setting, what of it can be expressed, and what undiffuse's U-Net does.
+# Setting, its supported values, and what undiffuse's U-Net does.
 _FIXED: tuple[tuple[str, tuple[Any, ...], str], ...] = (
-    ("center_input_sample", (False,), "takes images in [-1, 1] as they are"),
-    ("time_embedding_type", ("positional",), "hears the noise level as sines and cosines of fixed frequencies"),
+    ("center_input_sample", (False,), "does not rescale its input"),
+    ("time_embedding_type", ("positional",), "embeds the noise level as sines and cosines of fixed frequencies"),
     ("mid_block_type", ("UNetMidBlock2D",), "has a residual block, attention and a residual block in the middle"),
-    ("mid_block_scale_factor", (1,), "adds a shortcut as it is"),
-    ("downsample_padding", (0, 1), "pads by one pixel all around, or right and below"),
-    ("downsample_type", ("conv",), "halves by a convolution there"),
-    ("upsample_type", ("conv",), "doubles by a convolution there"),
-    ("act_fn", ("silu", "swish"), "has SiLU"),
-    ("resnet_time_scale_shift", ("default", "scale_shift"), "adds the noise level, or scales and shifts by it"),
+    ("mid_block_scale_factor", (1,), "does not scale its shortcuts there"),
+    ("downsample_padding", (0, 1), "pads by one pixel on all sides, or on the right and at the bottom"),
+    ("downsample_type", ("conv",), "halves the feature map by a convolution"),
+    ("upsample_type", ("conv",), "doubles the feature map by a convolution"),
+    ("act_fn", ("silu", "swish"), "uses SiLU"),
+    (
+        "resnet_time_scale_shift",
+        ("default", "scale_shift"),
+        "adds the embedding of the noise level, or scales and shifts by it",
+    ),
     ("add_attention", (True,), "has attention in the middle"),
-    ("class_embed_type", (None,), "looks classes up in a table"),
+    ("class_embed_type", (None,), "embeds classes with a table"),
 )
 
 
 def network_of(settings: UNet2DSettings, size: tuple[int, int], where: Path) -> UNetConfig:
-    """Our config of the same network, for images of `size`.
+    """The same network as undiffuse's config, for images of `size`.
 
     Raises:
-        ValueError: our U-Net cannot express a setting, which is named.
+        ValueError: undiffuse's U-Net does not support a setting, which is named.
     """
-    for name, expressible, ours in _FIXED:
+    for name, supported, behavior in _FIXED:
         value = getattr(settings, name)
-        if value not in expressible:
-            raise ValueError(_refusal(where, name, value, ours))
+        if value not in supported:
+            raise ValueError(_unsupported(where, name, value, behavior))
     _check_channels(settings, where)
     attends = _attending_levels(settings, where)
     if settings.num_class_embeds is not None and settings.num_class_embeds < 1:
-        raise ValueError(_refusal(where, "num_class_embeds", settings.num_class_embeds, "has classes, or none"))
-    return checked_config(
+        raise ValueError(
+            _unsupported(where, "num_class_embeds", settings.num_class_embeds, "has at least one class, or none (null)")
+        )
+    return unet_config(
         where,
         size=size,
         image_channels=settings.in_channels,
@@ -106,15 +112,15 @@ def network_of(settings: UNet2DSettings, size: tuple[int, int], where: Path) -> 
 
 
 def settings_of(network: UNetConfig, learned_variance: bool, label_rows: int, where: Path) -> UNet2DSettings:
-    """UNet2DModel's settings for our network, which has `label_rows` rows of its label embedding to pass on.
+    """UNet2DModel's settings for undiffuse's network, with `label_rows` rows in the label embedding.
 
     Raises:
-        ValueError: UNet2DModel cannot express the network; the first setting that it lacks is named.
+        ValueError: UNet2DModel does not support a setting; the first is named.
     """
     for field in fields(network):
         value = getattr(network, field.name)
         if field.name not in _SHARED and value != field.default:
-            raise ValueError(_no_such(where, f"network.{field.name} {value}"))
+            raise ValueError(_not_in_unet2d(where, f"network.{field.name} {value}"))
     size, widths = network.size, [network.channels * multiplier for multiplier in network.multipliers]
     attends = [max(size) >> level in network.attention_resolutions for level in range(len(widths))]
     return UNet2DSettings(
@@ -130,7 +136,7 @@ def settings_of(network: UNetConfig, learned_variance: bool, label_rows: int, wh
         dropout=network.dropout,
         attention_head_dim=_head_channels(network, attends, where),
         norm_num_groups=network.groups,
-        # Without it the attention in the middle would have no normalization beside scale_shift.
+        # With scale_shift, the attention in the middle would otherwise have no normalization.
         attn_norm_num_groups=network.groups if network.scale_shift_norm else None,
         norm_eps=network.norm_eps,
         resnet_time_scale_shift="scale_shift" if network.scale_shift_norm else "default",
@@ -139,51 +145,69 @@ def settings_of(network: UNetConfig, learned_variance: bool, label_rows: int, wh
 
 
 def _head_channels(network: UNetConfig, attends: list[bool], where: Path) -> int | None:
-    """Channels of a head, the same in all attentions, or None for one head in each."""
+    """Channels per head, the same in every attention layer, or None for one head in each."""
     if not network.head_channels and network.heads == 1:
         return None
-    attending = [network.multipliers[-1], *(m for m, there in zip(network.multipliers, attends, strict=True) if there)]
+    attending = [
+        network.multipliers[-1],
+        *(m for m, attention in zip(network.multipliers, attends, strict=True) if attention),
+    ]
     dims = {network.channels * m // network.heads_of(network.channels * m) for m in attending}
     if len(dims) > 1:
-        raise ValueError(_no_such(where, f"network.heads {network.heads} on levels of different width"))
+        raise ValueError(_not_in_unet2d(where, f"network.heads {network.heads} on levels of different widths"))
     return dims.pop()
 
 
 def _check_channels(settings: UNet2DSettings, where: Path) -> None:
     widths, dim = settings.block_out_channels, settings.time_embedding_dim
     if not widths or widths[0] < 1 or any(width < 1 or width % widths[0] for width in widths):
-        raise ValueError(_refusal(where, "block_out_channels", widths, "has multiples of the first level's channels"))
+        raise ValueError(
+            _unsupported(
+                where, "block_out_channels", widths, "has multiples of the first level's channels on every level"
+            )
+        )
     if dim not in (None, 4 * widths[0]):
-        raise ValueError(_refusal(where, "time_embedding_dim", dim, "embeds in four times the first level's channels"))
+        raise ValueError(
+            _unsupported(
+                where, "time_embedding_dim", dim, "embeds the noise level in four times the first level's channels"
+            )
+        )
     if settings.out_channels not in (settings.in_channels, 2 * settings.in_channels):
         raise ValueError(
-            _refusal(where, "out_channels", settings.out_channels, "returns what it is given, and perhaps a variance")
+            _unsupported(
+                where,
+                "out_channels",
+                settings.out_channels,
+                "returns as many channels as it takes, or twice as many for a learned variance",
+            )
         )
-    # UNet2DModel leaves this normalization out of the middle's attention beside scale_shift.
+    # With scale_shift, UNet2DModel leaves this normalization out of the attention in the middle.
     if settings.attn_norm_num_groups is None and settings.resnet_time_scale_shift == "default":
         return
     if settings.attn_norm_num_groups != settings.norm_num_groups:
         groups = settings.attn_norm_num_groups
-        raise ValueError(_refusal(where, "attn_norm_num_groups", groups, "normalizes in the same groups everywhere"))
+        raise ValueError(
+            _unsupported(where, "attn_norm_num_groups", groups, "has the same number of groups everywhere")
+        )
 
 
 def _attending_levels(settings: UNet2DSettings, where: Path) -> list[bool]:
     """Whether each level has attention, the finest first."""
     for name, known in (("down_block_types", DOWN_BLOCKS), ("up_block_types", UP_BLOCKS)):
-        strange = next((block for block in getattr(settings, name) if block not in known), None)
-        if strange is not None:
-            raise ValueError(_refusal(where, name, strange, f"has levels like {' and '.join(known)}"))
+        unknown = next((block for block in getattr(settings, name) if block not in known), None)
+        if unknown is not None:
+            raise ValueError(_unsupported(where, name, unknown, f"has {' and '.join(known)}"))
     down = [DOWN_BLOCKS[block] for block in settings.down_block_types]
     up = [UP_BLOCKS[block] for block in reversed(settings.up_block_types)]
     if down != up or len(down) != len(settings.block_out_channels):
         up_types = settings.up_block_types
-        raise ValueError(_refusal(where, "up_block_types", up_types, "has the same levels on the way up as down"))
+        raise ValueError(_unsupported(where, "up_block_types", up_types, "has the same levels on the way up as down"))
     return down
 
 
-def _refusal(where: Path, name: str, value: Any, ours: str) -> str:
-    return refusal(where, name, value, f"its U-Net {ours}")
+def _unsupported(where: Path, name: str, value: Any, behavior: str) -> str:
+    return unsupported(where, name, value, f"its U-Net {behavior}")
 
 
-def _no_such(where: Path, what: str) -> str:
-    return f"{where.absolute()} has {what}, which diffusers' UNet2DModel cannot express: it has no such setting."
+def _not_in_unet2d(where: Path, what: str) -> str:
+    return f"{where.absolute()} has {what}, which diffusers' UNet2DModel does not support."

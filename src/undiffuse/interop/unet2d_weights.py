@@ -1,4 +1,4 @@
-"""The weights of Hugging Face diffusers' UNet2DModel under our names, and ours under its names."""
+"""Weights of diffusers' UNet2DModel under undiffuse's names, and the other way round."""
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -6,7 +6,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from undiffuse.interop.weights import network_shapes, renamed
+from undiffuse.interop.weights import network_shapes, rename_tensors
 from undiffuse.networks.unet import UNetConfig
 
 _LAYERS = {
@@ -29,16 +29,16 @@ _ENDS = {
     "output.2": "conv_out",
 }
 _OLD = {".query.": ".to_q.", ".key.": ".to_k.", ".value.": ".to_v.", ".proj_attn.": ".to_out.0."}
-"""Names in attention as older versions of diffusers wrote them; google/ddpm-cifar10-32 has these."""
+"""Names in attention that older versions of diffusers wrote; google/ddpm-cifar10-32 has these."""
 
 
 def from_unet2d(
     tensors: Mapping[str, Tensor], network: UNetConfig, learned_variance: bool, flip_sin_to_cos: bool, where: Path
 ) -> dict[str, Tensor]:
-    """Our tensors. Where the label embedding has no row more than there are classes, that of "no label" is zero.
+    """The tensors under undiffuse's names. A label embedding without a row for "no label" gets one of zeros.
 
     Raises:
-        ValueError: the weights are not those of the config.
+        ValueError: the weights do not fit the config.
     """
     _check_size(tensors, network, where)
     shapes = network_shapes(network, learned_variance)
@@ -50,12 +50,12 @@ def from_unet2d(
     rows = theirs.get("class_embedding.weight")
     if rows is not None and rows.ndim == 2 and len(rows) == network.classes:
         theirs["class_embedding.weight"] = torch.cat([rows, torch.zeros_like(rows[:1])])
-    ours = renamed(theirs, names, shapes, where)
+    ours = rename_tensors(theirs, names, shapes, where)
     return ours if flip_sin_to_cos else ours | {"embed.0.weight": _sines_last(ours["embed.0.weight"])}
 
 
 def to_unet2d(tensors: Mapping[str, Tensor], network: UNetConfig, label_rows: int) -> dict[str, Tensor]:
-    """UNet2DModel's tensors, with the first `label_rows` rows of the label embedding, or none of it."""
+    """The tensors under UNet2DModel's names, with the first `label_rows` rows of the label embedding, if any."""
     theirs: dict[str, Tensor] = {}
     for name, tensor in tensors.items():
         their_name = _their_name(name, network)
@@ -69,14 +69,14 @@ def to_unet2d(tensors: Mapping[str, Tensor], network: UNetConfig, label_rows: in
 
 
 def with_label(tensors: Mapping[str, Tensor], label: int) -> dict[str, Tensor]:
-    """Our tensors of a network without classes that draws this class of a network with classes; -1 is no label."""
-    # A label's embedding is added to that of the noise level, whose last layer has a bias.
+    """The tensors of a network without classes that always makes this class; -1 is no label."""
+    # A label's embedding is added to the noise level's, whose last layer has a bias.
     bias = tensors["embed.2.bias"] + tensors["embed_label.weight"][label]
     return {name: t for name, t in tensors.items() if name != "embed_label.weight"} | {"embed.2.bias": bias}
 
 
 def _check_size(tensors: Mapping[str, Tensor], network: UNetConfig, where: Path) -> None:
-    """Raises ValueError before a network is laid out that is far larger than its weights."""
+    """Raises ValueError before a network is built that is far larger than its weights."""
     widest = max(network.channels * max(network.multipliers), network.classes, network.image_channels)
     largest = max((tensor.numel() for tensor in tensors.values()), default=0)
     if network.blocks * len(network.multipliers) > len(tensors) or widest > largest:
@@ -90,7 +90,7 @@ def _current(name: str) -> str:
 
 
 def _their_name(ours: str, network: UNetConfig) -> str:
-    """The name in UNet2DModel, where `.qkv.` stands for the three layers that it has for it."""
+    """The name in UNet2DModel, with `.qkv.` in place of its three layers for query, key and value."""
     owner, _, kind = ours.rpartition(".")
     if owner in _ENDS:
         return f"{_ENDS[owner]}.{kind}"
@@ -98,7 +98,7 @@ def _their_name(ours: str, network: UNetConfig) -> str:
     if part == "middle":
         block = "attentions.0" if place[0] == "1" else f"resnets.{int(place[0]) // 2}"
         return f"mid_block.{block}.{_LAYERS[layer]}.{kind}"
-    # A level is its residual blocks, on the way up one more, and on the way down the convolution after them.
+    # A level has `blocks` residual blocks and, on the way down, a convolution; on the way up, one more block.
     level, block = divmod(int(place[0]), network.blocks + 1)
     if layer == "conv":
         return f"{part}_blocks.{level}.{part}samplers.0.conv.{kind}"
@@ -107,7 +107,7 @@ def _their_name(ours: str, network: UNetConfig) -> str:
 
 
 def _join_qkv(theirs: dict[str, Tensor], name: str, network: UNetConfig, where: Path) -> None:
-    """Replaces query, key and value in `theirs` by one tensor in our order, where a head's three lie together."""
+    """Replaces query, key and value in `theirs` by one tensor in which each head's three are adjacent."""
     parts = [name.replace(".qkv.", f".to_{letter}.") for letter in "qkv"]
     missing = next((part for part in parts if part not in theirs), None)
     if missing is not None:
@@ -115,7 +115,7 @@ def _join_qkv(theirs: dict[str, Tensor], name: str, network: UNetConfig, where: 
     q, k, v = (theirs.pop(part) for part in parts)
     widths = [network.channels * multiplier for multiplier in network.multipliers]
     if not q.shape == k.shape == v.shape or not q.ndim or len(q) not in widths:
-        raise ValueError(f"{where.absolute()}: {parts[0]}, to_k and to_v have shapes of another network.")
+        raise ValueError(f"{where.absolute()}: {parts[0]}, to_k and to_v have the shapes of another network.")
     heads = network.heads_of(len(q))
     theirs[name] = torch.stack([t.unflatten(0, (heads, -1)) for t in (q, k, v)], dim=1).flatten(0, 2)
 
@@ -128,6 +128,6 @@ def _split_qkv(name: str, tensor: Tensor, network: UNetConfig) -> Iterator[tuple
 
 
 def _sines_last(weight: Tensor) -> Tensor:
-    """The first layer's columns for cosines before sines, given them the other way round."""
+    """Reorders the first layer's columns from sines before cosines to cosines before sines."""
     sines, cosines = weight.chunk(2, dim=1)
     return torch.cat([cosines, sines], dim=1)

@@ -1,4 +1,4 @@
-"""Files of named tensors from elsewhere, opened without running anything in them, and renamed to our names."""
+"""Other programs' files of named tensors: opened without running anything in them, and renamed to undiffuse's names."""
 
 import warnings
 import zipfile
@@ -11,12 +11,12 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
-from undiffuse.interop.settings import shown
-from undiffuse.networks.unet import UNet, UNetConfig
+from undiffuse.interop.settings import reason, safe_text
+from undiffuse.networks.unet import UNetConfig
 
 SUFFIXES = (".safetensors", ".pt", ".pth", ".bin", ".ckpt")
-NESTED = ("state_dict", "model", "ema")
-"""Under which names programs put the weights among other things."""
+CONTAINERS = ("state_dict", "model", "ema")
+"""The names under which programs save the weights together with other things."""
 PREFIXES = ("module.", "_orig_mod.")
 """What DistributedDataParallel and torch.compile put before every name."""
 
@@ -26,152 +26,161 @@ def read_tensors(file: Path) -> dict[str, Tensor]:
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: it is damaged, holds other things than tensors, or would have to be run to be read.
+        ValueError: it is damaged, holds something other than tensors, or would have to be run to be read.
     """
     if file.suffix == ".pkl":
         raise ValueError(
-            f"{file.absolute()} is a pickle, as EDM's networks are, which runs its maker's code when it is opened: "
-            "have that program save the weights alone, as .safetensors."
+            f"{file.absolute()} is a pickle, which can run its author's code when it is opened: save only the weights, "
+            "as .safetensors, with the program that made it."
         )
     if file.suffix not in SUFFIXES:
-        raise ValueError(f"{file.absolute()} is no file of weights: give a folder, or one of {', '.join(SUFFIXES)}.")
+        raise ValueError(f"{file.absolute()} is not a weights file: give a folder, or one of {', '.join(SUFFIXES)}.")
     if not file.is_file():
-        raise FileNotFoundError(f"There is no file {file.absolute()}: give one of weights, or a folder of diffusers.")
-    tensors = _safetensors(file) if file.suffix == ".safetensors" else _state_dict(file)
+        raise FileNotFoundError(f"There is no file {file.absolute()}: give a weights file or a diffusers folder.")
+    tensors = _load_safetensors(file) if file.suffix == ".safetensors" else _load_state_dict(file)
     _check_tensors(tensors, file)
     for prefix in _shared_prefixes(tensors):
         tensors = {name.removeprefix(prefix): tensor for name, tensor in tensors.items()}
     return {name: tensor.float() for name, tensor in tensors.items()}
 
 
-def checked_config(where: Path, **settings: Any) -> UNetConfig:
-    """The config of a network that `where` holds.
+def unet_config(where: Path, **settings: Any) -> UNetConfig:
+    """The config of the network at `where`.
 
     Raises:
-        ValueError: there is no such network here.
+        ValueError: undiffuse cannot build such a network.
     """
     try:
         return UNetConfig(**settings)
     except ValueError as error:
-        raise ValueError(f"{where.absolute()} holds no network that undiffuse can build: {error}") from error
+        raise ValueError(f"{where.absolute()} has a network that undiffuse cannot build: {reason(error)}") from error
 
 
 def network_shapes(config: UNetConfig, learned_variance: bool) -> dict[str, torch.Size]:
-    """The shapes of our network's tensors by name; no memory is taken for them."""
+    """The shapes of undiffuse's network's tensors by name, without allocating them."""
     with torch.device("meta"):
-        return {name: t.shape for name, t in UNet(config, learned_variance=learned_variance).state_dict().items()}
+        return {name: tensor.shape for name, tensor in config.build(learned_variance).state_dict().items()}
 
 
-def renamed(
+def rename_tensors(
     tensors: Mapping[str, Tensor], names: Mapping[str, str], shapes: Mapping[str, torch.Size], where: Path
 ) -> dict[str, Tensor]:
-    """The tensors under our names, given their name of each, in our shapes; a 1x1 convolution may come as a matrix.
+    """The tensors under undiffuse's names and in its shapes; a 1x1 convolution may come as a matrix.
+
+    `names` maps undiffuse's name of each tensor to the other program's.
 
     Raises:
-        ValueError: one is missing, left over, or of another shape; the first is named.
+        ValueError: a tensor is missing, left over, or of another shape; the first is named.
     """
     missing = [theirs for theirs in names.values() if theirs not in tensors]
     if missing:
         raise ValueError(
-            f"{where.absolute()} has no weights {missing[0]}{_more(missing)}: it is damaged or incomplete."
+            f"{where.absolute()} has no weights {missing[0]}{_and_more(missing)}: it is damaged or incomplete."
         )
-    left = sorted(tensors.keys() - set(names.values()))
-    if left:
+    extra = sorted(tensors.keys() - set(names.values()))
+    if extra:
         raise ValueError(
-            f"{where.absolute()} has weights {shown(left[0])}{_more(left)}, for which undiffuse's U-Net has no place."
+            f"{where.absolute()} has weights {safe_text(extra[0])}{_and_more(extra)}, which undiffuse's U-Net does not "
+            "have."
         )
     for ours, theirs in names.items():
-        if _without_ones(tensors[theirs].shape) != _without_ones(shapes[ours]):
+        if _without_trailing_ones(tensors[theirs].shape) != _without_trailing_ones(shapes[ours]):
             raise ValueError(
-                f"{where.absolute()}: {theirs} has the shape {tuple(tensors[theirs].shape)} where "
-                f"{tuple(shapes[ours])} is needed: these are the weights of another network."
+                f"{where.absolute()}: {theirs} has the shape {tuple(tensors[theirs].shape)} instead of "
+                f"{tuple(shapes[ours])}: these are the weights of another network."
             )
     return {ours: tensors[theirs].reshape(shapes[ours]) for ours, theirs in names.items()}
 
 
-def _safetensors(file: Path) -> dict[str, Any]:
+def _load_safetensors(file: Path) -> dict[str, Any]:
     try:
         return safetensors.torch.load_file(file)
     except (safetensors.SafetensorError, OSError, ValueError) as error:
         raise ValueError(
-            f"{file.absolute()} is damaged, or no safetensors file ({shown(error)}): get it again."
+            f"{file.absolute()} is damaged, or not a safetensors file ({safe_text(error)}): get it again."
         ) from error
 
 
-def _state_dict(file: Path) -> dict[Any, Any]:
-    _check_not_compressed(file)
+def _load_state_dict(file: Path) -> dict[Any, Any]:
+    _check_uncompressed(file)
     try:
         with warnings.catch_warnings(action="ignore"):
-            found = torch.load(file, map_location="cpu", weights_only=True)
-    except Exception as error:  # What the unpickler raises on damaged bytes is anybody's guess.
-        first = shown(error).split(". ")[0]
+            content = torch.load(file, map_location="cpu", weights_only=True)
+    except Exception as error:  # The unpickler may raise anything on damaged bytes.
+        first = safe_text(error).split(". ")[0]
         raise ValueError(
-            f"{file.absolute()} holds more than weights, or is damaged, and was not opened further ({first}): save the "
-            "state dict alone, with torch.save or as .safetensors."
+            f"{file.absolute()} holds more than weights, or is damaged, and was not opened further ({first}): save "
+            "only the state dict, with torch.save or as .safetensors."
         ) from error
-    return _unnested(found, file)
+    return _unwrap(content, file)
 
 
-def _check_not_compressed(file: Path) -> None:
-    """torch.save stores; what is compressed may unpack to more than there is memory for."""
+def _check_uncompressed(file: Path) -> None:
+    """Raises ValueError for a compressed archive, which may unpack to more than fits in memory; torch.save's is not."""
     try:
         with zipfile.ZipFile(file) as archive:
             unpacked = sum(member.file_size for member in archive.infolist())
     except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError):
-        return  # No zip archive, or a damaged one: torch.load tells.
+        return  # Not a zip archive, or a damaged one: torch.load will say so.
     if unpacked > file.stat().st_size:
         raise ValueError(f"{file.absolute()} is compressed, which torch.save does not do: save it again.")
 
 
-def _unnested(found: Any, file: Path) -> dict[Any, Any]:
+def _unwrap(content: Any, file: Path) -> dict[Any, Any]:
+    """The state dict inside what a program saved."""
     for _ in range(3):
-        if not isinstance(found, dict):
+        if not isinstance(content, dict):
             break
-        nested = [name for name in NESTED if isinstance(found.get(name), dict)]
-        if len(nested) > 1:
+        inner = [name for name in CONTAINERS if isinstance(content.get(name), dict)]
+        if len(inner) > 1:
             raise ValueError(
-                f"{file.absolute()} holds weights as {' and as '.join(nested)}: save those you mean alone, as "
+                f"{file.absolute()} holds weights as {' and as '.join(inner)}: save only those you want, as "
                 ".safetensors."
             )
-        if not nested:
-            return found
-        found = found[nested[0]]
-    raise ValueError(f"{file.absolute()} holds no weights by name: save a network's state dict.")
+        if not inner:
+            return content
+        content = content[inner[0]]
+    raise ValueError(f"{file.absolute()} does not hold weights by name: save a network's state dict.")
 
 
 def _check_tensors(tensors: dict[Any, Any], file: Path) -> None:
     if not tensors:
-        raise ValueError(f"{file.absolute()} holds no weights.")
+        raise ValueError(f"{file.absolute()} holds no weights: save a network's state dict.")
     for name, tensor in tensors.items():
         if not isinstance(name, str) or not isinstance(tensor, Tensor) or tensor.layout != torch.strided:
-            raise ValueError(f"{file.absolute()}: {shown(name)} is no tensor: save a network's state dict alone.")
+            raise ValueError(f"{file.absolute()}: {safe_text(name)} is not a tensor: save only a network's state dict.")
         if not tensor.is_floating_point() or tensor.device.type != "cpu":
-            raise ValueError(f"{file.absolute()}: {shown(name)} is {tensor.dtype} on {tensor.device}, and no weight.")
-    # Tensors may be views of the same few numbers, and claim any shape.
+            raise ValueError(
+                f"{file.absolute()}: {safe_text(name)} is {tensor.dtype} on {tensor.device}, not a weight: save only a "
+                "network's state dict."
+            )
+    # Tensors may be views of the same few numbers and claim any shape.
     if sum(tensor.numel() * tensor.element_size() for tensor in tensors.values()) > file.stat().st_size:
-        raise ValueError(f"{file.absolute()} claims more numbers than it holds: save each weight for itself.")
+        raise ValueError(
+            f"{file.absolute()} claims more numbers than it holds: save each weight as a contiguous tensor."
+        )
     for name, tensor in tensors.items():
         if not bool(torch.isfinite(tensor).all()):
-            raise ValueError(f"{file.absolute()}: {shown(name)} has infinite values or NaN, and draws nothing.")
+            raise ValueError(f"{file.absolute()}: {safe_text(name)} has infinite values or NaN: get another file.")
 
 
 def _shared_prefixes(tensors: Mapping[str, Tensor]) -> list[str]:
     """The known prefixes that all names begin with, outermost first."""
-    names, found = list(tensors), []
+    names, prefixes = list(tensors), []
     while True:
         prefix = next((p for p in PREFIXES if all(name.startswith(p) for name in names)), None)
         if prefix is None:
-            return found
-        found.append(prefix)
+            return prefixes
+        prefixes.append(prefix)
         names = [name.removeprefix(prefix) for name in names]
 
 
-def _without_ones(shape: torch.Size) -> tuple[int, ...]:
+def _without_trailing_ones(shape: torch.Size) -> tuple[int, ...]:
     sides = tuple(shape)
     while sides and sides[-1] == 1:
         sides = sides[:-1]
     return sides
 
 
-def _more(names: list[str]) -> str:
+def _and_more(names: list[str]) -> str:
     return f" and {len(names) - 1} more" if len(names) > 1 else ""

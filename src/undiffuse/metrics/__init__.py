@@ -1,1 +1,1 @@
-"""Pure functions of features: no files, no progress bars."""
+"""Pure functions of features: arrays in, numbers out. No files and no progress bars."""

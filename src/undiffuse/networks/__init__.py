@@ -1,1 +1,1 @@
-"""Networks: F(x, c_noise, label), each with its config beside it."""
+"""Networks F(x, c_noise, label), each in one file with its config."""

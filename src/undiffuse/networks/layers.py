@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import TypeVar
 
 import torch
@@ -13,7 +14,7 @@ M = TypeVar("M", bound=nn.Module)
 
 
 def zeroed(module: M) -> M:
-    """The module with its parameters set to zero, so that a new branch starts out as the identity."""
+    """The module with its parameters set to zero, so that a new residual branch starts as the identity."""
     for parameter in module.parameters():
         nn.init.zeros_(parameter)
     return module
@@ -28,8 +29,8 @@ def sinusoidal_embedding(
 ) -> Float[Tensor, "b dim"]:
     """Cosines and sines of `position` at dim / 2 frequencies from 1 to 1 / max_period (Vaswani et al. 2017, 3.5).
 
-    With shift 1 the lowest of them is 1 / max_period, as in DDPM; with 0 it is one step short of that, as in Improved
-    DDPM.
+    With shift 1 the lowest frequency is 1 / max_period, as in DDPM; with 0 it is one step short of that, as in
+    Improved DDPM.
     """
     half = dim // 2
     frequency = torch.exp(
@@ -40,45 +41,58 @@ def sinusoidal_embedding(
 
 
 def halved(x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h2 w2"]:
-    """Each four pixels as their mean."""
+    """Half the height and width: each 2x2 pixels become their mean."""
     return F.avg_pool2d(x, 2)
 
 
 def doubled(x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h2 w2"]:
-    """Each pixel as four."""
+    """Twice the height and width: each pixel becomes 2x2."""
     return F.interpolate(x, scale_factor=2, mode="nearest")
 
 
+@dataclass(frozen=True)
+class BlockConfig:
+    """What all residual blocks of a network have in common."""
+
+    dim_embedding: int
+    """Features of the embedding of noise level and label."""
+    groups: int
+    """Groups of the group normalization."""
+    dropout: float = 0.0
+    """Fraction of features dropped in training."""
+    scale_shift_norm: bool = False
+    """Whether the embedding scales and shifts the second normalization, rather than being added."""
+    norm_eps: float = 1e-5
+    """Added to the variance in each normalization."""
+    skip_scale: float = 1.0
+    """Factor on the sum of shortcut and branch."""
+
+
 class ResidualBlock(nn.Module):
-    """Two normalized convolutions around which the input is added (Ho et al. 2020, appendix B).
+    """Two normalized convolutions with a shortcut around them (Ho et al. 2020, appendix B).
 
     The embedding of noise level and label is added between them or, with `scale_shift_norm`, scales and shifts the
     second normalization (Nichol & Dhariwal 2021, section 3). With `resample` the block halves or doubles the feature
-    map before the first convolution and on the shortcut, which is then projected, and with `skip_scale` the sum is
-    multiplied by that (Song et al. 2021, appendix H).
+    map before the first convolution and on the shortcut, which then has a projection. `skip_scale` multiplies the sum
+    (Song et al. 2021, appendix H).
     """
 
     def __init__(
         self,
         channels_in: int,
         channels_out: int,
-        dim_embedding: int,
-        groups: int,
-        dropout: float,
-        scale_shift_norm: bool,
-        norm_eps: float = 1e-5,
-        skip_scale: float = 1.0,
+        config: BlockConfig,
         resample: Callable[[Tensor], Tensor] | None = None,
     ):
         super().__init__()
-        self.scale_shift_norm = scale_shift_norm
-        self.skip_scale = skip_scale
+        self.scale_shift_norm = config.scale_shift_norm
+        self.skip_scale = config.skip_scale
         self.resample = resample or nn.Identity()
-        self.norm_in = nn.GroupNorm(groups, channels_in, norm_eps)
+        self.norm_in = nn.GroupNorm(config.groups, channels_in, config.norm_eps)
         self.conv_in = conv3x3(channels_in, channels_out)
-        self.embedding = nn.Linear(dim_embedding, 2 * channels_out if scale_shift_norm else channels_out)
-        self.norm_out = nn.GroupNorm(groups, channels_out, norm_eps)
-        self.dropout = nn.Dropout(dropout) if dropout else nn.Identity()
+        self.embedding = nn.Linear(config.dim_embedding, (2 if config.scale_shift_norm else 1) * channels_out)
+        self.norm_out = nn.GroupNorm(config.groups, channels_out, config.norm_eps)
+        self.dropout = nn.Dropout(config.dropout) if config.dropout else nn.Identity()
         self.conv_out = zeroed(conv3x3(channels_out, channels_out))
         projects = resample is not None or channels_in != channels_out
         self.skip = nn.Conv2d(channels_in, channels_out, 1) if projects else nn.Identity()
@@ -96,14 +110,14 @@ class ResidualBlock(nn.Module):
 
 
 class SelfAttention(nn.Module):
-    """Every pixel of the feature map looks at every other (Ho et al. 2020, appendix B)."""
+    """Every pixel of the feature map attends to every other (Ho et al. 2020, appendix B)."""
 
     def __init__(self, channels: int, heads: int, groups: int, norm_eps: float = 1e-5, skip_scale: float = 1.0):
         super().__init__()
         self.heads = heads
         self.skip_scale = skip_scale
         self.norm = nn.GroupNorm(groups, channels, norm_eps)
-        # One head's query, key and value lie together, as in Improved DDPM's released weights.
+        # Each head's query, key and value are adjacent, as in Improved DDPM's released weights.
         self.qkv = nn.Conv2d(channels, 3 * channels, 1)
         self.project = zeroed(nn.Conv2d(channels, channels, 1))
 
@@ -117,9 +131,9 @@ class SelfAttention(nn.Module):
 
 
 class Downsample(nn.Module):
-    """A convolution at every second pixel: centered on the even ones or, if `asymmetric`, on the odd ones.
+    """A convolution at every second pixel: centered on the even pixels or, if `asymmetric`, on the odd ones.
 
-    The latter is what TensorFlow's "same" padding does, and so what DDPM's released weights were trained with.
+    TensorFlow's "same" padding does the latter, so DDPM's released weights were trained with it.
     """
 
     def __init__(self, channels: int, asymmetric: bool = False):
@@ -128,11 +142,13 @@ class Downsample(nn.Module):
         self.conv = nn.Conv2d(channels, channels, 3, stride=2, padding=0 if asymmetric else 1)
 
     def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h2 w2"]:
-        # One pixel right and below alone.
+        # One pixel of padding, on the right and at the bottom only.
         return self.conv(F.pad(x, (0, 1, 0, 1)) if self.asymmetric else x)
 
 
 class Upsample(nn.Module):
+    """A convolution of the feature map at twice its height and width."""
+
     def __init__(self, channels: int):
         super().__init__()
         self.conv = conv3x3(channels, channels)

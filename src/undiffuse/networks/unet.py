@@ -1,15 +1,18 @@
 """The U-Net of DDPM (Ho et al. 2020, appendix B) and of Improved DDPM (Nichol & Dhariwal 2021), from one config."""
 
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Literal
+from collections.abc import Callable, Iterator
+from itertools import chain
+from typing import Annotated, Literal
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Int
+from pydantic import Field
+from pydantic.dataclasses import dataclass
 from torch import Tensor, nn
 
 from undiffuse.networks.layers import (
+    BlockConfig,
     Downsample,
     ResidualBlock,
     SelfAttention,
@@ -20,103 +23,88 @@ from undiffuse.networks.layers import (
     sinusoidal_embedding,
     zeroed,
 )
+from undiffuse.networks.network import NetworkConfig
+from undiffuse.utils.text import plural, size_text
+from undiffuse.utils.validation import STRICT
+
+Positive = Annotated[int, Field(ge=1)]
+PositiveFloat = Annotated[float, Field(gt=0)]
 
 
-@dataclass(frozen=True)
-class UNetConfig:
+@dataclass(frozen=True, config=STRICT)
+class UNetConfig(NetworkConfig):
     """The U-Net's shape. The defaults are Ho et al.'s CIFAR-10 setting: 35.7 M parameters."""
 
-    size: tuple[int, int] = (32, 32)
-    """Height and width of the images, in pixels."""
-    image_channels: int = 3
-    """1 for grayscale, 3 for RGB, 4 for RGBA."""
-    classes: int = 0
-    """Number of labels the network is told; 0 trains without labels."""
-    channels: int = 128
-    """Feature channels at the finest level."""
-    multipliers: tuple[int, ...] = (1, 2, 2, 2)
+    channels: Annotated[int, Field(ge=2, multiple_of=2)] = 128
+    """Feature channels at the finest level; even, because the noise embedding takes them in pairs."""
+    multipliers: Annotated[tuple[Positive, ...], Field(min_length=1)] = (1, 2, 2, 2)
     """Channels of each level, in multiples of `channels`; every level halves height and width."""
-    blocks: int = 2
-    """Residual blocks a level on the way down; one more on the way up."""
+    blocks: Positive = 2
+    """Residual blocks per level on the way down; one more on the way up."""
     attention_resolutions: tuple[int, ...] = (16,)
-    """Self-attention where the feature map's longer side, in feature pixels, is one of these."""
-    heads: int = 1
+    """Self-attention at the levels where the feature map's longer side, in feature pixels, is one of these."""
+    heads: Positive = 1
     """Attention heads."""
-    groups: int = 32
+    groups: Positive = 32
     """Groups of the group normalization."""
-    dropout: float = 0.1
-    """Share of features dropped in each residual block while training."""
+    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.1
+    """Fraction of features dropped in each residual block in training."""
     scale_shift_norm: bool = False
-    """Let noise level and label scale and shift the normalization (Improved DDPM) rather than be added."""
-    patch: int = 1
+    """Noise level and label scale and shift the normalization (Improved DDPM), rather than being added."""
+    patch: Positive = 1
     """Fold patch x patch pixels into channels first: 2 quarters the cost at some loss of detail."""
-    head_channels: int = 0
-    """If above 0, channels of an attention head, whose number then follows from each level's channels, not `heads`."""
-    norm_eps: float = 1e-5
+    head_channels: Annotated[int, Field(ge=0)] = 0
+    """If above 0, channels per attention head; each level's number of heads follows from it, and `heads` is ignored."""
+    norm_eps: PositiveFloat = 1e-5
     """Added to the variance in each normalization."""
-    frequency_shift: int = 0
+    frequency_shift: Annotated[int, Field(ge=0)] = 0
     """The noise level is embedded at the frequencies 10000^(-i / (channels / 2 - shift)): 1 for DDPM's own weights."""
-    time_scale: float = 1.0
-    """What the network is told of the noise level is multiplied by this; 1000 / T for Improved DDPM's own weights."""
+    time_scale: PositiveFloat = 1.0
+    """Factor on c_noise before it is embedded; 1000 / T for Improved DDPM's own weights."""
     asymmetric_downsampling: bool = False
-    """Pad right and below alone where the feature map is halved, as DDPM's own weights need."""
+    """Pad only on the right and at the bottom where the feature map is halved, as DDPM's own weights need."""
     resampling: Literal["convolution", "residual", "none"] = "convolution"
     """What halves and doubles the feature map: a convolution, a residual block (EDM), or nothing with weights."""
-    skip_scale: float = 1.0
-    """Each sum of a shortcut and its branch is multiplied by this: EDM's square root of 1/2 keeps its variance."""
+    skip_scale: PositiveFloat = 1.0
+    """Factor on each sum of a shortcut and its branch: EDM's square root of 1/2 keeps the variance."""
     sparse_up_attention: bool = False
-    """On the way up, self-attention after the last block of a level alone (EDM)."""
-    input_multiplier: int = 0
+    """On the way up, self-attention only after the last block of a level (EDM)."""
+    input_multiplier: Annotated[int, Field(ge=0)] = 0
     """Channels after the first convolution, in multiples of `channels`; 0: those of the first level. 1 for EDM."""
 
     def __post_init__(self):
-        for name in ("image_channels", "channels", "blocks", "heads", "groups", "patch"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} {getattr(self, name)} is too few: take at least 1.")
-        if min(self.multipliers, default=0) < 1:
-            raise ValueError(f"multipliers {self.multipliers} are none: give each level one of at least 1.")
-        if self.classes < 0:
-            raise ValueError(f"classes {self.classes} is negative: 0 trains without labels.")
-        if not 0 <= self.dropout < 1:
-            raise ValueError(f"dropout {self.dropout} is out of range: give from 0 to below 1.")
-        if self.channels % 2:
-            raise ValueError(f"channels {self.channels} is odd: the noise embedding takes them in pairs.")
         stride = self.patch * 2 ** (len(self.multipliers) - 1)
         if any(side < stride or side % stride for side in self.size):
+            height, width = (max(round(side / stride), 1) * stride for side in self.size)
             raise ValueError(
-                f"size {self.size[0]}x{self.size[1]} does not fit this network, which halves it to "
-                f"1/{stride}: choose height and width that are multiples of {stride}, such as {self._fitting(stride)}."
+                f"size {size_text(self.size)} does not fit this network, which reduces it to 1/{stride}: choose height "
+                f"and width that are multiples of {stride}, for example {size_text((height, width))}."
             )
-        for name in ("norm_eps", "time_scale", "skip_scale"):
-            if not getattr(self, name) > 0:
-                raise ValueError(f"{name} {getattr(self, name)} is out of range: give more than 0.")
-        for name in ("head_channels", "input_multiplier"):
-            if getattr(self, name) < 0:
-                raise ValueError(f"{name} {getattr(self, name)} is negative: 0 leaves it open.")
         if self.asymmetric_downsampling and self.resampling != "convolution":
-            raise ValueError(f"asymmetric_downsampling needs resampling convolution, which {self.resampling} is not.")
-        if not 0 <= self.frequency_shift < self.channels // 2:
             raise ValueError(
-                f"frequency_shift {self.frequency_shift} is out of range: give from 0 to below {self.channels // 2}."
+                f"asymmetric_downsampling needs resampling convolution, not {self.resampling}: change one of the two."
             )
+        if self.frequency_shift >= self.channels // 2:
+            raise ValueError(f"frequency_shift {self.frequency_shift} is too large: give less than channels / 2.")
         for channels in {self.channels * m for m in (*self.multipliers, self.input_multiplier)}:
             if channels % self.groups or channels % (self.head_channels or self.heads):
-                heads = f"heads of {self.head_channels}" if self.head_channels else f"{self.heads} heads"
+                heads = f"heads of {self.head_channels}" if self.head_channels else plural(self.heads, "head")
                 raise ValueError(
-                    f"{channels} channels cannot be split in {self.groups} groups and {heads}: "
+                    f"{channels} channels cannot be split into {plural(self.groups, 'group')} and {heads}: "
                     "choose channels that are multiples of both."
                 )
 
-    def heads_of(self, channels: int) -> int:
-        """How many heads an attention over this many channels has."""
-        return channels // self.head_channels if self.head_channels else self.heads
+    def build(self, learned_variance: bool = False) -> nn.Module:
+        """The U-Net, untrained; its output is zero."""
+        return UNet(self, learned_variance)
 
-    def _fitting(self, stride: int) -> str:
-        return "x".join(str(max(round(side / stride), 1) * stride) for side in self.size)
+    def heads_of(self, channels: int) -> int:
+        """The number of heads of self-attention with this many channels."""
+        return channels // self.head_channels if self.head_channels else self.heads
 
 
 class Stage(nn.ModuleList):
-    """Layers in a row, of which the residual blocks are told the embedding."""
+    """Layers one after another; the residual blocks also receive the embedding."""
 
     def forward(self, h: Float[Tensor, "b c h w"], embedding: Float[Tensor, "b d"]) -> Float[Tensor, "b c2 h2 w2"]:
         for layer in self:
@@ -124,25 +112,22 @@ class Stage(nn.ModuleList):
         return h
 
 
-@dataclass(frozen=True)
-class Parts:
-    """The layers that a config's U-Net is made of."""
+class LayerFactory:
+    """Makes the layers of a config's U-Net."""
 
-    config: UNetConfig
+    def __init__(self, config: UNetConfig):
+        self.config = config
+        self.block = BlockConfig(
+            dim_embedding=4 * config.channels,
+            groups=config.groups,
+            dropout=config.dropout,
+            scale_shift_norm=config.scale_shift_norm,
+            norm_eps=config.norm_eps,
+            skip_scale=config.skip_scale,
+        )
 
     def residual(self, channels_in: int, width: int, resample: Callable[[Tensor], Tensor] | None = None) -> nn.Module:
-        c = self.config
-        return ResidualBlock(
-            channels_in,
-            width,
-            dim_embedding=4 * c.channels,
-            groups=c.groups,
-            dropout=c.dropout,
-            scale_shift_norm=c.scale_shift_norm,
-            norm_eps=c.norm_eps,
-            skip_scale=c.skip_scale,
-            resample=resample,
-        )
+        return ResidualBlock(channels_in, width, self.block, resample)
 
     def attention(self, width: int) -> nn.Module:
         c = self.config
@@ -173,14 +158,14 @@ class Parts:
 class UNet(nn.Module):
     """F(x, c_noise, label): x `(b, c, h, w)`, c_noise `(b,)`, label `(b,)` integers, -1 for none. Returns x's shape.
 
-    With `learned_variance` it returns twice the channels: F, then where the variance lies between its two bounds
+    With `learned_variance` it returns twice the channels: F, then what interpolates the variance between its two bounds
     (Nichol & Dhariwal 2021, Eq. 15).
     """
 
     def __init__(self, config: UNetConfig, learned_variance: bool = False):
         super().__init__()
         self.config = config
-        parts = Parts(config)
+        make = LayerFactory(config)
         widths = [config.channels * m for m in config.multipliers]
         attends = [
             max(config.size) // (config.patch * 2**i) in config.attention_resolutions for i in range(len(widths))
@@ -190,7 +175,7 @@ class UNet(nn.Module):
         dim = 4 * config.channels
 
         self.embed = nn.Sequential(nn.Linear(config.channels, dim), nn.SiLU(), nn.Linear(dim, dim))
-        # One row more than there are classes: the last is "no label".
+        # One more row than classes: the last is "no label".
         self.embed_label = nn.Embedding(config.classes + 1, dim) if config.classes else None
 
         stem = config.channels * (config.input_multiplier or config.multipliers[0])
@@ -199,24 +184,24 @@ class UNet(nn.Module):
         self.down = nn.ModuleList()
         for level, (width, attending) in enumerate(levels):
             for _ in range(config.blocks):
-                self.down.append(parts.stage(skips[-1], width, attending))
+                self.down.append(make.stage(skips[-1], width, attending))
                 skips.append(width)
             if level < len(levels) - 1:
-                self.down.append(Stage([parts.down(width)]))
+                self.down.append(Stage([make.down(width)]))
                 skips.append(width)
 
         bottom = widths[-1]
-        self.middle = Stage([parts.residual(bottom, bottom), parts.attention(bottom), parts.residual(bottom, bottom)])
+        self.middle = Stage([make.residual(bottom, bottom), make.attention(bottom), make.residual(bottom, bottom)])
 
         below = bottom
         self.up = nn.ModuleList()
         for level, (width, attending) in reversed(list(enumerate(levels))):
             for block in range(config.blocks + 1):
                 last = block == config.blocks
-                layers = parts.stage(below + skips.pop(), width, attending and (last or not config.sparse_up_attention))
+                layers = make.stage(below + skips.pop(), width, attending and (last or not config.sparse_up_attention))
                 below = width
                 if level > 0 and last:
-                    layers.append(parts.up(width))
+                    layers.append(make.up(width))
                 self.up.append(layers)
 
         self.output = nn.Sequential(
@@ -229,7 +214,7 @@ class UNet(nn.Module):
         self, x: Float[Tensor, "b c h w"], c_noise: Float[Tensor, " b"], label: Int[Tensor, " b"] | None = None
     ) -> Float[Tensor, "b c_out h w"]:
         embedding = F.silu(self._embedding(c_noise, label))
-        # channels_last: on a CPU a training step of convolutions is faster in it.
+        # channels_last: convolutions train faster in it on a CPU.
         h = self.input(F.pixel_unshuffle(x, self.config.patch).contiguous(memory_format=torch.channels_last))
         skips = [h]
         for stage in self.down:
@@ -239,6 +224,14 @@ class UNet(nn.Module):
         for stage in self.up:
             h = stage(torch.cat([h, skips.pop()], dim=1), embedding)
         return F.pixel_shuffle(self.output(h), self.config.patch)
+
+    def edge_parameters(self) -> Iterator[nn.Parameter]:
+        """The parameters that are not hidden: of the input, the output and the label embedding.
+
+        Muon is for hidden matrices (Jordan et al. 2024), so AdamW trains these.
+        """
+        edges = [self.input, self.output, self.embed_label]
+        return chain.from_iterable(module.parameters() for module in edges if module is not None)
 
     def _embedding(self, c_noise: Tensor, label: Tensor | None) -> Float[Tensor, "b d"]:
         position = self.config.time_scale * c_noise

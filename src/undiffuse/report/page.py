@@ -1,4 +1,4 @@
-"""One self-contained page of figures and images: opens offline, on a phone, in the dark."""
+"""One self-contained page of figures and tables: opens offline, fits a phone, follows the reader's dark mode."""
 
 import base64
 import io
@@ -16,20 +16,20 @@ from undiffuse.utils.files import write_atomically
 
 @dataclass(frozen=True)
 class Figure:
-    """An image inside the page."""
+    """An image in the page, with its caption."""
 
     source: str
-    """A data: address, so that the page needs no other file."""
+    """A data: URL, so that the page needs no other file."""
     caption: str
     pixels: bool = False
-    """Keep the pixels' edges sharp when the page is zoomed."""
+    """Keep the edges of pixels sharp when the page is zoomed."""
     dark: str = ""
-    """Another data: address, which takes the place of `source` where the reader's screen is dark."""
+    """Another data: URL, which replaces `source` in dark mode."""
 
 
 @dataclass(frozen=True)
 class Fold:
-    """A table behind a line that opens it: for what few readers want, at any length."""
+    """A table that opens when its summary is clicked: for details of any length that few readers want."""
 
     summary: str
     head: Sequence[str]
@@ -46,37 +46,45 @@ class Section:
     rows: Sequence[Sequence[Any]] = field(default_factory=list)
     folds: Sequence[Fold] = ()
     command: str = ""
-    """What to type, ready to be copied."""
+    """A command to copy."""
     side_by_side: bool = False
-    """Images and table in two columns, where the screen is wide enough for both."""
+    """Figures and table in two columns, if the screen is wide enough."""
 
 
 def from_file(file: Path, caption: str) -> Figure:
-    """A PNG or GIF file as it is."""
-    kind = file.suffix.removeprefix(".").lower()
-    return Figure(_address(file.read_bytes(), kind), caption, pixels=True)
+    """A PNG or GIF file, unchanged."""
+    return Figure(_data_url(file.read_bytes(), file.suffix.removeprefix(".").lower()), caption, pixels=True)
 
 
 def from_image(image: Image.Image, caption: str) -> Figure:
+    """An image, saved as a PNG."""
     content = io.BytesIO()
     image.save(content, "PNG")
-    return Figure(_address(content.getvalue(), "png"), caption, pixels=True)
+    return Figure(_data_url(content.getvalue(), "png"), caption, pixels=True)
 
 
 def from_png(light: bytes, dark: bytes, caption: str) -> Figure:
-    """A PNG as it is, and another one for dark screens."""
-    return Figure(_address(light, "png"), caption, dark=_address(dark, "png"))
+    """A PNG file for light mode, and one for dark mode."""
+    return Figure(_data_url(light, "png"), caption, dark=_data_url(dark, "png"))
 
 
-def from_drawing(draw: style.Draw, caption: str) -> Figure:
-    """A matplotlib figure, drawn for light screens and again for dark ones."""
-    return from_png(style.png(draw, style.LIGHT), style.png(draw, style.DARK), caption)
+def from_plot(plot: style.Plot, caption: str) -> Figure:
+    """A matplotlib figure, drawn once for light mode and once for dark mode."""
+    return from_png(style.png(plot, style.LIGHT), style.png(plot, style.DARK), caption)
 
 
 def write_page(
     path: Path, title: str, lead: str, headline: Sequence[tuple[str, str]], sections: Sequence[Section]
 ) -> None:
-    """Writes the page. What comes from file and class names is escaped."""
+    """Writes the page. All text is escaped: names of files and classes may hold markup.
+
+    Args:
+        lead: The paragraph below the title.
+        headline: Names and values of the most important numbers.
+
+    Raises:
+        OSError: `path` cannot be written.
+    """
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=jinja2.StrictUndefined
     )
@@ -84,5 +92,5 @@ def write_page(
     write_atomically(path, page)
 
 
-def _address(content: bytes, kind: str) -> str:
+def _data_url(content: bytes, kind: str) -> str:
     return f"data:image/{kind};base64,{base64.b64encode(content).decode()}"

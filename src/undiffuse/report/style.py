@@ -1,7 +1,7 @@
-"""How figures look: wide enough for a telephone, in the page's colors by day and by night.
+"""The style of figures: sized for a phone, in the page's colors, light and dark.
 
-Figures take their colors from matplotlib's settings, so that a notebook's own style holds there. Colors are Okabe and
-Ito's, which the color-blind can tell apart, and lines differ in dashes too.
+Figures take their colors from matplotlib's settings, which `drawn_in` sets. The palette is Okabe and Ito's, which
+people with color blindness can tell apart; lines differ in their dashes, too.
 """
 
 import io
@@ -15,25 +15,28 @@ from matplotlib import font_manager, rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-Draw = Callable[[], Figure]
+Plot = Callable[[], Figure]
+"""A function that draws a figure in matplotlib's current style."""
 
 WIDTH = 4.0
-"""Inches: at the 350 pixels that a telephone shows, 8 points are as high as small print."""
+"""Inches: at the 350 pixels of a phone, 8 points are as high as small print."""
 
 TITLE_SIZE = 10
 """Points."""
 
 SOFT = "axes.labelcolor"
-"""The setting of matplotlib that holds the color of what stands back."""
+"""The matplotlib setting that holds the color of secondary elements."""
 
 LONGEST_NAME = 22
-"""Characters of a class's or file's name inside a figure; tables have them whole."""
+"""Characters of a class or file name inside a figure; tables have the whole name."""
+
+NOTEBOOK_DPI = 110
 
 FONTS = (
     *("Noto Sans CJK JP", "Noto Sans CJK SC", "Source Han Sans", "Hiragino Sans", "PingFang SC", "Yu Gothic"),
     *("Microsoft YaHei", "Malgun Gothic", "WenQuanYi Zen Hei", "Noto Sans Arabic", "Noto Sans Devanagari"),
 )
-"""What writing beyond Latin, Greek and Cyrillic is drawn with, where one of them is installed."""
+"""Fonts for scripts other than Latin, Greek and Cyrillic, if one of them is installed."""
 
 _SHARED: dict[str, Any] = {
     "font.size": 9,
@@ -70,38 +73,49 @@ DARK = _SHARED | _inks(
 )
 
 
+class NotebookFigure(Figure):
+    """A figure that notebooks show by themselves, without pyplot."""
+
+    def _repr_png_(self) -> bytes:
+        return _saved(self, NOTEBOOK_DPI)
+
+
 @contextmanager
 def drawn_in(style: dict[str, Any]) -> Generator[None, None, None]:
-    """Figures made and saved inside have the style. A letter that no font has becomes a box, without a warning."""
-    there = [name for name in FONTS if name in _installed()]
-    with rc_context({**style, "font.family": ["DejaVu Sans", *there]}), warnings.catch_warnings():  # ty: ignore
+    """Figures made and saved inside have the style. Letters that no font has become boxes, without a warning."""
+    available = [name for name in FONTS if name in _installed()]
+    with rc_context({**style, "font.family": ["DejaVu Sans", *available]}), warnings.catch_warnings():  # ty: ignore
         warnings.filterwarnings("ignore", message="Glyph .* missing from")
         yield
 
 
-def png(draw: Draw, style: dict[str, Any]) -> bytes:
-    """What `draw` draws, in the style."""
-    content = io.BytesIO()
+def png(plot: Plot, style: dict[str, Any]) -> bytes:
+    """The plot in the style, as a PNG file."""
     with drawn_in(style):  # Some colors are only looked up when the figure is saved.
-        draw().savefig(content, format="png")
+        return _saved(plot())
+
+
+def _saved(figure: Figure, dpi: float | str = "figure") -> bytes:
+    content = io.BytesIO()
+    figure.savefig(content, format="png", dpi=dpi)
     return content.getvalue()
 
 
 def new_figure(height: float, rows: int = 1) -> tuple[Figure, list[Axes]]:
-    """A figure of the common width with axes below one another; `height` in inches."""
-    figure = Figure(figsize=(WIDTH, height), layout="constrained")
+    """A figure of the common width with axes stacked vertically; `height` is in inches."""
+    figure = NotebookFigure(figsize=(WIDTH, height), layout="constrained")
     return figure, list(figure.subplots(rows, 1, squeeze=False)[:, 0])
 
 
 def new_axes(height: float, title: str) -> tuple[Figure, Axes]:
-    """A figure of the common width with axes and a title in it; `height` in inches."""
+    """A figure of the common width with one pair of axes and a title; `height` is in inches."""
     figure, (axes,) = new_figure(height)
     figure.suptitle(title, x=0, ha="left", weight="bold", fontsize=TITLE_SIZE)
     return figure, axes
 
 
-def short(name: str, longest: int = LONGEST_NAME) -> str:
-    """The name cut to fit into a figure."""
+def shortened(name: str, longest: int = LONGEST_NAME) -> str:
+    """The name, cut to fit into a figure."""
     return name if len(name) <= longest else name[: longest - 1] + "…"
 
 

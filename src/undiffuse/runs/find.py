@@ -1,4 +1,4 @@
-"""Finding run folders by what people type; apart from `runs`, to answer a wrong name without loading torch."""
+"""Finding run folders by what people type. Imports no torch, so that a wrong name is answered at once."""
 
 from pathlib import Path
 
@@ -10,21 +10,21 @@ def is_run(folder: Path) -> bool:
 
 
 def find_run(name: str | None) -> Path:
-    """The run folder that is meant: a path, a name under runs/, or without a name the newest there.
+    """The run folder for a path, for a name under runs/, or for None: the one trained most recently in runs/.
 
     Raises:
-        FileNotFoundError: there is none.
+        FileNotFoundError: there is no such run.
     """
-    there = [path for path in RUNS.iterdir() if is_run(path)] if RUNS.is_dir() else []
+    runs = [path for path in RUNS.iterdir() if is_run(path)] if RUNS.is_dir() else []
     if name is None:
-        if not there:
+        if not runs:
             raise FileNotFoundError(f"There is no run in {RUNS.absolute()}: train one with: undiffuse train")
-        return max(there, key=_last_written)
+        return max(runs, key=_last_written)
     for folder in (Path(name).expanduser(), RUNS / name):
         if is_run(folder):
             return folder
-    names = ", ".join(sorted(path.name for path in there)[:8])
-    hint = f"there are {names}" if there else "train one with: undiffuse train"
+    names = ", ".join(sorted(path.name for path in runs)[:8])
+    hint = f"there are {names}" if runs else "train one with: undiffuse train"
     raise FileNotFoundError(f"There is no run at {Path(name).expanduser().absolute()} or in {RUNS.absolute()}: {hint}.")
 
 

@@ -1,4 +1,4 @@
-"""The run folder: what a run is, its checkpoints, and the promise that the last good one survives anything."""
+"""The run folder: its config, log and checkpoints, and the promise that the last good checkpoint survives anything."""
 
 import hashlib
 import json
@@ -13,53 +13,73 @@ import torch
 from torch import Tensor
 
 from undiffuse.config import Config, read_config, to_json
+from undiffuse.networks.network import NetworkConfig
+from undiffuse.networks.unet import UNetConfig
 from undiffuse.utils.files import UNFINISHED, atomic_path, remove, remove_unfinished, write_atomically
 from undiffuse.utils.terminal import log
+from undiffuse.utils.text import CHANNELS, size_text
 
 Tensors = Mapping[str, Tensor]
 
 
+OLD_PARTS = {"ema": "average", "sigma_sampler": "draws"}
+"""What parts are called in checkpoints written by older versions."""
+
+
 class NonFiniteError(ArithmeticError):
-    """A value that would be saved is infinite or no number."""
+    """A value is infinite or NaN, so that training cannot go on or a checkpoint must not be written."""
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """One saved state: parts of named tensors (`network`, `average`, `optimizer`) and a small JSON state."""
+    """One saved state of a run: a few parts, each a safetensors file of named tensors, and a small JSON state.
+
+    The parts are `network` (the weights), `ema` (their moving average), `optimizer`, and `sigma_sampler` where the
+    noise-level sampler learns from the losses.
+    """
 
     folder: Path
     images: int
+    """Images seen in training when it was saved."""
 
     def fault(self) -> str | None:
-        """Why this checkpoint cannot be used, or None: every file is compared with its recorded digest."""
+        """What is wrong with the files, each compared with its recorded digest, or None if the checkpoint is whole."""
         try:
             for part in self._index["parts"]:
-                self._bytes(part)
+                self._read(part)
         except (OSError, ValueError, KeyError, TypeError) as error:
             return str(error)
         return None
 
     @property
     def state(self) -> dict[str, Any]:
+        """Counters and what observers of training keep, as JSON has them."""
         return self._index["state"]
 
     def digest(self, part: str) -> str:
-        """Of the part's file: the same for the same tensors only."""
-        return self._index["parts"][part]
+        """The SHA-256 of the part's file, in hexadecimal: equal only for equal tensors."""
+        return self._index["parts"][self._stored_name(part)]
 
     def tensors(self, part: str) -> dict[str, Tensor]:
-        """The tensors of `part`.
+        """The tensors of `part` by name, on the CPU.
 
         Raises:
-            ValueError: the file is not what was saved.
+            ValueError: the checkpoint has no such part, or the file is not what was saved.
         """
-        return safetensors.torch.load(self._bytes(part))
+        return safetensors.torch.load(self._read(self._stored_name(part)))
+
+    def _stored_name(self, part: str) -> str:
+        parts = self._index["parts"]
+        for name in (part, OLD_PARTS.get(part, part)):
+            if name in parts:
+                return name
+        raise ValueError(f"{self.folder.absolute()} has no part {part}: it has {', '.join(parts)}.")
 
     @cached_property
     def _index(self) -> dict[str, Any]:
         return json.loads((self.folder / "checkpoint.json").read_text(encoding="utf-8"))
 
-    def _bytes(self, part: str) -> bytes:
+    def _read(self, part: str) -> bytes:
         content = (self.folder / f"{part}.safetensors").read_bytes()
         if hashlib.sha256(content).hexdigest() != self._index["parts"][part]:
             raise ValueError(f"{part}.safetensors is damaged")
@@ -68,23 +88,44 @@ class Checkpoint:
 
 @dataclass(frozen=True)
 class Run:
-    """A run folder that exists."""
+    """A run folder: what `undiffuse.train` returns, and what sampling and evaluation start from.
+
+    Example:
+        run = undiffuse.train("photos/", size=32, minutes=10)
+        run.config.training.batch
+        [line["loss"] for line in run.log_lines()]
+        run.last_good().tensors("ema")
+    """
 
     folder: Path
     config: Config
+    """Everything that rebuilds the model, what trained it, and on which images."""
+
+    def __repr__(self) -> str:
+        config, checkpoints = self.config, self.checkpoints()
+        images = f"{size_text(config.network.size)} {CHANNELS.get(config.network.image_channels, 'images')}"
+        classes = f", {len(config.class_names):,} classes" if config.class_names else ""
+        trained = f"trained on {checkpoints[0].images:,} images" if checkpoints else "no checkpoint yet"
+        return f"Run({str(self.folder)!r}: preset {config.preset}, {images}{classes}, {trained})"
 
     @property
     def name(self) -> str:
+        """The folder's name."""
         return self.folder.name
 
     @property
-    def log(self) -> Path:
+    def log_file(self) -> Path:
+        """`log.jsonl`, which is there once training has begun."""
         return self.folder / "log.jsonl"
 
     def log_lines(self) -> list[dict[str, Any]]:
-        """What `log.jsonl` holds; a last line cut short by a crash is left out."""
+        """The lines of `log.jsonl`, oldest first; a last line that a crash cut short is left out.
+
+        Each has `images` (seen so far), the means `loss` and `gradient_norm` over the batches since the line before
+        (None if all of them were skipped), `learning_rate`, `skipped_batches` and `seconds` (of training, so far).
+        """
         lines = []
-        for line in self.log.read_text(encoding="utf-8").splitlines() if self.log.exists() else []:
+        for line in self.log_file.read_text(encoding="utf-8").splitlines() if self.log_file.exists() else []:
             try:
                 lines.append(json.loads(line))
             except ValueError:
@@ -92,13 +133,13 @@ class Run:
         return lines
 
     def checkpoints(self) -> list[Checkpoint]:
-        """All that are there, good or not, newest first."""
+        """All checkpoints, whole or not, newest first."""
         folder = self.folder / "checkpoints"
         found = [path for path in folder.iterdir() if path.name.isdecimal()] if folder.is_dir() else []
         return sorted((Checkpoint(path, int(path.name)) for path in found), key=lambda c: c.images, reverse=True)
 
     def last_good(self) -> Checkpoint | None:
-        """The newest checkpoint that is whole; each newer one that is not is named."""
+        """The newest checkpoint that is whole, or None; a notice names each newer one that is damaged."""
         for i, checkpoint in enumerate(self.checkpoints()):
             fault = checkpoint.fault()
             if fault is None:
@@ -109,18 +150,18 @@ class Run:
         return None
 
     def save(self, images: int, parts: Mapping[str, Tensors], state: dict[str, Any], keep: int) -> Checkpoint:
-        """Writes a checkpoint whole or not at all, then removes all but the newest `keep`, at least one, up to it.
+        """Writes a checkpoint whole or not at all, then removes all but the newest `keep` (at least one).
 
         Raises:
             NonFiniteError: a tensor holds an infinity or NaN; nothing is written.
-            OSError: no space, or no right to write; what was there before is still there.
+            OSError: the disk is full or the folder is not writable; older checkpoints are untouched.
         """
         for part, tensors in parts.items():
             for name, tensor in tensors.items():
                 if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
                     raise NonFiniteError(f"{part}: {name} is no longer finite")
         folder = self.folder / "checkpoints" / str(images)
-        if folder.exists():  # Left over from before a resume, damaged or soon to be the same again.
+        if folder.exists():  # Left over from before a resume: damaged, or about to be written again the same.
             folder.rename(folder.with_name(f"{UNFINISHED}{folder.name}"))
         with atomic_path(folder) as temporary:
             temporary.mkdir()
@@ -131,10 +172,10 @@ class Run:
                 digests[part] = hashlib.sha256(content).hexdigest()
             index = {"images": images, "parts": digests, "state": state}
             (temporary / "checkpoint.json").write_text(json.dumps(index, indent=2), encoding="utf-8")
-        there = self.checkpoints()
-        # What is newer was damaged when this run was resumed: it must not count for one of those that are kept.
-        abandoned = [checkpoint for checkpoint in there if checkpoint.images > images]
-        older = [checkpoint for checkpoint in there if checkpoint.images <= images][keep:]
+        everything = self.checkpoints()
+        # A newer one was damaged when this run was resumed: it must not count as one of those that are kept.
+        abandoned = [checkpoint for checkpoint in everything if checkpoint.images > images]
+        older = [checkpoint for checkpoint in everything if checkpoint.images <= images][keep:]
         for checkpoint in abandoned + older:
             remove(checkpoint.folder)
         remove_unfinished(folder.parent)
@@ -145,19 +186,19 @@ def create_run(folder: Path, config: Config) -> Run:
     """Makes the run folder with its config.
 
     Raises:
-        ValueError: there is something else at that place.
+        ValueError: something else is at that path.
     """
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise ValueError(f"{folder.absolute()} is there already and is no run: choose another --out.")
+        raise ValueError(f"{folder.absolute()} already exists and is not a run: choose another --out.")
     folder.mkdir(parents=True, exist_ok=True)
     write_atomically(folder / "config.json", to_json(config))
     return Run(folder, config)
 
 
-def open_run(folder: Path) -> Run:
-    """The run in `folder`, which `find_run` found.
+def open_run(folder: Path, network: type[NetworkConfig] = UNetConfig) -> Run:
+    """The run in `folder`, which `find_run` found. `network` is the config class of a network of your own.
 
     Raises:
         ValueError: its config cannot be read.
     """
-    return Run(folder, read_config(folder / "config.json"))
+    return Run(folder, read_config(folder / "config.json", network))

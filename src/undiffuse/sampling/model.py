@@ -1,58 +1,193 @@
-"""From a run to images: the model, the noise of each seed, and the sampler's steps."""
+"""A trained model: the denoiser, the samplers' steps, and images from seeds."""
 
+import json
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 
+import numpy as np
 import torch
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from undiffuse.config import Config, SamplingConfig
+from undiffuse.data.pixels import to_pixels
 from undiffuse.diffusion import reverse, samplers
-from undiffuse.diffusion.denoiser import NO_LABEL, Estimator, clipped, denoiser, estimator, guided
+from undiffuse.diffusion.denoiser import Predict, clipped, denoiser, guided, predictor
 from undiffuse.diffusion.recipe import DiffusionConfig
+from undiffuse.diffusion.sampler_table import SAMPLERS
 from undiffuse.diffusion.samplers import Step
+from undiffuse.report.grids import Images
 from undiffuse.runs.run import Checkpoint, Run
-from undiffuse.utils.device import state_dtype
+from undiffuse.sampling.labels import Label, find_label, label_tensor, labels_for
+from undiffuse.sampling.options import noise_levels, sampling_config
+from undiffuse.utils.device import choose_device, state_dtype
 from undiffuse.utils.randomness import ImageRandomness
+from undiffuse.utils.terminal import Meter, speaking
 
-SLOW = ("ancestral", "ddim")
-FEW_STEPS = 100
-"""Below as many, these fall behind the multistep samplers."""
+Settings = Sequence[str] | Mapping[str, object]
+"""Further options of sampling: ("eta=0.5",) or {"eta": 0.5}."""
 
-
-Walk = Callable[[Estimator, Tensor, Tensor, Tensor | None], Iterator[Step]]
+Sampler = Callable[[Predict, Tensor, Tensor, Tensor | None], Iterator[Step]]
+"""(predict, x, sigmas, label) -> the steps."""
 
 
 @dataclass(frozen=True)
 class Model:
-    """What sampling needs of a trained model."""
+    """A model that was trained, ready to denoise and to sample. `undiffuse.load` opens one."""
 
-    estimate: Estimator
-    diffusion: DiffusionConfig
-    shape: tuple[int, int, int]
-    """(channels, height, width) of an image."""
-    class_names: tuple[str, ...]
+    predict: Predict
+    """All that the network predicts: see `diffusion.denoiser`."""
+    config: Config
     device: torch.device
+    network: nn.Module | None = None
+    run: Run | None = None
+    """Where it was loaded from."""
+    checkpoint: Checkpoint | None = None
+    weights: str = "ema"
+    """Which of the checkpoint's weights: ema, or network for those that are being trained."""
+
+    @property
+    def diffusion(self) -> DiffusionConfig:
+        return self.config.diffusion
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        return self.config.class_names
+
+    @property
+    def origin(self) -> tuple[Run, Checkpoint]:
+        """The run and the checkpoint that it was loaded from.
+
+        Raises:
+            ValueError: it was not loaded from a run.
+        """
+        if self.run is None or self.checkpoint is None:
+            raise ValueError("This model was not loaded from a run: give the run.")
+        return self.run, self.checkpoint
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """(channels, height, width) of an image."""
+        return self.config.network.image_channels, *self.config.network.size
+
+    def denoise(
+        self,
+        x: Float[Tensor, "b c h w"] | Float[np.ndarray, "b c h w"],
+        sigma: float | Tensor | np.ndarray,
+        label: Label | Sequence[Label] | Tensor | None = None,
+    ) -> Float[Tensor, "b c h w"]:
+        """D(x; sigma, label): the expected clean image behind x = x0 + sigma * eps, pixels in [-1, 1].
+
+        The one function that samplers need. Gradients flow through it.
+
+        Args:
+            x: Noisy images.
+            sigma: Noise levels above 0, one for all or `(b,)`.
+            label: A class by name or index, one for all or one each; "none" or None for no label.
+
+        Raises:
+            ValueError: the model has no such class.
+
+        Example:
+            x = torch.randn(4, *model.shape) * 10
+            x0 = model.denoise(x, 10.0, label=3)
+        """
+        noisy = torch.as_tensor(x, device=self.device)
+        sigmas = torch.as_tensor(sigma, dtype=noisy.dtype, device=self.device).expand(len(noisy))
+        labels = label_tensor(self.class_names, label, len(noisy))
+        return self.predict(noisy, sigmas, None if labels is None else labels.to(self.device)).x0
+
+    def steps(
+        self,
+        count: int = 1,
+        *,
+        label: Label | None = None,
+        guidance: float | None = None,
+        sampler: str | None = None,
+        steps: int | None = None,
+        set: Settings = (),
+        seed: int = 0,
+    ) -> Iterator[Step]:
+        """Samples `count` images at once and yields sigma, x and x0, `(count, channels, height, width)`, at every step.
+
+        The options are those of `sample`. The last step's x is the sample, in [-1, 1] up to what the model overshoots.
+
+        Example:
+            for step in model.steps(8, sampler="heun", steps=18):
+                print(f"{step.sigma:.3f}")
+        """
+        sampling = sampling_config(self.config, sampler, steps, guidance, as_settings(set))
+        seeds = range(seed, seed + count)
+        return sample_steps(self, seeds, self._labels(seeds, label), sampling)
+
+    def sample(
+        self,
+        count: int = 1,
+        *,
+        label: Label | None = None,
+        guidance: float | None = None,
+        sampler: str | None = None,
+        steps: int | None = None,
+        set: Settings = (),
+        seed: int = 0,
+        batch: int = 64,
+        progress: bool = False,
+    ) -> Images:
+        """Makes images, uint8 of shape `(count, height, width, channels)`.
+
+        An image depends on its seed and the options alone, not on `count` or `batch`.
+
+        Args:
+            count: How many; at least 1.
+            label: A class by name or index, or "none"; None takes every class in turn.
+            guidance: 1 follows the label as trained; more exaggerates it. None: the run's.
+            sampler: See `undiffuse sample --help`; None: the run's.
+            steps: At least 1; None: the run's. Below 100, ipndm replaces a run's ancestral or ddim.
+            set: Further options, such as {"eta": 0.5}.
+            seed: Of the first image, from 0; the others count up from it.
+            batch: Images at once.
+            progress: Shows a progress bar.
+
+        Raises:
+            ValueError: an option is out of range, or the model cannot do it.
+
+        Example:
+            model.sample(8, label="rose", seed=0).save_grid("roses.png")
+        """
+        if min(count, batch) < 1 or seed < 0:
+            raise ValueError(f"count {count}, batch {batch}, seed {seed}: give at least 1, 1 and 0.")
+        sampling = sampling_config(self.config, sampler, steps, guidance, as_settings(set))
+        seeds, chunks = range(seed, seed + count), []
+        with speaking(progress), Meter("sampling", count * sampling.steps) as meter:
+            for start in range(0, count, batch):
+                chunk = seeds[start : start + batch]
+                for number, step in enumerate(sample_steps(self, chunk, self._labels(chunk, label), sampling), 1):
+                    meter.reach(start * sampling.steps + number * len(chunk), f"{start:,}/{count:,} images")
+                chunks.append(to_pixels(step.x))
+        return Images(torch.cat(chunks))
+
+    def _labels(self, seeds: Sequence[int], label: Label | None) -> list[int] | None:
+        return labels_for(self.class_names, seeds, None if label is None else find_label(self.class_names, label))
+
+    def __repr__(self) -> str:
+        c, height, width = self.shape
+        where = f" of {self.run.folder}" if self.run else ""
+        seen = f", {self.checkpoint.images:,} images seen" if self.checkpoint else ""
+        classes = f", {len(self.class_names)} classes" if self.class_names else ""
+        return f"Model{where}: {height}x{width}, {c} channels{classes}{seen}, {self.weights} weights on {self.device}"
 
 
 def model_of(network: nn.Module, config: Config, device: torch.device) -> Model:
     """The model around a network that is on `device` already."""
-    shape = config.network.image_channels, *config.network.size
-    return Model(
-        estimate=estimator(network, config.diffusion.coefficients()),
-        diffusion=config.diffusion,
-        shape=shape,
-        class_names=config.class_names,
-        device=device,
-    )
+    return Model(predictor(network, config.diffusion.coefficients()), config, device, network)
 
 
-def load_model(run: Run, device: torch.device, weights: str) -> tuple[Model, Checkpoint]:
-    """The run's model, and the last good checkpoint, which it was read from.
+def load_model(run: Run, device: torch.device | None = None, weights: str = "ema") -> Model:
+    """The run's model, from its newest whole checkpoint.
 
-    `weights` is "average" for the moving average, "network" for the weights that are being trained.
+    `weights` is "ema", or "network" for the weights that are being trained.
 
     Raises:
         FileNotFoundError: the run has no checkpoint that is whole.
@@ -60,54 +195,35 @@ def load_model(run: Run, device: torch.device, weights: str) -> tuple[Model, Che
     checkpoint = run.last_good()
     if checkpoint is None:
         raise FileNotFoundError(f"{run.folder.absolute()} has no whole checkpoint: train it first, or for longer.")
+    device = device or choose_device()
     network = run.config.build_network()
     network.load_state_dict(checkpoint.tensors(weights))
     network = network.to(device).to(memory_format=torch.channels_last).eval().requires_grad_(False)
-    return model_of(network, run.config, device), checkpoint
+    predict = predictor(network, run.config.diffusion.coefficients())
+    return Model(predict, run.config, device, network, run, checkpoint, weights)
 
 
-def sample(model: Model, seeds: Sequence[int], labels: Sequence[int] | None, how: SamplingConfig) -> Iterator[Step]:
-    """The steps of one batch, an image a seed. An image depends on its seed and label, not on the rest of the batch.
+def sample_steps(
+    model: Model, seeds: Sequence[int], labels: Sequence[int] | None, sampling: SamplingConfig
+) -> Iterator[Step]:
+    """The steps of one batch, one image a seed. An image depends on its seed and label, not on the rest of the batch.
 
     Raises:
-        ValueError: the number of steps does not fit the model's chain.
+        ValueError: the number of steps does not fit the model's discrete schedule.
     """
     # One generator an image, on the CPU: the same seed is the same noise on every device.
     randomness = ImageRandomness("sampling", 0, seeds)
     normal = partial(randomness.normal, *model.shape)
-    dtype = state_dtype(model.device)
-    sigmas = grid(model.diffusion, how).to(model.device, dtype)
+    sigmas = noise_levels(model.diffusion, sampling).to(model.device, state_dtype(model.device))
     start = samplers.starting_noise(normal().to(model.device), sigmas[0])
     label = None if labels is None else torch.tensor(labels, device=model.device)
-    estimate = guided(model.estimate, how.guidance)
-    walk = _sampler(model.diffusion, how, normal)
-    return _without_gradients(walk(clipped(estimate) if how.clip else estimate, start, sigmas, label))
-
-
-def grid(diffusion: DiffusionConfig, how: SamplingConfig) -> Tensor:
-    """The falling noise levels that sampling walks, float64.
-
-    Raises:
-        ValueError: the number of steps does not fit the model's chain, or the model has none.
-    """
-    choices = {
-        "chain": diffusion.discrete_sigmas,
-        "karras": diffusion.karras_sigmas,
-        "log_snr": diffusion.log_snr_sigmas,
-    }
-    walks_chain = diffusion.is_discrete and how.sampler in SLOW
-    return choices[how.grid if how.grid != "auto" else "chain" if walks_chain else "karras"](how.steps)
-
-
-def at_few_steps(how: SamplingConfig) -> SamplingConfig:
-    """The same, but where the steps are few for its sampler, with the one that is best at few."""
-    if how.sampler in SLOW and how.steps < FEW_STEPS:
-        return replace(how, sampler="ipndm", grid="auto")
-    return how
+    predict = guided(model.predict, sampling.guidance)
+    sampler = _sampler(model.diffusion, sampling, normal)
+    return _without_gradients(sampler(clipped(predict) if sampling.clip else predict, start, sigmas, label))
 
 
 def watched(steps: Iterator[Step], show: Callable[[int], object]) -> Iterator[Step]:
-    """Passes the steps on and tells `show` the number of each, from 1."""
+    """Passes the steps on and calls `show` with the number of each, from 1."""
     for i, step in enumerate(steps, 1):
         show(i)
         yield step
@@ -118,67 +234,24 @@ def last(steps: Iterator[Step]) -> Step:
     return deque(steps, maxlen=1)[0]
 
 
-def labels_for(model: Model, seeds: Sequence[int], label: int | None) -> list[int] | None:
-    """The label of each seed: the one given, else every class in turn; None for a model without classes."""
-    if not model.class_names:
-        return None
-    return [seed % len(model.class_names) if label is None else label for seed in seeds]
+def as_settings(set: Settings) -> list[str]:
+    """Options as the command line writes them, "NAME=VALUE" each."""
+    if isinstance(set, Mapping):
+        return [f"{name}={value if isinstance(value, str) else json.dumps(value)}" for name, value in set.items()]
+    return [set] if isinstance(set, str) else list(set)
 
 
-def find_label(class_names: tuple[str, ...], label: str) -> int:
-    """The index of a class given by index or name; `none` is no label.
-
-    Raises:
-        ValueError: the model has no such class, or no classes.
-    """
-    if not class_names:
-        raise ValueError(f"--label {label}: this model was trained without classes; leave --label out.")
-    if label in class_names:
-        return class_names.index(label)
-    if label.lower() == "none":
-        return NO_LABEL
-    if label.isdecimal() and int(label) < len(class_names):
-        return int(label)
-    shown = ", ".join(class_names[:12]) + (", ..." if len(class_names) > 12 else "")
-    raise ValueError(
-        f"--label {label}: this model has no such class; choose 0 to {len(class_names) - 1} or one of {shown}."
-    )
-
-
-def check_guidance(config: Config) -> None:
-    """Raises ValueError where the model never learned what is there without a label, which guidance compares with."""
-    if not config.class_names:
-        raise ValueError("--guidance has nothing to strengthen: this model was trained without classes.")
-    if config.training.label_dropout == 0:
-        raise ValueError(
-            "This model always saw the class in training (label_dropout 0): it has no guidance and no none."
-        )
-
-
-def nfe(how: SamplingConfig, labeled: bool) -> int:
-    """How often an image goes through the network; guidance takes two calls where there is a label."""
-    calls = 2 * how.steps - 1 if how.sampler == "heun" else how.steps
-    return calls * (2 if labeled and how.guidance != 1 else 1)
-
-
-def _sampler(diffusion: DiffusionConfig, how: SamplingConfig, noise: samplers.Noise) -> Walk:
-    """The sampler as a function of estimator, start, grid and label."""
-    if how.sampler == "ancestral":
-        variances = {"small": reverse.small, "large": reverse.large, "learned": reverse.learned}
-        variances["auto"] = reverse.learned if diffusion.learned_variance else reverse.small
-        return partial(samplers.ancestral, noise=noise, variance=variances[how.variance])
-    churn = {"churn": how.churn, "churn_min": how.churn_min, "churn_max": how.churn_max, "churn_noise": how.churn_noise}
-    choices = {
-        "ddim": partial(samplers.ddim, noise=noise, eta=how.eta),
-        "euler": samplers.euler,
-        "euler_ancestral": partial(samplers.ddim, noise=noise, eta=1.0),
-        "heun": partial(samplers.churned_heun, noise=noise, **churn) if how.churn else samplers.heun,
-        "dpmpp_2m": samplers.dpmpp_2m,
-        "lms": partial(samplers.lms, order=how.order),
-        "ipndm": partial(samplers.ipndm, order=how.order),
-    }
-    walk = choices[how.sampler]
-    return lambda estimate, x, sigmas, label: walk(denoiser(estimate), x, sigmas, label)
+def _sampler(diffusion: DiffusionConfig, sampling: SamplingConfig, noise: samplers.Noise) -> Sampler:
+    """The sampler with its options, as a function of predict, x, sigmas and label."""
+    row, function = SAMPLERS[sampling.sampler], getattr(samplers, sampling.sampler)
+    options = {option.name: getattr(sampling, option.name) for option in row.options}
+    if "variance" in options:
+        auto = "learned" if diffusion.learned_variance else "small"
+        options["variance"] = reverse.VARIANCES[auto if sampling.variance == "auto" else sampling.variance]
+    if row.adds_noise:
+        options["noise"] = noise
+    taken = (lambda predict: predict) if row.takes_prediction else denoiser
+    return lambda predict, x, sigmas, label: function(taken(predict), x, sigmas, label, **options)
 
 
 def _without_gradients(steps: Iterator[Step]) -> Iterator[Step]:

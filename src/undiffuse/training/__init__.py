@@ -1,1 +1,1 @@
-"""Training: the loop, its optimizers, the average of the weights, and the session that runs them in a run folder."""
+"""Training: the loop, its optimizers and EMA, and the session that runs them in a run folder, with observers."""

@@ -1,4 +1,4 @@
-"""What a run will need, measured on a few steps rather than guessed."""
+"""What a run will need, measured on two training steps rather than guessed."""
 
 import time
 from dataclasses import dataclass
@@ -16,17 +16,24 @@ MEASURED_IMAGES = 16
 
 
 @dataclass(frozen=True)
-class Estimate:
+class Cost:
+    """What training needs, per process."""
+
     parameters: int
+    """Of the network."""
     memory_bytes: int
-    """Weights, their average, gradients, the optimizer's memory and the activations."""
+    """Weights, their EMA, gradients, the optimizer's state and the activations."""
     activation_bytes: int
-    """What the backward pass of one microbatch has to remember."""
+    """What the backward pass of one microbatch needs from the forward pass."""
     seconds_per_image: float
+    """Of all processes together."""
 
 
-def estimate(config: Config, device: torch.device, world: int = 1) -> Estimate:
-    """Two training steps on noise: the first to warm up, the second to measure. `world` world share each batch."""
+def measure_cost(config: Config, device: torch.device, processes: int = 1) -> Cost:
+    """Takes two training steps on noise: the first warms up, the second is measured.
+
+    Each batch is taken to be split over `processes`.
+    """
     state = new_state(config, device)
     images = min(config.training.microbatch, config.training.batch)
     if device.type == "cpu":  # Elsewhere a small batch would measure how fast kernels are launched.
@@ -34,20 +41,21 @@ def estimate(config: Config, device: torch.device, world: int = 1) -> Estimate:
     shape = images, config.network.image_channels, *config.network.size
     x0, eps = torch.rand(shape, device=device) * 2 - 1, torch.randn(shape, device=device)
     label = torch.zeros(images, dtype=torch.long, device=device)
-    sigma = state.draws.draw(torch.linspace(0.1, 0.9, images, dtype=torch.float64)).sigma
+    sigma = state.sigma_sampler.sample(torch.linspace(0.1, 0.9, images, dtype=torch.float64)).sigma
     sigma, loss_of = sigma.to(device, state_dtype(device)), config.diffusion.loss()
-    remembered: dict[int, int] = {}
+    saved: dict[int, int] = {}
+    """The bytes of each tensor kept for the backward pass, by its address."""
 
-    def remember(tensor: Tensor) -> Tensor:
-        remembered[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
+    def note(tensor: Tensor) -> Tensor:
+        saved[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
         return tensor
 
     seconds_step = seconds_update = 0.0
     for _ in range(2):
         began = _now(device)
-        remembered.clear()
+        saved.clear()
         with (
-            torch.autograd.graph.saved_tensors_hooks(remember, lambda tensor: tensor),
+            torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor),
             autocast(device, compute_dtype(device, config.training.precision)),
         ):
             loss = loss_of(state.network, x0=x0, eps=eps, sigma=sigma, label=label).mean()
@@ -55,18 +63,19 @@ def estimate(config: Config, device: torch.device, world: int = 1) -> Estimate:
         seconds_step = _now(device) - began
         for optimizer in state.optimizers:
             optimizer.step()
-        update_ema(state.average, state.network, images, images, 1.0)
+        update_ema(state.ema, state.network, images, images, 1.0)
         seconds_update = _now(device) - began - seconds_step
-    weights = sum(p.numel() * p.element_size() for p in state.network.parameters())
+    parameters = list(state.network.parameters())
+    weight_bytes = sum(p.numel() * p.element_size() for p in parameters)
     optimizer_bytes = sum(t.numel() * t.element_size() for t in optimizer_tensors(state.optimizers).values())
-    of_weights = {p.untyped_storage().data_ptr() for p in state.network.parameters()}
-    measured = sum(size for pointer, size in remembered.items() if pointer not in of_weights)
+    addresses = {p.untyped_storage().data_ptr() for p in parameters}
+    measured = sum(size for address, size in saved.items() if address not in addresses)
     activation_bytes = measured * min(config.training.microbatch, config.training.batch) // images
-    return Estimate(
-        parameters=sum(p.numel() for p in state.network.parameters()),
-        memory_bytes=3 * weights + optimizer_bytes + activation_bytes,  # The weights, their average, their gradients.
+    return Cost(
+        parameters=sum(p.numel() for p in parameters),
+        memory_bytes=3 * weight_bytes + optimizer_bytes + activation_bytes,  # The weights, their EMA, their gradients.
         activation_bytes=activation_bytes,
-        seconds_per_image=(seconds_step / images + seconds_update * world / config.training.batch) / world,
+        seconds_per_image=(seconds_step / images + seconds_update * processes / config.training.batch) / processes,
     )
 
 

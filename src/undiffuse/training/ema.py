@@ -1,4 +1,7 @@
-"""The moving average of the weights, which is what one samples from: DDPM's CIFAR-10 FID is 12.1 without, 3.2 with."""
+"""The exponential moving average (EMA) of the weights, which samples are made from.
+
+DDPM's CIFAR-10 FID is 12.1 without it and 3.2 with it.
+"""
 
 import copy
 
@@ -6,21 +9,23 @@ import torch
 from torch import nn
 
 EMA_RAMPUP_RATIO = 0.05
-"""The half-life never exceeds this share of the images seen, so that a young average is not the initial weights
+"""The half-life never exceeds this fraction of the images seen, so that a young EMA is not the initial weights
 (Karras et al. 2022, released code: `ema_rampup_ratio`)."""
 
 
 def ema_copy(network: nn.Module) -> nn.Module:
-    """A copy of `network` to hold the average: no gradients, no dropout."""
+    """A copy of `network` to hold the EMA of its weights: no gradients, no dropout."""
     return copy.deepcopy(network).eval().requires_grad_(False)
 
 
 @torch.no_grad()
-def update_ema(average: nn.Module, network: nn.Module, batch: int, total_images: int, halflife_images: float) -> None:
-    """Moves the average towards the weights after a step on `batch` images, `total_images` having been seen by then.
+def update_ema(ema: nn.Module, network: nn.Module, batch: int, total_images: int, halflife_images: float) -> None:
+    """Moves the EMA toward the weights after a step on `batch` images, with `total_images` seen by then.
 
-    Counting in images makes the half-life the same whatever the batch size.
+    Counting in images makes the half-life the same for every batch size. Buffers are copied.
     """
     halflife = min(halflife_images, total_images * EMA_RAMPUP_RATIO)
     weight = 1 - 0.5 ** (batch / max(halflife, 1e-9))
-    torch._foreach_lerp_(list(average.parameters()), list(network.parameters()), weight)
+    torch._foreach_lerp_(list(ema.parameters()), list(network.parameters()), weight)
+    for kept, buffer in zip(ema.buffers(), network.buffers(), strict=True):
+        kept.copy_(buffer)

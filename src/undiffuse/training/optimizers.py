@@ -2,6 +2,7 @@
 
 from collections import defaultdict
 from collections.abc import Iterable
+from typing import Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float
@@ -9,17 +10,27 @@ from torch import Tensor, nn
 from torch.optim import AdamW, Optimizer
 
 from undiffuse.config import OptimizerConfig
+from undiffuse.utils.terminal import log
+
+
+@runtime_checkable
+class KnowsItsEdges(Protocol):
+    """A network that can be trained by Muon."""
+
+    def edge_parameters(self) -> Iterable[nn.Parameter]:
+        """The parameters that read pixels or labels or write pixels. Jordan et al. leave these to AdamW."""
+        ...
 
 
 class Muon(Optimizer):
     """Momentum whose update is replaced by the nearest orthogonal matrix (Jordan et al. 2024, "Muon").
 
-    A convolution's weight is taken as the matrix (channels out, channels in x kernel). The update's scale is that of
-    Liu et al. 2025, Eq. 4 ("Muon is scalable"), so one learning rate serves Muon and AdamW.
+    The weight of a convolution counts as the matrix (channels out, channels in x kernel). The update is scaled as in
+    Liu et al. 2025, Eq. 4 ("Muon is scalable"), so that Muon and AdamW share one learning rate.
 
-    torch.optim.Muon takes two-dimensional parameters only, one at a time, and always computes in bf16, which a CPU
-    without bf16 emulates slowly (`undiffuse doctor` measures it). Here equal shapes share one
-    batched product, in `dtype`.
+    torch.optim.Muon takes only two-dimensional parameters, one at a time, and always computes in bf16, which a CPU
+    without bf16 emulates slowly (`undiffuse doctor` measures it). Here parameters of equal shape share one batched
+    product, computed in `dtype`.
     """
 
     def __init__(
@@ -52,7 +63,7 @@ class Muon(Optimizer):
             momentum, gradient = self.state[p]["momentum"], p.grad
             assert gradient is not None
             momentum.lerp_(gradient, 1 - beta)
-            updates.append(gradient.lerp(momentum, beta).reshape(shape))  # Nesterov's look ahead.
+            updates.append(gradient.lerp(momentum, beta).reshape(shape))  # Nesterov's look-ahead.
         orthogonal = orthogonalized(torch.stack(updates).to(self.dtype))
         lr, scale = group["lr"], 0.2 * max(shape) ** 0.5
         for p, update in zip(params, orthogonal, strict=True):
@@ -60,10 +71,10 @@ class Muon(Optimizer):
 
 
 def orthogonalized(matrices: Float[Tensor, "n rows cols"], iterations: int = 5) -> Float[Tensor, "n rows cols"]:
-    """Roughly U V^T of each matrix's singular value decomposition U S V^T, by a Newton-Schulz iteration.
+    """Approximately U V^T for each matrix with singular value decomposition U S V^T, by a Newton-Schulz iteration.
 
-    The quintic's coefficients are Jordan et al.'s: steep at 0, so that after five iterations every singular value of
-    a usual gradient lies within about 0.7 to 1.2; exactness is not what makes Muon work.
+    The coefficients of the quintic are Jordan et al.'s: steep at 0, so that five iterations bring every singular value
+    of a typical gradient to about 0.7 to 1.2. Muon does not need it more exactly.
     """
     a, b, c = 3.4445, -4.7750, 2.0315
     X = matrices / (matrices.norm(dim=(1, 2), keepdim=True) + 1e-7)
@@ -75,11 +86,11 @@ def orthogonalized(matrices: Float[Tensor, "n rows cols"], iterations: int = 5) 
 
 
 def build_optimizers(network: nn.Module, config: OptimizerConfig, muon_dtype: torch.dtype) -> list[Optimizer]:
-    """AdamW, or Muon for every weight matrix and convolution between input and output, and AdamW for the rest."""
-    named = [(name, p) for name, p in network.named_parameters() if p.requires_grad]
-    matrices = [p for name, p in named if config.muon and p.ndim >= 2 and not _at_the_edge(name)]
-    of_muon = {id(p) for p in matrices}
-    rest = [p for _, p in named if id(p) not in of_muon]
+    """AdamW for all parameters, or with `config.muon` Muon for the hidden matrices and AdamW for the rest."""
+    trained = [p for p in network.parameters() if p.requires_grad]
+    matrices = _hidden_matrices(network, trained) if config.muon else []
+    for_muon = {id(p) for p in matrices}
+    rest = [p for p in trained if id(p) not in for_muon]
     lr, weight_decay = config.learning_rate, config.weight_decay
     optimizers: list[Optimizer] = [AdamW(rest, lr=lr, betas=config.betas, weight_decay=weight_decay)] if rest else []
     if matrices:
@@ -87,13 +98,17 @@ def build_optimizers(network: nn.Module, config: OptimizerConfig, muon_dtype: to
     return optimizers
 
 
-def _at_the_edge(name: str) -> bool:
-    # Pixels in, pixels out and labels are no hidden matrices; Jordan et al. leave these to AdamW.
-    return name.startswith(("input.", "output.", "embed_label."))
+def _hidden_matrices(network: nn.Module, trained: list[nn.Parameter]) -> list[nn.Parameter]:
+    """The weight matrices and convolutions between input and output."""
+    if not isinstance(network, KnowsItsEdges):
+        log.info(f"{type(network).__name__} has no edge_parameters(), so AdamW alone trains it, without Muon.")
+        return []
+    edges = {id(p) for p in network.edge_parameters()}
+    return [p for p in trained if p.ndim >= 2 and id(p) not in edges]
 
 
 def learning_rate_factor(images: int, progress: float, config: OptimizerConfig) -> float:
-    """What the learning rate is multiplied by after `images` images, `progress` in [0, 1] of the budget being spent.
+    """The factor on the learning rate after `images` images, when the fraction `progress` of the budget is spent.
 
     It rises linearly over `warmup_images` and falls linearly to 0 over the last `decay_fraction` of the budget.
     """
@@ -109,25 +124,25 @@ def set_learning_rate(optimizers: list[Optimizer], learning_rate: float) -> None
 
 
 def optimizer_tensors(optimizers: list[Optimizer]) -> dict[str, Tensor]:
-    """The optimizers' memory as named tensors, for a checkpoint."""
+    """The optimizers' state as named tensors, for a checkpoint."""
     return {
         f"{i}.{index}.{name}": value
         for i, optimizer in enumerate(optimizers)
-        for index, memory in optimizer.state_dict()["state"].items()
-        for name, value in memory.items()
+        for index, state in optimizer.state_dict()["state"].items()
+        for name, value in state.items()
     }
 
 
 def load_optimizer_tensors(optimizers: list[Optimizer], tensors: dict[str, Tensor]) -> None:
-    """Gives optimizers that were just built the memory that `optimizer_tensors` took."""
+    """Restores the state that `optimizer_tensors` returned in newly built optimizers."""
     for i, optimizer in enumerate(optimizers):
         params = [p for group in optimizer.param_groups for p in group["params"]]
-        memory: dict[int, dict[str, Tensor]] = defaultdict(dict)
+        state: dict[int, dict[str, Tensor]] = defaultdict(dict)
         for key, value in tensors.items():
-            of, index, name = key.split(".")
-            if int(of) == i:
+            owner, index, name = key.split(".")
+            if int(owner) == i:
                 # In its parameter's memory format: the same operations in the same order as without a restart.
                 like = params[int(index)]
                 same_shape = value.shape == like.shape
-                memory[int(index)][name] = torch.empty_like(like).copy_(value) if same_shape else value
-        optimizer.load_state_dict({"state": dict(memory), "param_groups": optimizer.state_dict()["param_groups"]})
+                state[int(index)][name] = torch.empty_like(like).copy_(value) if same_shape else value
+        optimizer.load_state_dict({"state": dict(state), "param_groups": optimizer.state_dict()["param_groups"]})

@@ -1,4 +1,4 @@
-"""Images while training: the same seeds every time, from the averaged weights and from the raw ones."""
+"""Images while training: the same seeds every time, from the EMA of the weights and from the weights themselves."""
 
 from dataclasses import replace
 
@@ -9,31 +9,52 @@ from undiffuse.config import Config, SamplingConfig
 from undiffuse.data.pixels import to_pixels
 from undiffuse.report import grids
 from undiffuse.runs.run import Run
-from undiffuse.sampling.model import labels_for, last, model_of, sample
+from undiffuse.sampling.labels import labels_for
+from undiffuse.sampling.model import last, model_of, sample_steps
 from undiffuse.training.loop import TrainingState
-from undiffuse.utils.world import World
+from undiffuse.training.observers import Event, Observer
 
+PREVIEWS = 5
+"""Previews over the whole budget, evenly spread."""
 IMAGES = 16
 STEPS = 12
 
 
-def save_previews(run: Run, state: TrainingState, world: World) -> None:
-    """Writes previews/<images>-average.png and -network.png: where they differ much, the average is still young."""
-    for name, network in (("average", state.average), ("network", state.network)):
-        path = run.folder / "previews" / f"{state.images:012d}-{name}.png"
-        grids.save_png(_preview(network, run.config, world), path)
+class Previews(Observer):
+    """Saves a preview whenever another fifth of the budget is spent; `progress` is the fraction spent before."""
+
+    def __init__(self, progress: float):
+        self.done = int(progress * PREVIEWS)
+
+    def begin(self, run: Run, state: TrainingState) -> None:
+        self.run = run
+
+    def step(self, event: Event) -> None:
+        stopped = event.ends and event.progress < 1
+        due = int(event.progress * PREVIEWS)
+        if due > self.done and not (stopped or event.fails):
+            self.done = due
+            save_previews(self.run, event)
 
 
-def _preview(network: nn.Module, config: Config, world: World) -> Image.Image:
+def save_previews(run: Run, event: Event) -> None:
+    """Writes previews/<images>-ema.png and -network.png: where they differ much, the EMA is still young."""
+    for name, network in (("ema", event.ema), ("network", event.network)):
+        path = run.folder / "previews" / f"{event.images:012d}-{name}.png"
+        grids.save_png(_preview(network, run.config), path)
+
+
+def _preview(network: nn.Module, config: Config) -> Image.Image:
     was_training = network.training
     network.eval()
-    model = model_of(network, config, world.device)
+    model = model_of(network, config, next(network.parameters()).device)
     seeds = range(IMAGES)
-    done = last(sample(model, seeds, labels_for(model, seeds, None), _quick(config.sampling)))
+    labels = labels_for(model.class_names, seeds, None)
+    done = last(sample_steps(model, seeds, labels, _quick(config.sampling)))
     network.train(was_training)
     return grids.grid(to_pixels(done.x))
 
 
-def _quick(how: SamplingConfig) -> SamplingConfig:
-    """In few steps, with the sampler that shows most in them."""
-    return replace(how, sampler="ipndm", grid="auto", steps=min(how.steps, STEPS))
+def _quick(sampling: SamplingConfig) -> SamplingConfig:
+    """Few steps, with the sampler that makes the most of them."""
+    return replace(sampling, sampler="ipndm", sigmas="auto", steps=min(sampling.steps, STEPS))

@@ -1,7 +1,8 @@
-"""SIGINT (Ctrl-C) and SIGTERM as a wish to stop after the current step, with everything saved."""
+"""SIGINT (Ctrl-C) and SIGTERM as requests to stop after the current step, with everything saved."""
 
 import os
 import signal
+import threading
 from types import FrameType
 
 from undiffuse.utils.errors import Interrupted
@@ -9,9 +10,10 @@ from undiffuse.utils.terminal import errors
 
 
 class StopRequest:
-    """Catches the first SIGINT or SIGTERM; a second one ends the process as usual.
+    """Catches the first SIGINT or SIGTERM inside its `with`; a second one does what it usually does.
 
-    Before `saves_itself` is set nothing is worth saving yet: then the signal ends the work at once.
+    Before `saves_itself` is set nothing is worth saving yet, and the signal ends the work at once. Outside the main
+    thread Python allows no signal handlers: there signals are left alone.
     """
 
     def __init__(self) -> None:
@@ -20,6 +22,8 @@ class StopRequest:
         self._usual = {}
 
     def __enter__(self) -> "StopRequest":
+        if threading.current_thread() is not threading.main_thread():
+            return self
         for number in (signal.SIGINT, signal.SIGTERM):
             self._usual[number] = signal.signal(number, self._receive)
         return self
@@ -32,9 +36,11 @@ class StopRequest:
         self._restore()
         name = signal.Signals(number).name
         if not self.saves_itself:
-            raise Interrupted(f"{name}: stopped before the first step; there is nothing to save.")
-        if os.environ.get("RANK", "0") == "0":  # Under torchrun one of the processes speaks.
-            errors.print(f"{name}: stopping after this step. (Once more to stop at once, back to the last checkpoint.)")
+            raise Interrupted(f"{name}: stopped before the first step, so there is nothing to save.")
+        if os.environ.get("RANK", "0") == "0":  # Under torchrun only one process reports it.
+            errors.print(
+                f"{name}: stopping after this step. (A second one stops at once, back at the last checkpoint.)"
+            )
 
     def _restore(self) -> None:
         for number, usual in self._usual.items():

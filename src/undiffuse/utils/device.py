@@ -1,4 +1,4 @@
-"""The one place that chooses where to compute and in which precision."""
+"""The one place that chooses where to compute, and in which precision."""
 
 import contextlib
 import os
@@ -10,9 +10,9 @@ from undiffuse.utils.names import Precision
 
 
 def choose_device(local_rank: int = 0) -> torch.device:
-    """CUDA where there is one (the process's own), then Apple's MPS, then the CPU."""
+    """CUDA if there is any (each local rank its own device), else Apple's MPS, else the CPU."""
     if torch.cuda.is_available():
-        torch.backends.cudnn.allow_tf32 = False  # fp32 means fp32; what may be coarser asks for bf16.
+        torch.backends.cudnn.allow_tf32 = False  # fp32 means fp32; whoever accepts less takes bf16.
         return torch.device("cuda", local_rank % torch.cuda.device_count())
     if torch.backends.mps.is_available():
         return torch.device("mps")
@@ -20,37 +20,37 @@ def choose_device(local_rank: int = 0) -> torch.device:
 
 
 def has_fast_bf16(device: torch.device) -> bool:
-    """Whether bf16 arithmetic is in the hardware; emulated, it is many times slower (`undiffuse doctor`)."""
+    """Whether the hardware computes in bf16; emulated, it is many times slower (`undiffuse doctor` measures it)."""
     if device.type == "cuda":
         return torch.cuda.get_device_capability(device) >= (8, 0)
     if device.type == "cpu":
         if not hasattr(torch.cpu, "get_capabilities"):  # Before torch 2.10.
             return torch.cpu._is_avx512_bf16_supported()
         capabilities = torch.cpu.get_capabilities()
-        return any(capabilities.get(name, False) for name in ("avx512_bf16", "amx_bf16", "bf16"))  # The last is ARM's.
+        return any(capabilities.get(name, False) for name in ("avx512_bf16", "amx_bf16", "bf16"))  # "bf16" is ARM's.
     return False  # MPS: fp32 is safe everywhere.
 
 
 def compute_dtype(device: torch.device, precision: Precision = "auto") -> torch.dtype:
-    """The precision of convolutions and matrix products while training. Weights are always kept in fp32."""
+    """The precision of convolutions and matrix products in training. Weights are always kept in fp32."""
     bf16 = precision == "bf16" or (precision == "auto" and has_fast_bf16(device))
     return torch.bfloat16 if bf16 else torch.float32
 
 
 def autocast(device: torch.device, dtype: torch.dtype) -> AbstractContextManager:
-    """Runs what it can in `dtype`; does nothing for fp32."""
+    """A context that computes in `dtype` where that is safe; does nothing for fp32."""
     if dtype == torch.float32:
         return contextlib.nullcontext()
     return torch.autocast(device.type, dtype)
 
 
 def state_dtype(device: torch.device) -> torch.dtype:
-    """The samplers' own precision: float64 (cosine sigmas reach 2e4), but MPS has none."""
+    """The precision of a sampler's state: float64, because cosine sigmas reach 2e4; float32 on MPS, which has none."""
     return torch.float32 if device.type == "mps" else torch.float64
 
 
 def synchronize(device: torch.device) -> None:
-    """Waits until the device has done all it was given."""
+    """Waits until the device has finished all its work."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
     elif device.type == "mps":
@@ -58,6 +58,6 @@ def synchronize(device: torch.device) -> None:
 
 
 def loader_workers(device: torch.device) -> int:
-    """World that prepare batches: none where the CPU computes too, else this process's part, up to eight."""
-    sharing = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
-    return min(8, (os.cpu_count() or 1) // sharing - 1) if device.type == "cuda" else 0
+    """How many worker processes prepare batches: up to eight on a GPU, none where the CPU trains too."""
+    local_processes = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    return min(8, max(0, (os.cpu_count() or 1) // local_processes - 1)) if device.type == "cuda" else 0

@@ -10,10 +10,11 @@ class WorkFailed(RuntimeError):
     """
 
 
-class Interrupted(BaseException):
-    """The user asked to stop and nothing is lost; the command line exits with 0.
+class Interrupted(KeyboardInterrupt):
+    """The user stopped the work and nothing is lost; the command line exits with 0.
 
-    No Exception: what skips bad images must not skip this.
+    In Python it is what Ctrl-C raises anywhere, with a message. Not an Exception: code that skips bad images must not
+    swallow it.
     """
 
 

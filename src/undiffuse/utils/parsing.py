@@ -1,5 +1,7 @@
 """Numbers and sizes as people write them. Loads nothing slow, so that a typing mistake is answered at once."""
 
+from undiffuse.utils.names import PRESETS
+
 _FACTORS = {"k": 1_000, "m": 1_000_000, "b": 1_000_000_000}
 
 
@@ -30,6 +32,19 @@ def parse_size(value: int | str | tuple[int, int]) -> tuple[int, int]:
     if not 1 <= len(sides) <= 2 or not all(str(side).isdecimal() and int(side) > 0 for side in sides):
         raise ValueError(f"--size {value} is not a size: write 64, or height x width as in 48x64.")
     return int(sides[0]), int(sides[-1])
+
+
+def parse_preset(preset: str | None, data: object) -> str:
+    """The preset's name; None takes the one for `data`.
+
+    Raises:
+        ValueError: there is no such preset.
+    """
+    if preset is None:
+        return "digits" if isinstance(data, str) and data == "digits" else "small"
+    if preset not in PRESETS:
+        raise ValueError(f"--preset {preset} does not exist: choose {', '.join(PRESETS)}.")
+    return preset
 
 
 def at_least(least: int, **values: int) -> None:

@@ -3,10 +3,10 @@
 from collections.abc import Mapping
 
 LISTED = 8
-"""Sizes, formats and modes that are listed by name; the others are counted together."""
+"""Up to this many names are listed; the others are counted together."""
 
 CHANNELS = {1: "gray", 3: "RGB", 4: "RGBA"}
-"""What images of so many channels are called."""
+"""The names of images with 1, 3 and 4 channels."""
 
 
 def size_text(size: tuple[int, int]) -> str:
@@ -15,7 +15,7 @@ def size_text(size: tuple[int, int]) -> str:
 
 
 def number(value: float, digits: int = 3) -> str:
-    """With so many significant digits; large numbers whole, and never as powers of ten."""
+    """A number with `digits` significant digits; large ones as whole numbers rather than with exponents."""
     return f"{value:,.0f}" if abs(value) >= 10 ** (digits - 1) else f"{value:.{digits}g}"
 
 

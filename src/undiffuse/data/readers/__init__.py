@@ -1,1 +1,1 @@
-"""Readers of folders, archives and built-in datasets: each makes a Source."""
+"""One reader for each kind of data (folder, archive, built-in dataset, Python sequence). Each makes a Source."""

@@ -1,4 +1,4 @@
-"""A .zip or .tar of images, read in place: nothing is extracted to disk, and names in it are never used as paths."""
+"""A .zip or .tar of images, read in place: nothing is extracted to disk, and names inside are never used as paths."""
 
 import hashlib
 import io
@@ -11,21 +11,21 @@ from functools import partial
 from pathlib import Path
 from typing import IO
 
-from PIL import Image
+import PIL.Image
 
-from undiffuse.data.paths import FORMATS, is_image, printable, read_names
-from undiffuse.data.readers.folder import safe_name
-from undiffuse.data.source import Source, SourceImage
+from undiffuse.data.paths import FORMATS, is_image, printable, read_layout, source_name
+from undiffuse.data.source import Image, Source
 from undiffuse.utils.names import Split
 
 MAX_IMAGE_BYTES = 512 * 2**20
-"""A packed image larger than this is refused; no photo comes near it."""
+"""A larger file in an archive is refused; no photo comes close."""
 
 MAX_EXPANSION = 200
-"""Images hardly compress. An archive that unpacks to over this many times its size, and over 1 GiB, is a bomb."""
+"""Images barely compress. An archive that unpacks to over this many times its size, and over 1 GiB, is a bomb."""
 
 MAX_HEADER_BYTES = 2**20
-"""A .tar's long names and extended headers, which are read into memory whole, may not be larger."""
+"""The limit for a .tar's long names and extended headers, which are read into memory whole."""
+
 HEADER_TYPES = (
     tarfile.GNUTYPE_LONGNAME,
     tarfile.GNUTYPE_LONGLINK,
@@ -48,10 +48,10 @@ DAMAGED = (
 
 
 def archive_source(path: Path, split: Split = "auto") -> Source:
-    """The images in the archive `path`; its folders are class names.
+    """The images in the archive `path`; its folders are classes.
 
     Raises:
-        ValueError: it is no archive, is a decompression bomb, holds no images, or has no such split.
+        ValueError: it is not an archive, is a decompression bomb, contains no images, or has no such split.
     """
     path = path.absolute()
     where = printable(str(path))
@@ -59,30 +59,33 @@ def archive_source(path: Path, split: Split = "auto") -> Source:
         names = [name for name, _, _ in _members(path)]
     except DAMAGED as error:
         raise ValueError(
-            f"{where} is no .zip or .tar that can be read ({error}): give a folder or an archive."
+            f"{where} is not a readable .zip or .tar ({error}): give a folder or an archive of images."
         ) from error
     names = list(dict.fromkeys(names))
     if not names:
-        raise ValueError(f"{where} holds no images: give an archive with JPEG or PNG files.")
-    named = read_names(names, split, where)
-    about = {names[i]: of for i, of in zip(named.chosen, zip(named.labels, named.splits, strict=True), strict=True)}
+        raise ValueError(f"{where} contains no images: give an archive with JPEG or PNG files.")
+    layout = read_layout(names, split, where)
+    chosen = {
+        name: (label, of_split)
+        for name, label, of_split in zip(layout.names, layout.labels, layout.splits, strict=True)
+    }
 
-    def images() -> Iterator[SourceImage]:
-        waiting = dict(about)
+    def images() -> Iterator[Image]:
+        remaining = dict(chosen)
         for name, size, read in _members(path):
-            if name in waiting:
-                label, of_split = waiting.pop(name)
-                yield SourceImage(printable(name), label, _opener(size, read), of_split)
+            if name in remaining:
+                label, of_split = remaining.pop(name)
+                yield Image(printable(name), label, _opener(size, read), of_split)
 
     return Source(
-        name=safe_name(path.name.removesuffix(path.suffix).removesuffix(".tar")),
-        split=named.split,
-        class_names=named.class_names,
-        total_images=len(about),
+        name=source_name(path),
+        split=layout.split,
+        class_names=layout.class_names,
+        total_images=len(chosen),
         images=images,
-        content=partial(_content, path, named.split),
+        content=partial(_content, path, layout.split),
         where=where,
-        said=named.said,
+        notices=layout.notices,
     )
 
 
@@ -96,13 +99,13 @@ def _members(path: Path) -> Iterator[Member]:
     for name, size, read in _tar_members(path) if _is_tar(path) else _zip_members(path):
         unpacked += size
         if unpacked > bomb:
-            raise ValueError(f"{path} unpacks to more than {MAX_EXPANSION} times its size: it is a decompression bomb.")
+            raise ValueError(f"{path} is a decompression bomb: it unpacks to more than {MAX_EXPANSION} times its size.")
         if is_image(name):
             yield name, size, read
 
 
 def _is_tar(path: Path) -> bool:
-    # Asked first: a .tar whose last file is a .zip looks like a .zip too.
+    # Checked first: a .tar whose last file is a .zip looks like a .zip too.
     try:
         with tarfile.open(path, "r:*", tarinfo=_Header):
             return True
@@ -120,7 +123,7 @@ def _zip_members(path: Path) -> Iterator[Member]:
 
 
 class _Header(tarfile.TarInfo):
-    """Stops at a damaged header, which tarfile takes for the archive's end, and at a huge one, which it would read."""
+    """Refuses a damaged header, which tarfile takes for the end of the archive, and a huge one, which it would read."""
 
     @classmethod
     def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> "_Header":
@@ -128,7 +131,7 @@ class _Header(tarfile.TarInfo):
             header = super().frombuf(buf, encoding, errors)
         except tarfile.HeaderError as error:
             if not buf.strip(b"\0"):
-                raise  # The end indeed.
+                raise  # Really the end.
             raise tarfile.ReadError(str(error)) from error
         if header.type in HEADER_TYPES and header.size > MAX_HEADER_BYTES:
             raise tarfile.ReadError(f"a header claims {header.size:,} bytes")
@@ -140,26 +143,26 @@ def _tar_members(path: Path) -> Iterator[Member]:
         for info in archive:
             if info.isfile():  # No links, devices or folders.
                 yield info.name.removeprefix("./"), info.size, partial(archive.extractfile, info)
-            archive.members = []  # Or it keeps every header it has passed.  # ty: ignore
+            archive.members = []  # Otherwise it keeps every header in memory.  # ty: ignore
 
 
-def _opener(size: int, read: Callable[[], IO[bytes] | None]) -> Callable[[], Image.Image]:
-    # The bytes are read now, in the archive's order; the decoding may happen in another thread.
+def _opener(size: int, read: Callable[[], IO[bytes] | None]) -> Callable[[], PIL.Image.Image]:
+    # Bytes are read now, in the archive's order; they may be decoded in another thread.
     try:
         if size > MAX_IMAGE_BYTES:
             raise ValueError(f"it claims {size:,} bytes")
         file = read()
-        assert file is not None, "only regular files are asked for"
+        assert file is not None, "only regular files are read"
         with file:
             content = file.read(MAX_IMAGE_BYTES + 1)
         if len(content) > MAX_IMAGE_BYTES:
             raise ValueError(f"it unpacks to over {MAX_IMAGE_BYTES:,} bytes")
-    except Exception as error:  # Encrypted, damaged, an unknown compression: this image is bad, the others may be good.
+    except Exception as error:  # Encrypted, damaged, an unknown compression: the other images may be fine.
         return partial(_fail, str(error))
-    return partial(Image.open, io.BytesIO(content), formats=FORMATS)
+    return partial(PIL.Image.open, io.BytesIO(content), formats=FORMATS)
 
 
-def _fail(reason: str) -> Image.Image:
+def _fail(reason: str) -> PIL.Image.Image:
     raise ValueError(reason)
 
 

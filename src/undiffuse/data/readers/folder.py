@@ -1,87 +1,74 @@
-"""A folder of images: found recursively, each once, whatever their suffix's case and however links point."""
+"""A folder of images, found recursively and each taken once, whatever the case of its suffix and wherever links lead."""
 
 import hashlib
 import os
-import re
 import stat
 from collections.abc import Iterator
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
-from PIL import Image
+import PIL.Image
 
-from undiffuse.data.paths import FORMATS, is_hidden, is_image, printable, read_names
-from undiffuse.data.source import Source, SourceImage
+from undiffuse.data.paths import FORMATS, Layout, folder_name, is_hidden, is_image, printable, read_layout
+from undiffuse.data.source import Image, Source
 from undiffuse.utils.names import Split
 from undiffuse.utils.terminal import track
+from undiffuse.utils.text import plural
 
 
 def folder_source(root: Path, split: Split = "auto") -> Source:
-    """The images below `root`; its sub-folders are class names.
+    """The images in `root` and below; subfolders are classes.
 
     Raises:
-        ValueError: there are none, or the split is not there.
+        ValueError: there are no images, or no such split.
     """
     root = root.absolute()
     where = printable(str(root))
     found, other_files = _scan(root)
     if not found:
-        raise ValueError(f"{where} holds no images ({other_files} other files): give a folder with JPEG or PNG files.")
-    named = read_names(found, split, where)
-    paths = [found[i] for i in named.chosen]
-    labels, splits = list(named.labels), list(named.splits)
-    said = list(named.said)
+        raise ValueError(
+            f"{where} contains no images ({plural(other_files, 'other file')}): give a folder with JPEG or PNG files."
+        )
+    layout = read_layout(found, split, where)
+    notices = list(layout.notices)
     if other_files:
-        said.append(f"{other_files:,} files in {where} are no images by their names and were left alone.")
-    if len(paths) == 1:
-        said.append("There is one image only: the model can but learn it by heart.")
-    return files_source(safe_name(root.name), named.split, named.class_names, root, paths, labels, splits, said)
+        notices.append(f"{plural(other_files, 'other file')} in {where} ignored.")
+    if len(layout.names) == 1:
+        notices.append("There is only one image: the model can only memorize it.")
+    return files_source(folder_name(root.name), root, replace(layout, notices=tuple(notices)))
 
 
-def files_source(
-    name: str,
-    split: str,
-    class_names: tuple[str, ...],
-    root: Path,
-    paths: list[str],
-    labels: list[int],
-    splits: list[str],
-    said: list[str],
-) -> Source:
-    """A source of image files, given by their paths relative to `root`."""
+def files_source(name: str, root: Path, layout: Layout) -> Source:
+    """Image files whose names are paths relative to `root`."""
 
-    def images() -> Iterator[SourceImage]:
-        for path, label, of_split in zip(paths, labels, splits, strict=True):
-            yield SourceImage(printable(path), label, partial(Image.open, root / path, formats=FORMATS), of_split)
+    def images() -> Iterator[Image]:
+        for path, label, split in zip(layout.names, layout.labels, layout.splits, strict=True):
+            yield Image(printable(path), label, partial(PIL.Image.open, root / path, formats=FORMATS), split)
 
     return Source(
         name=name,
-        split=split,
-        class_names=class_names,
-        total_images=len(paths),
+        split=layout.split,
+        class_names=layout.class_names,
+        total_images=len(layout.names),
         images=images,
-        content=partial(_content, root, paths, labels),
-        signature=partial(_signature, root, paths, labels),
+        content=partial(_content, root, layout),
+        signature=partial(_signature, root, layout),
         where=printable(str(root.absolute())),
-        said=tuple(said),
+        notices=layout.notices,
     )
 
 
-def safe_name(name: str) -> str:
-    """The name fit for a part of a folder's on any system, where names may have 255 bytes."""
-    return re.sub(r"[^\w.-]+", "-", printable(name))[:48].strip("-.") or "images"
-
-
 def _scan(root: Path) -> tuple[list[str], int]:
-    """Relative paths of the images, sorted, and how many other files there are.
+    """Relative paths of the images, sorted, and the number of other files.
 
-    Links are followed, each folder and file is taken once: under its own name where it has one below `root`, else under
-    the first link's. Hidden folders are passed by.
+    Links are followed. Each folder and file is taken once: under its own name if that is below `root`, otherwise under
+    the name of the first link. Hidden folders are skipped.
     """
     files: list[tuple[bool, str, tuple[int, int]]] = []
     other_files = 0
     folders_seen: set[tuple[int, int]] = set()
-    # Real folders before linked ones: a folder that is reached both ways keeps its own name.
+    # Real folders come before linked ones: a folder that is reached both ways keeps its own name.
     waiting: list[tuple[bool, Path]] = [(False, root)]
     while waiting:
         waiting.sort(key=lambda item: item[0], reverse=True)
@@ -99,9 +86,9 @@ def _scan(root: Path) -> tuple[list[str], int]:
                 if not is_hidden(entry.name):
                     waiting.append((through_link, path))
             elif not is_image(relative) or (status and not stat.S_ISREG(status.st_mode)):
-                other_files += 1  # A pipe is no image either, and opening it would wait forever.
+                other_files += 1  # A pipe is not an image either, and opening it would block forever.
             else:
-                # A broken link has no identity: it is kept, so that opening it will name it as bad.
+                # A broken link has no identity. It is kept, so that opening it fails and its name is reported.
                 identity = (status.st_dev, status.st_ino) if status else (-1, len(files))
                 files.append((through_link, relative, identity))
     taken = {}
@@ -115,20 +102,21 @@ def _entries(folder: Path) -> list[os.DirEntry]:
         with os.scandir(folder) as entries:
             return sorted(entries, key=lambda entry: entry.name)
     except PermissionError as error:
-        raise ValueError(f"The folder {folder} may not be read: change its permissions or leave it out.") from error
+        raise ValueError(f"The folder {folder} cannot be read: change its permissions or move it elsewhere.") from error
 
 
 def _status(path: Path) -> os.stat_result | None:
-    """What lies at the end of all links; None if they lead nowhere, or in a circle."""
+    """The status of what all links lead to; None if they are broken or circular."""
     try:
         return path.stat()
     except OSError:
         return None
 
 
-def _content(root: Path, paths: list[str], labels: list[int]) -> str:
+def _content(root: Path, layout: Layout) -> str:
     digest = hashlib.sha256()
-    for path, label in track(zip(paths, labels, strict=True), "reading files", len(paths)):
+    labeled = zip(layout.names, layout.labels, strict=True)
+    for path, label in track(labeled, "reading files", len(layout.names)):
         try:
             with open(root / path, "rb") as file:
                 of_file = hashlib.file_digest(file, "sha256").hexdigest()
@@ -138,11 +126,11 @@ def _content(root: Path, paths: list[str], labels: list[int]) -> str:
     return digest.hexdigest()
 
 
-def _signature(root: Path, paths: list[str], labels: list[int]) -> str:
+def _signature(root: Path, layout: Layout) -> str:
     digest = hashlib.sha256(os.fsencode(root))
-    for path, label in zip(paths, labels, strict=True):
+    for path, label in zip(layout.names, layout.labels, strict=True):
         status = _status(root / path)
-        # The change time too: it cannot be set back, as the modification time can.
+        # The change time too, because the modification time can be set back.
         of_file = status and (status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
         digest.update(f"{os.fsencode(path)!r} {label} {of_file}\n".encode())
     return digest.hexdigest()

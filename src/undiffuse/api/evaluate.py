@@ -1,0 +1,266 @@
+"""Measuring: a run's samples, any two sets of images, several runs and samplers."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from undiffuse.api.data import SizeLike, check_outside, make_output
+from undiffuse.api.runs import RunLike, as_run
+from undiffuse.data.open import DataLike
+from undiffuse.evaluation.compare import Candidate, Comparison, check_same_data, compare_candidates
+from undiffuse.evaluation.context import EvaluationContext
+from undiffuse.evaluation.evaluate import bits_of, evaluate_images
+from undiffuse.evaluation.metrics import MetricLike, with_own
+from undiffuse.evaluation.references import INCOMPLETE, References, named_references, run_references, take
+from undiffuse.evaluation.result import Evaluation
+from undiffuse.evaluation.samples import run_samples
+from undiffuse.features.image_sets import DataSpec, open_set, own_size
+from undiffuse.features.networks import FeatureNetwork, load_features
+from undiffuse.runs.run import Run
+from undiffuse.sampling.model import Model, Settings, as_settings, load_model
+from undiffuse.sampling.options import sampling_config
+from undiffuse.utils.names import Fit, Split
+from undiffuse.utils.parsing import at_least, parse_count, parse_size
+from undiffuse.utils.terminal import speaking
+from undiffuse.utils.world import World, init_distributed
+
+FeaturesLike = str | FeatureNetwork
+"""inception, efficientnet-lite0, dinov2, pixels, or a network of your own."""
+
+
+def evaluate(
+    run: RunLike = None,
+    *,
+    real: DataLike | None = None,
+    count: int | str = 5000,
+    real_count: int | str | None = None,
+    features: FeaturesLike = "inception",
+    weights: str | Path | None = None,
+    split: Split = "auto",
+    sampler: str | None = None,
+    steps: int | None = None,
+    guidance: float | None = None,
+    set: Settings = (),
+    seed: int = 0,
+    batch: int = 64,
+    likelihood: int = 0,
+    data_root: str | Path | None = None,
+    fit: Fit = "crop",
+    strict: bool = False,
+    out: str | Path | None = None,
+    metrics: Sequence[MetricLike] = (),
+    progress: bool = False,
+) -> Evaluation:
+    """Measures how good a model is: samples it and compares the samples with real images.
+
+    Samples are kept in the run's evaluation/samples/. Called again it makes only those that are missing.
+
+    Args:
+        run: A run, its folder, its name under runs/, or a Model that was loaded from one; None takes the newest run.
+        real: Other real images than the run's: whatever `measure` takes. An imported run needs them.
+        count: Number of samples, such as 50_000 or "50k", which published values take; at least 2.
+        real_count: Number of real images, chosen at random; None takes all.
+        features: "inception" (FID, KID, Inception Score), "efficientnet-lite0", "dinov2", "pixels", which needs no
+            weights but sees only coarse differences, or a `FeatureNetwork` of your own.
+        weights: File of the feature network's weights; None finds or downloads the published ones.
+        split: Split of the real images. "auto": the one that the run was trained on, and the test split if there is
+            one.
+        sampler: As in `Model.sample`, and so are steps, guidance and set. None: the run's.
+        seed: Of the first sample, from 0; the others count up from it.
+        batch: Images at once; changes speed and memory only.
+        likelihood: Number of held-out images whose bits/dim is computed, by the VLB and the probability flow; slow.
+        data_root: Where cifar10 and flowers102 are; None: where they were in training.
+        fit: How the images in `real` are brought to the samples' size: crop, pad or stretch.
+        strict: Fail if an image cannot be decoded, instead of leaving it out.
+        out: Folder for report.html and metrics.json; None takes the run's evaluation/.
+        metrics: Your own metrics, computed along with the others: functions f(real, fake) -> float of two arrays of
+            features, float32 `(n, d)` and `(m, d)`, or `Metric`s.
+        progress: Shows notices and progress bars.
+
+    Returns:
+        The metrics: `evaluation["FID"].value` and so on. Under torchrun all processes work, but only the main one has
+        the values and writes; the others get an `Evaluation` without values.
+
+    Raises:
+        FileNotFoundError: there is no such run, data or file of weights.
+        ValueError: an option is out of range, the images are not those of the training any more, or too few.
+        WorkFailed: out of memory, or weights cannot be downloaded.
+
+    Example:
+        evaluation = undiffuse.evaluate("runs/flowers", features="pixels", count=500)
+        evaluation["FD-pixels"].value
+    """
+    total, real_total = parse_count(count, "--count"), _optional_count(real_count, "--real-count")
+    at_least(1, batch=batch)
+    at_least(0, likelihood=likelihood, seed=seed)
+    with init_distributed() as world, speaking(progress and world.is_main):
+        opened = as_run(run)
+        context = _context(features, weights, metrics, batch, world)
+        folder = make_output(out or opened.folder / "evaluation", *(() if real is None else (real,)))
+        check_outside(folder, opened.config.data.data)
+        sampling = sampling_config(opened.config, sampler, steps, guidance, as_settings(set))
+        root = None if data_root is None else str(Path(data_root).expanduser().absolute())
+        if real is None:
+            references = run_references(opened, split, real_total, root, strict)
+        else:
+            references = named_references(opened, DataSpec(real, root, split, None, fit), real_total, strict)
+        model = run if isinstance(run, Model) else load_model(opened, world.device)
+        fake, made_by = run_samples(model, sampling, range(seed, seed + total), context)
+        bits = bits_of(model, references, likelihood, batch)
+        return evaluate_images(f"How good is {opened.name}?", fake, references, context, made_by, bits, folder)
+
+
+def measure(
+    real: DataLike,
+    fake: DataLike,
+    *,
+    count: int | str | None = None,
+    real_count: int | str | None = None,
+    features: FeaturesLike = "inception",
+    weights: str | Path | None = None,
+    split: Split = "auto",
+    fake_split: Split = "auto",
+    data_root: str | Path | None = None,
+    size: SizeLike | None = None,
+    fit: Fit = "crop",
+    strict: bool = False,
+    batch: int = 64,
+    out: str | Path | None = None,
+    metrics: Sequence[MetricLike] = (),
+    progress: bool = False,
+) -> Evaluation:
+    """Compares any two sets of images.
+
+    Args:
+        real: The real images: digits, cifar10, flowers102, a folder, an archive, an .npy file, uint8 arrays
+            `(n, height, width, channels)`, uint8 tensors `(n, channels, height, width)`, `Images`, or a sequence of
+            images or of (image, label) pairs. Memorization is checked as if they were the training images.
+        fake: The generated images: likewise.
+        count: Number of generated images, chosen at random, such as 50_000 or "50k"; None takes all.
+        real_count: Number of real images, chosen at random; None takes all.
+        features: As in `evaluate`, and so are weights, data_root, strict, batch and metrics.
+        split: Split of the real images; "auto" is what `train` would use.
+        fake_split: Split of the generated images.
+        size: At which the images are compared, as in 64, "48x64" (height x width) or (48, 64). None: the size that all
+            generated images share, else the one that all real images share, else 64.
+        fit: How images are brought to that size: crop, pad or stretch. Arrays are not resized.
+        out: Folder for report.html and metrics.json; None writes nothing.
+        progress: Shows notices and progress bars.
+
+    Returns:
+        The metrics: `evaluation["FID"].value` and so on; see `evaluate`.
+
+    Raises:
+        FileNotFoundError: there is no such data or file of weights.
+        ValueError: an option is out of range, or there are too few images.
+        WorkFailed: out of memory, or weights cannot be downloaded.
+
+    Example:
+        undiffuse.measure("photos/", model.sample(500), features="pixels")["FD-pixels"].value
+    """
+    total, real_total = _optional_count(count, "--count"), _optional_count(real_count, "--real-count")
+    at_least(1, batch=batch)
+    sides = None if size is None else parse_size(size)
+    root = None if data_root is None else str(data_root)
+    with init_distributed() as world, speaking(progress and world.is_main):
+        context = _context(features, weights, metrics, batch, world)
+        folder = None if out is None else make_output(out, real, fake)
+        specs = DataSpec(real, root, split, sides, fit), DataSpec(fake, root, fake_split, sides, fit)
+        common = sides or own_size(specs[1]) or own_size(specs[0])
+        all_real, all_fake = (open_set(replace(spec, size=common), strict) for spec in specs)
+        x, y = take(all_real, real_total, "--real-count"), take(all_fake, total, "--count")
+        references = References((x,), None if len(x) == len(all_real) else INCOMPLETE)
+        return evaluate_images(f"{y.name} against {x.name}", y, references, context, folder=folder)
+
+
+def compare(
+    runs: RunLike | Sequence[RunLike] = (),
+    *,
+    samplers: Sequence[str] = (),
+    steps: Sequence[int] = (),
+    count: int | str = 1000,
+    real_count: int | str | None = None,
+    features: FeaturesLike = "inception",
+    weights: str | Path | None = None,
+    split: Split = "auto",
+    guidance: float | None = None,
+    seed: int = 0,
+    batch: int = 64,
+    out: str | Path | None = None,
+    metrics: Sequence[MetricLike] = (),
+    progress: bool = False,
+) -> Comparison:
+    """Measures several runs, or several samplers and numbers of steps: the same number of samples, of the same seeds.
+
+    Args:
+        runs: Runs that were trained on the same images, as in `evaluate`; empty takes the newest.
+        samplers: Each run is sampled with each of these; empty takes the run's.
+        steps: And with each of these numbers of steps; empty takes the run's.
+        count: Number of samples of each, such as 1000 or "10k".
+        real_count: Number of real images, chosen at random; None takes all.
+        features: As in `evaluate`, and so are weights, batch and metrics.
+        split: Split of the real images; "auto" is the one that the runs were trained on.
+        guidance: 1 follows the label as trained. None: each run's.
+        seed: Of the first sample, from 0; the others count up from it.
+        out: Folder for comparison.html and comparison.json; None writes neither.
+        progress: Shows notices and progress bars.
+
+    Returns:
+        The table: `comparison.rows` has one dictionary for each run, sampler and number of steps. Under torchrun only
+        the main process has rows.
+
+    Raises:
+        FileNotFoundError: there is no such run, data or file of weights.
+        ValueError: an option is out of range, or the runs were trained on different images.
+        WorkFailed: out of memory, or weights cannot be downloaded.
+
+    Example:
+        comparison = undiffuse.compare("runs/flowers", samplers=["ddim", "heun"], steps=[5, 10], features="pixels")
+        [(row["sampler"], row["NFE"], row["FD-pixels"]) for row in comparison.rows]
+    """
+    total, real_total = parse_count(count, "--count"), _optional_count(real_count, "--real-count")
+    at_least(1, batch=batch)
+    at_least(0, seed=seed)
+    one = runs is None or isinstance(runs, (str, Path, Run, Model))
+    chosen = [runs] if one else list(runs) or [None]
+    with init_distributed() as world, speaking(progress and world.is_main):
+        opened = {_key(run): run if isinstance(run, Model) else as_run(run) for run in chosen}
+        found = [as_run(run) for run in opened.values()]
+        check_same_data(found)
+        context = _context(features, weights, metrics, batch, world)
+        folder = None if out is None else make_output(out, found[0].config.data.data)
+        names = [run.name for run in found]
+        candidates = []
+        for run, source in zip(found, opened.values(), strict=True):
+            label = run.name if names.count(run.name) == 1 else str(run.folder)
+            ways = [
+                sampling_config(run.config, sampler, number, guidance)
+                for sampler in samplers or (None,)
+                for number in steps or (None,)
+            ]
+            model = source if isinstance(source, Model) else load_model(source, world.device)
+            candidates += [Candidate(label, model, sampling) for sampling in dict.fromkeys(ways)]
+        real = run_references(found[0], split, real_total).sets[0]
+        comparison = compare_candidates(candidates, real, range(seed, seed + total), context)
+        if folder is not None:
+            comparison.write(folder)
+    return comparison
+
+
+def _context(
+    features: FeaturesLike, weights: str | Path | None, metrics: Sequence[MetricLike], batch: int, world: World
+) -> EvaluationContext:
+    rows = with_own(metrics)
+    if isinstance(features, FeatureNetwork):
+        return EvaluationContext(features, world, batch, rows)
+    file = None if weights is None else Path(weights).expanduser()
+    return EvaluationContext(load_features(features, file, world.device), world, batch, rows)
+
+
+def _optional_count(value: int | str | None, option: str) -> int | None:
+    return None if value is None else parse_count(value, option)
+
+
+def _key(run: RunLike) -> tuple[Path, str]:
+    """The same for the same weights of the same run, however it is named."""
+    return as_run(run).folder.resolve(), run.weights if isinstance(run, Model) else "ema"

@@ -1,0 +1,147 @@
+"""Models for other programs, and from them."""
+
+from pathlib import Path
+from typing import Literal
+
+from undiffuse.api.data import SizeLike
+from undiffuse.api.runs import RunLike, as_run
+from undiffuse.config import Config
+from undiffuse.diffusion.denoiser import NO_LABEL
+from undiffuse.interop.imported import check_free, log_summary, save_run
+from undiffuse.interop.pipelines import write_pipeline
+from undiffuse.interop.sources import Overrides, read_model
+from undiffuse.runs.run import Checkpoint, Run
+from undiffuse.sampling.labels import Label, find_label
+from undiffuse.sampling.model import Model
+from undiffuse.sampling.options import check_guidance
+from undiffuse.utils.parsing import at_least, parse_size
+from undiffuse.utils.terminal import log, speaking
+
+Weights = Literal["ema", "network", "average"]
+"""The EMA of the weights, or the weights that are being trained; average is the old word for ema."""
+
+
+def export(
+    run: RunLike,
+    to: Literal["diffusers"] = "diffusers",
+    target: str | Path | None = None,
+    *,
+    label: Label | None = None,
+    weights: Weights = "ema",
+    progress: bool = False,
+) -> Path:
+    """Writes a trained model for other programs to open.
+
+    Args:
+        run: A run, its folder, its name under runs/, or a Model; None takes the newest run.
+        to: The format. diffusers is a folder for `diffusers.DiffusionPipeline.from_pretrained`.
+        target: The folder to make; None: exported/ and the run's name. It appears whole or not at all.
+        label: Always make images of this class, by name or index, or "none" for unlabeled ones: a DDPMPipeline takes no
+            class. None: the network keeps its classes, which its `unet` takes as class_labels.
+        weights: "ema", the exponential moving average, or "network", the weights that are being trained.
+        progress: Shows notices.
+
+    Returns:
+        The folder.
+
+    Raises:
+        FileNotFoundError: there is no such run, or it has no whole checkpoint.
+        ValueError: diffusers has no such model, an option is out of range, or there is something at `target`.
+
+    Example:
+        folder = undiffuse.export("runs/digits", target="exported/threes", label=3)
+        diffusers.DiffusionPipeline.from_pretrained(folder)(num_inference_steps=1000).images[0]
+    """
+    if to != "diffusers":
+        raise ValueError(f"--to {to} is not a format: choose diffusers.")
+    if weights not in ("ema", "network", "average"):
+        raise ValueError(f"--weights {weights} does not exist: choose ema or network.")
+    with speaking(progress):
+        opened, checkpoint = _open(run)
+        config = opened.config
+        index = None if label is None else find_label(config.class_names, label)
+        if index == NO_LABEL:
+            check_guidance(config)
+        folder = Path("exported") / opened.name if target is None else Path(target).expanduser()
+        part = "network" if weights == "network" else "ema"
+        write_pipeline(folder, config, checkpoint.tensors(part), index, opened.folder)
+        log.info(f"Exported the {part} weights at {checkpoint.images:,} images to {folder.absolute()}")
+        _log_limits(config, index)
+    return folder
+
+
+def import_model(
+    source: str | Path,
+    *,
+    out: str | Path | None = None,
+    size: SizeLike | None = None,
+    heads: int | None = None,
+    schedule: Literal["linear", "cosine"] | None = None,
+    num_timesteps: int | None = None,
+    parametrization: Literal["eps", "x0"] | None = None,
+    variance: Literal["small", "large"] | None = None,
+    raw_timesteps: bool = False,
+    progress: bool = False,
+) -> Run:
+    """Makes a run of a model that was trained elsewhere, to sample from, evaluate and export.
+
+    A diffusers folder states how its model was trained. A file of Improved DDPM's weights does not: the options do, and
+    their defaults are those of its CIFAR-10 models.
+
+    Args:
+        source: A diffusers folder, a file of improved-diffusion's weights, or owner/name on the Hugging Face Hub.
+        out: The run folder to make; None: runs/ and the name of the source. It appears whole or not at all.
+        size: Height and width of the images in pixels, as in 64, "48x64" or (48, 64); None: 32.
+        heads: Attention heads; None: 4.
+        schedule: The noise schedule; None: cosine.
+        num_timesteps: T, the number of noise levels; None: 4000.
+        parametrization: Whether the network predicts the noise or the image; None: eps.
+        variance: Of a sampling step, where it is not learned; None: large.
+        raw_timesteps: The weights were trained with --rescale_timesteps False.
+        progress: Shows notices.
+
+    Raises:
+        FileNotFoundError: there is nothing at `source`.
+        ValueError: it is damaged, undiffuse does not support it, an option is out of range or contradicts it, or there
+            is something at `out`.
+
+    Example:
+        run = undiffuse.import_model("google/ddpm-cifar10-32")
+        undiffuse.load(run).sample(4, steps=20)
+    """
+    at_least(1, **{n: v for n, v in {"heads": heads, "num_timesteps": num_timesteps}.items() if v is not None})
+    image_size = None if size is None else parse_size(size)
+    overrides = Overrides(image_size, heads, schedule, num_timesteps, parametrization, variance, raw_timesteps)
+    folder = Path("runs") / _name(source) if out is None else Path(out).expanduser()
+    with speaking(progress):
+        check_free(folder)
+        model = read_model(source, overrides)
+        log_summary(model)
+        return save_run(model, folder)
+
+
+def _open(run: RunLike) -> tuple[Run, Checkpoint]:
+    """The run with its newest whole checkpoint, or the one that a Model was loaded from."""
+    if isinstance(run, Model):
+        return run.origin
+    opened = as_run(run)
+    checkpoint = opened.last_good()
+    if checkpoint is None:
+        raise FileNotFoundError(f"{opened.folder.absolute()} has no whole checkpoint: train it first, or for longer.")
+    return opened, checkpoint
+
+
+def _log_limits(config: Config, label: int | None) -> None:
+    """Notices of what a DDPMPipeline does not do with the model."""
+    if config.class_names and label is None:
+        log.info(
+            "The model makes images by class, but a DDPMPipeline takes no class: call its unet with class_labels, or "
+            "export a single class with --label."
+        )
+    if config.class_names and config.sampling.guidance != 1:
+        log.info(f"The run's guidance, {config.sampling.guidance:g}, was left out: a DDPMPipeline has none.")
+
+
+def _name(source: str | Path) -> str:
+    path = Path(source).expanduser().absolute()
+    return path.stem if path.is_file() else path.name

@@ -1,0 +1,115 @@
+"""Opening a trained model, and sampling it into a folder."""
+
+from pathlib import Path
+from typing import Literal
+
+import torch
+
+from undiffuse.api.runs import RunLike, as_run
+from undiffuse.diffusion.denoiser import NO_LABEL
+from undiffuse.networks.network import NetworkConfig
+from undiffuse.networks.unet import UNetConfig
+from undiffuse.runs.gallery import Gallery
+from undiffuse.sampling.generate import default_folder, fill, gallery_in, save_film, save_grid
+from undiffuse.sampling.labels import Label, find_label
+from undiffuse.sampling.model import Model, Settings, as_settings, load_model
+from undiffuse.sampling.options import check_guidance, sampling_config
+from undiffuse.utils.parsing import at_least
+from undiffuse.utils.terminal import Meter, log, speaking
+
+Weights = Literal["ema", "network", "average"]
+"""The EMA of the weights or the weights that are being trained; average is the old word for ema."""
+
+
+def load(
+    run: RunLike = None,
+    *,
+    weights: Weights = "ema",
+    device: torch.device | str | None = None,
+    network: type[NetworkConfig] = UNetConfig,
+) -> Model:
+    """Opens the model of a run.
+
+    Args:
+        run: A run, its folder, or its name under runs/; None takes the newest there.
+        weights: "ema", the exponential moving average, or "network", the weights that are being trained.
+        device: Such as "cpu" or "cuda:1"; None takes the best there is.
+        network: The config class of a network of your own, where the run was trained with one.
+
+    Raises:
+        FileNotFoundError: there is no such run, or it has no whole checkpoint yet.
+        ValueError: its config cannot be read.
+
+    Example:
+        model = undiffuse.load("runs/quickstart")
+        model.sample(8, label=3)
+    """
+    chosen = None if device is None else torch.device(device)
+    return load_model(as_run(run, network), chosen, _canonical(weights))
+
+
+def sample(
+    run: RunLike = None,
+    *,
+    count: int = 64,
+    label: Label | None = None,
+    guidance: float | None = None,
+    seed: int = 0,
+    batch: int = 64,
+    sampler: str | None = None,
+    steps: int | None = None,
+    set: Settings = (),
+    film: bool = False,
+    weights: Weights = "ema",
+    out: str | Path | None = None,
+    network: type[NetworkConfig] = UNetConfig,
+    progress: bool = False,
+) -> Gallery:
+    """Samples a run into a folder: one PNG a seed, grid.png, and samples.json, which says what made them.
+
+    The options are those of `undiffuse sample`; `Model.sample` makes images without writing any. Called again it makes
+    only what is missing.
+
+    Args:
+        out: The folder; None takes one in the run's samples/ that is named after the options.
+        film: Also save the denoising of the first sixteen images as film.png and film.gif.
+        network: As in `load`.
+        progress: Shows notices and a progress bar.
+
+    Returns:
+        The gallery: `.folder`, `.path(seed)`, `.pixels(seeds)` as uint8 `(n, channels, height, width)`.
+
+    Raises:
+        FileNotFoundError: there is no such run.
+        ValueError: an option is out of range, the model cannot do it, or `out` holds something else.
+        WorkFailed: out of memory.
+
+    Example:
+        undiffuse.sample("runs/flowers", count=16, label="rose", out="roses")
+    """
+    at_least(1, count=count, batch=batch)
+    at_least(0, seed=seed)
+    with speaking(progress):
+        opened = as_run(run, network)
+        index = None if label is None else find_label(opened.config.class_names, label)
+        if index == NO_LABEL:
+            check_guidance(opened.config)
+        settings = as_settings(set)
+        sampling = sampling_config(opened.config, sampler, steps, guidance, settings)
+        model = load_model(opened, weights=_canonical(weights))
+        folder = Path(out).expanduser() if out else default_folder(model, sampling, settings, index)
+        gallery = gallery_in(folder, model, sampling, index)
+        log.info(f"Images go to {folder.absolute()}")
+        seeds = range(seed, seed + count)
+        fill(gallery, model, seeds, batch)
+        log.info(f"  grid  {save_grid(gallery, seeds)}")
+        if film:
+            with Meter("film", sampling.steps) as meter:
+                show = lambda step: meter.reach(step, f"{step}/{sampling.steps} steps")  # noqa: E731
+                strip, animation = save_film(gallery, model, seeds, show)
+            log.info(f"  film  {strip} and {animation.name}")
+    return gallery
+
+
+def _canonical(weights: Weights) -> str:
+    return "ema" if weights == "average" else weights

@@ -1,0 +1,209 @@
+"""Training from scratch, and resuming."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from undiffuse.api.data import SizeLike, check_outside, data_config
+from undiffuse.config import Config, flat, with_settings
+from undiffuse.data.open import DataLike, open_source
+from undiffuse.data.store import DataConfig, Store, store_of
+from undiffuse.networks.network import NetworkConfig
+from undiffuse.presets import RECIPES, ImageFacts, configure
+from undiffuse.runs.run import Run, open_run
+from undiffuse.sampling.model import Settings, as_settings
+from undiffuse.training.checkpoints import CheckpointOptions
+from undiffuse.training.cost import Cost, measure_cost
+from undiffuse.training.observers import Event, Observer
+from undiffuse.training.session import begin_or_resume, train_run
+from undiffuse.training.signals import StopRequest
+from undiffuse.utils.device import compute_dtype
+from undiffuse.utils.errors import Interrupted
+from undiffuse.utils.names import Channels, Fit, Precision, Split
+from undiffuse.utils.parsing import at_least, parse_count, parse_preset
+from undiffuse.utils.terminal import log, speaking
+from undiffuse.utils.text import CHANNELS, duration, size_text
+from undiffuse.utils.world import World, init_distributed
+
+
+@dataclass(frozen=True, repr=False)
+class Plan(Run):
+    """The run that `train(..., dry_run=True)` would make: `.folder`, `.config`, `.cost`. Printed, it says all of it."""
+
+    cost: Cost
+    """Measured on this machine."""
+
+    def __str__(self) -> str:
+        cost, training = self.cost, self.config.training
+        total, growing = cost.memory_bytes / 2**20, cost.activation_bytes / 2**20
+        speed = 1 / cost.seconds_per_image
+        if training.total_images:
+            time = f"about {duration(training.total_images / speed)} at {speed:,.0f} images/s"
+        else:
+            minutes = training.total_minutes or 0
+            time = f"{minutes:g} minutes, for about {60 * minutes * speed:,.0f} images at {speed:,.0f} images/s"
+        lines = [f"  {name} = {value}" for name, value in flat(self.config).items()]
+        lines.append(f"network  {cost.parameters:,} parameters")
+        lines.append(
+            f"memory   about {total:,.0f} MiB per process, of which {growing:,.0f} MiB grow with the microbatch"
+        )
+        return "\n".join([*lines, f"time     {time}"])
+
+
+def train(
+    data: DataLike = "digits",
+    *,
+    data_root: str | Path | None = None,
+    split: Split = "auto",
+    size: SizeLike | None = None,
+    fit: Fit = "crop",
+    channels: Channels | int = "auto",
+    strict: bool = False,
+    unconditional: bool = False,
+    preset: str | None = None,
+    images: int | str | None = None,
+    minutes: float | None = None,
+    batch: int | None = None,
+    checkpoint_images: int | str | None = None,
+    keep: int = 3,
+    seed: int = 0,
+    out: str | Path | None = None,
+    precision: Precision = "auto",
+    compile: bool = False,
+    set: Settings = (),
+    dry_run: bool = False,
+    network: NetworkConfig | type[NetworkConfig] | None = None,
+    observers: Sequence[Observer | Callable[[Event], object]] = (),
+    progress: bool = False,
+) -> Run:
+    """Trains a diffusion model on images, from scratch. Called again with the same arguments, it resumes.
+
+    Ctrl-C or SIGTERM saves after the current step and raises KeyboardInterrupt. Under torchrun all processes share the
+    work, and all of them get the run.
+
+    Args:
+        data: digits, cifar10, flowers102, a folder of images (sub-folders are classes), a .zip or .tar of images, or a
+            sequence of images or of (image, label) pairs.
+        data_root: Where cifar10 and flowers102 are, or are downloaded to; the folder data/ by default.
+        split: Part of the data. auto: train where there are splits; all of flowers102.
+        size: Height and width in pixels, as in 64, "48x64" or (48, 64). None: the images' own if they share one up to
+            64, else 64.
+        fit: How images are brought to that size: crop the center, pad with black, or stretch.
+        channels: 1 gray, 3 RGB, 4 RGBA; auto: what the images have.
+        strict: Fail if an image cannot be decoded, instead of leaving it out.
+        unconditional: Do not give the network the classes, even if there are some.
+        preset: The recipe; None takes digits for digits, else small.
+        images: Budget in images seen, as in 50_000 or "2M". None takes the preset's budget.
+        minutes: Budget in minutes instead.
+        batch: Images per step, over all processes.
+        checkpoint_images: Images from one checkpoint to the next; None writes one every five minutes.
+        keep: How many checkpoints are kept.
+        seed: The same seed and settings give the same model.
+        out: The run folder; None takes runs/DATA-PRESET-SIZE.
+        precision: Of convolutions and matrix products; auto is bf16 where the hardware has it.
+        compile: Speed the network up with torch.compile, which takes a minute or more at the start.
+        set: Any other settings, as in {"network.dropout": 0.2} or ("network.dropout=0.2",); a dry run lists them.
+        dry_run: Do not train: return a `Plan`, a run not yet made, with its measured `cost`.
+        network: A network of your own in place of the preset's U-Net: a NetworkConfig, or the class of one.
+        observers: Observers, or functions that get an `Event` after every step; on rank 0 only.
+        progress: Shows notices and a progress bar.
+
+    Raises:
+        FileNotFoundError: there is no such data.
+        ValueError: an option is out of range or does not fit the images, or `out` holds something else.
+        WorkFailed: training cannot go on; the message names the last good checkpoint.
+        Interrupted: stopped by a signal, with everything saved; a KeyboardInterrupt.
+
+    Example:
+        run = undiffuse.train("photos/", size=32, minutes=10, progress=True)
+        undiffuse.load(run).sample(8)
+    """
+    at_least(1, keep=keep)
+    if images is not None and minutes is not None:
+        raise ValueError("A budget is either --images or --minutes: give one of them.")
+    every = None if checkpoint_images is None else parse_count(checkpoint_images, "--checkpoint-images")
+    name = parse_preset(preset, data)
+    request = _Request(
+        preset=name,
+        data=data_config(data, data_root, split, RECIPES[name]().size if size is None else size, fit, channels),
+        seed=seed,
+        conditional=not unconditional,
+        network=network,
+        settings=[*_training_settings(images, minutes, batch, precision), *as_settings(set)],
+    )
+    with StopRequest() as stop, init_distributed() as world, speaking(progress and world.is_main):
+        request.check_before_images(world)
+        store = world.main_process_first(
+            lambda: store_of(open_source(data, request.data.data_root, split), request.data, strict)
+        )
+        config = request.configure(store)
+        folder = Path(out).expanduser() if out else Path("runs") / _run_name(store, name, network)
+        check_outside(folder, data)
+        _log_summary(folder, store, config, world)
+        if dry_run:
+            return Plan(folder, config, measure_cost(config, world.device, world.size))
+        run = world.main_process_first(
+            lambda: begin_or_resume(folder, config) if world.is_main else open_run(folder, type(config.network))
+        )
+        if not train_run(run, store, world, stop, CheckpointOptions(keep, every), observers, compile):
+            raise Interrupted(f"Saved. Run the same again to resume: {run.folder.absolute()}")
+    return run
+
+
+@dataclass(frozen=True)
+class _Request:
+    """What was asked for, before the images are known."""
+
+    preset: str
+    data: DataConfig
+    seed: int
+    conditional: bool
+    network: NetworkConfig | type[NetworkConfig] | None
+    settings: list[str]
+
+    def configure(self, images: Store | ImageFacts) -> Config:
+        """The run's config for these images."""
+        data = replace(self.data, size=images.size, channels=images.channels)
+        if isinstance(images, Store):
+            data = replace(data, split=images.split)
+        config = configure(self.preset, images, data, self.seed, self.conditional, self.network)
+        return with_settings(config, self.settings)
+
+    def check_before_images(self, world: World) -> None:
+        """Raises ValueError for settings that fit no images at all: to know it after hours of decoding is too late."""
+        # Where the images decide size and channels, take any that fit the network.
+        size = self.data.size or RECIPES[self.preset]().network.size
+        batch = self.configure(ImageFacts(size, self.data.channels or 3)).training.batch
+        if batch % world.size:
+            raise ValueError(f"A batch of {batch} cannot be split over {world.size} processes.")
+
+
+def _training_settings(
+    images: int | str | None, minutes: float | None, batch: int | None, precision: Precision
+) -> list[str]:
+    """The options that are settings too, as settings."""
+    settings = [f"training.precision={precision}"]
+    if images is not None or minutes is not None:
+        total_images = "null" if images is None else parse_count(images, "--images")
+        total_minutes = "null" if minutes is None else minutes
+        settings += [f"training.total_images={total_images}", f"training.total_minutes={total_minutes}"]
+    return settings if batch is None else [*settings, f"training.batch={batch}"]
+
+
+def _run_name(store: Store, preset: str, network: NetworkConfig | type[NetworkConfig] | None) -> str:
+    kind = network if isinstance(network, type) or network is None else type(network)
+    own = [] if kind is None else [kind.__name__.removesuffix("Config").lower()]
+    return "-".join(dict.fromkeys([store.name, preset, *own, size_text(store.size)]))
+
+
+def _log_summary(folder: Path, store: Store, config: Config, world: World) -> None:
+    classes = f"{len(config.class_names)} classes" if config.class_names else "no classes"
+    images = f"{len(store):,} images, {size_text(store.size)} {CHANNELS[store.channels]}"
+    training = config.training
+    budget = f"{training.total_minutes:g} minutes" if training.total_minutes else f"{training.total_images:,} images"
+    dtype = str(compute_dtype(world.device, training.precision)).removeprefix("torch.")
+    processes = f", {world.size} processes" if world.size > 1 else ""
+    log.info(f"run      {folder.absolute()}")
+    log.info(f"data     {images}, {classes}, split {store.split}")
+    log.info(f"recipe   {config.preset}, seed {config.seed}, batch {training.batch}, {budget}")
+    log.info(f"device   {world.device}, {dtype}{processes}")

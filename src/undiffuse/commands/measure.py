@@ -1,0 +1,83 @@
+"""undiffuse measure"""
+
+from pathlib import Path
+from typing import Annotated
+
+from undiffuse.commands.options import unless_given
+from undiffuse.data.paths import check_data
+from undiffuse.features.table import FeaturesName, find_weights
+from undiffuse.utils.names import Fit, Split
+from undiffuse.utils.parsing import at_least, parse_count, parse_size
+from undiffuse.utils.terminal import console
+
+
+def measure(
+    real: str,
+    fake: str,
+    count: Annotated[str | None, unless_given("all")] = None,
+    real_count: Annotated[str | None, unless_given("all")] = None,
+    features: FeaturesName = "inception",
+    weights: Annotated[str | None, unless_given("the published ones, downloaded", metavar="FILE")] = None,
+    split: Split = "auto",
+    fake_split: Split = "auto",
+    data_root: Annotated[str | None, unless_given("data/")] = None,
+    size: Annotated[str | None, unless_given("the samples' own, else the real images' own, else 64")] = None,
+    fit: Fit = "crop",
+    strict: bool = False,
+    batch: int = 64,
+    out: str = "evaluation",
+) -> None:
+    """Compare any two sets of images: FID, KID, precision, recall and more, with everything that they depend on.
+
+    For example: undiffuse measure --real photos/ --fake samples.npy
+
+    Without a download: undiffuse measure --real photos/ --fake samples/ --features pixels
+
+    Args:
+        real: digits, cifar10, flowers102, a folder, an archive, or an .npy file of uint8 images.
+        fake: The same, for the images that are measured.
+        count: Number of generated images, chosen at random. Published values take 50000.
+        real_count: Number of real images, chosen at random.
+        features: inception is the field's standard (FID, KID, IS). efficientnet-lite0 and dinov2 give FD-EffNet and
+            FD-DINOv2, which are not FIDs; pixels needs no network at all but sees only coarse differences.
+        weights: The feature network's, as torch.load opens them with weights_only=True; their hash is recorded.
+        split: Split of the real images; auto is what train would use.
+        fake_split: Split of the generated images.
+        data_root: Where cifar10 and flowers102 are, or are downloaded to.
+        size: Side in pixels, or height x width as in 48x64, at which the images are compared.
+        fit: How images are brought to that size: crop the center, pad with black, or stretch.
+        strict: Fail if an image cannot be decoded, instead of leaving it out.
+        batch: Images at once; changes speed and memory only.
+        out: Folder for report.html and metrics.json.
+    """
+    # Mistakes are found before torch is loaded.
+    for option, value in {"--count": count, "--real-count": real_count}.items():
+        if value is not None:
+            parse_count(value, option)
+    at_least(1, batch=batch)
+    sides = parse_size(size) if size is not None else None
+    for data in (real, fake):
+        check_data(data)
+    find_weights(features, weights)
+
+    from undiffuse.api import evaluate as api
+
+    evaluation = api.measure(
+        real,
+        fake,
+        count=count,
+        real_count=real_count,
+        features=features,
+        weights=weights,
+        split=split,
+        fake_split=fake_split,
+        data_root=data_root,
+        size=sides,
+        fit=fit,
+        strict=strict,
+        batch=batch,
+        out=out,
+    )
+    if evaluation.measurements:
+        console.print(str(evaluation))
+        console.print(f"Open {(Path(out).expanduser() / 'report.html').absolute()}")

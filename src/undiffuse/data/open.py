@@ -1,0 +1,32 @@
+"""From what `--data` names, or Python passes, to a Source."""
+
+from pathlib import Path
+
+from undiffuse.data.paths import DATASETS, DataLike, check_data
+from undiffuse.data.readers import builtin
+from undiffuse.data.readers.archive import archive_source
+from undiffuse.data.readers.folder import folder_source
+from undiffuse.data.readers.sequence import sequence_source
+from undiffuse.data.source import Source
+from undiffuse.utils.names import Split
+
+
+def open_source(data: DataLike, data_root: str | Path | None = None, split: Split = "auto") -> Source:
+    """Opens `digits`, `cifar10`, `flowers102`, a folder, a .zip or .tar of images, or a sequence of images.
+
+    Args:
+        data: What to open. A sequence holds images or (image, label) pairs: see `sequence_source`.
+        data_root: Where cifar10 and flowers102 are, or are downloaded to; the folder data/ by default.
+        split: Part of the data. `auto` takes train where there are splits, and all of flowers102.
+
+    Raises:
+        FileNotFoundError: there is nothing at that path, or a dataset is not on this machine and cannot be downloaded.
+        ValueError: there are no images or no such split, or an archive cannot be read.
+    """
+    if not isinstance(data, str | Path):
+        return sequence_source(data, split)
+    check_data(data)
+    if str(data) in DATASETS:
+        return getattr(builtin, str(data))(Path(data_root or "data").expanduser(), split)
+    path = Path(data).expanduser()
+    return folder_source(path, split) if path.is_dir() else archive_source(path, split)

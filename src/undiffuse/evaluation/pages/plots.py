@@ -1,0 +1,103 @@
+"""Plots of the pages, each a matplotlib figure."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from matplotlib import rcParams
+from matplotlib.figure import Figure
+
+from undiffuse.evaluation.memorization import FeatureMemorization
+from undiffuse.metrics.frechet import Extrapolation
+from undiffuse.report.style import SOFT, new_figure
+
+DASHES = ("-", "--", "-.", ":")
+MARKERS = ("o", "s", "^", "D", "v")
+"""Curves differ in these too, for eyes and printers without colors."""
+
+TICK_RATIO = 1.2
+"""A tick is at least this many times the one before it."""
+
+LOG_SCALE_FROM = 20
+"""If distances differ by more than this factor, their scale is logarithmic."""
+
+SMOOTHED_FRACTION = 0.02
+"""Fraction of a curve that its smoothed line averages over."""
+
+
+def extrapolation(line: Extrapolation, distance: str) -> Figure:
+    """Distances over 1/N and the line through them to infinitely many samples."""
+    figure, (axes,) = new_figure(2.6)
+    x = 1 / np.array(line.counts)
+    ends = [line.at_infinity, line.at_infinity + line.slope * x.max()]
+    axes.plot([0, x.max()], ends, color=rcParams[SOFT], linewidth=1)
+    axes.plot(x, line.distances, "o", color="C0", label="subsets")
+    error = line.standard_error
+    axes.errorbar([0], [line.at_infinity], [error], fmt="s", color="C1", capsize=3, label="infinitely many")
+    shown = sorted({line.counts[0], line.counts[len(line.counts) // 2], line.counts[-1]})
+    axes.set_xticks([0, *(1 / n for n in shown)], ["∞", *(f"{n:,}" for n in shown)])
+    axes.set(xlabel="samples N, on a scale of 1/N", ylabel=distance)
+    axes.legend()
+    return figure
+
+
+def nearest_distances(spaces: Sequence[FeatureMemorization]) -> Figure:
+    """How far samples and the control are from their nearest training image."""
+    figure, all_axes = new_figure(0.5 + 1.7 * len(spaces), rows=len(spaces))
+    for axes, space in zip(all_axes, spaces, strict=True):
+        samples, control = space.found.samples.numpy(), space.found.control.numpy()
+        edges = np.linspace(0, max(np.quantile(samples, 0.995), np.quantile(control, 0.995)) or 1, 40).tolist()
+        axes.hist(control, edges, density=True, color=rcParams[SOFT], alpha=0.5, label=space.control)
+        axes.hist(samples, edges, density=True, histtype="step", color="C0", linewidth=1.6, label="samples")
+        axes.set(xlabel=f"distance in {space.features}", yticks=[])
+        axes.grid(visible=False)
+        axes.spines["left"].set_visible(False)
+    handles, labels = all_axes[0].get_legend_handles_labels()
+    figure.legend(handles, labels, ncols=2, loc="outside upper center", fontsize=8)
+    return figure
+
+
+def distance_by_nfe(curves: Mapping[str, Sequence[tuple[int, float]]], distance: str) -> Figure:
+    """A distance against the number of function evaluations per image, one curve for each name."""
+    figure, (axes,) = new_figure(2.8 + 0.18 * len(curves))
+    for i, (name, points) in enumerate(curves.items()):
+        evaluations, values = zip(*sorted(points), strict=True)
+        dashes, marker = DASHES[i % len(DASHES)], MARKERS[i % len(MARKERS)]
+        axes.plot(evaluations, values, linestyle=dashes, marker=marker, color=f"C{i}", label=name)
+    axes.set(xlabel="NFE per image", ylabel=distance, xscale="log")
+    points = [point for curve in curves.values() for point in curve]
+    ticks: list[int] = []
+    for nfe in sorted({nfe for nfe, _ in points}):
+        ticks += [nfe] if not ticks or nfe >= TICK_RATIO * ticks[-1] else []
+    axes.set_xticks(ticks, [str(nfe) for nfe in ticks])
+    axes.set_xticks([], minor=True)
+    lowest, highest = min(value for _, value in points), max(value for _, value in points)
+    if 0 < LOG_SCALE_FROM * lowest < highest:
+        axes.set_yscale("log")
+    figure.legend(loc="outside lower center", ncols=1 if max(map(len, curves)) > 24 else 2, fontsize=8)
+    return figure
+
+
+def training_curves(lines: Sequence[dict[str, Any]]) -> Figure:
+    """Loss and learning rate over the images seen."""
+    finite = [line for line in lines if line["loss"] is not None]
+    images = np.array([line["images"] for line in finite])
+    loss = np.array([line["loss"] for line in finite])
+    figure, (above, below) = new_figure(4.0, rows=2)
+    above.plot(images, loss, color="C0", alpha=0.35, linewidth=0.8, label="as logged")
+    above.plot(images, _smoothed(loss), color="C0", label="smoothed")
+    above.set(ylabel="loss", yscale="log")
+    above.legend()
+    below.plot(images, [line["learning_rate"] for line in finite], color="C0")
+    below.set(xlabel="images seen", ylabel="learning rate")
+    for axes in (above, below):
+        axes.xaxis.set_major_formatter(lambda value, _: f"{value / 1000:g}k" if value < 1e6 else f"{value / 1e6:g}M")
+    return figure
+
+
+def _smoothed(values: np.ndarray) -> np.ndarray:
+    width = max(1, round(len(values) * SMOOTHED_FRACTION))
+    sums = np.cumsum(np.concatenate([[0.0], values]))
+    starts = np.maximum(np.arange(len(values)) - width + 1, 0)
+    ends = np.arange(len(values)) + 1
+    return (sums[ends] - sums[starts]) / (ends - starts)

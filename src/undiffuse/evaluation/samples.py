@@ -1,0 +1,48 @@
+"""The samples of a run: kept in its folder, so that only those that are missing are made."""
+
+import hashlib
+import json
+from dataclasses import asdict
+from typing import Any
+
+from undiffuse.config import SamplingConfig
+from undiffuse.evaluation.context import EvaluationContext
+from undiffuse.features.image_sets import ImageSet, of_gallery
+from undiffuse.runs.gallery import Gallery, made_by
+from undiffuse.sampling.generate import fill, gallery_in
+from undiffuse.sampling.model import Model
+from undiffuse.sampling.options import nfe
+from undiffuse.utils.terminal import log
+
+
+def run_samples(
+    model: Model, sampling: SamplingConfig, seeds: range, context: EvaluationContext
+) -> tuple[ImageSet, dict[str, Any]]:
+    """The samples of these seeds, which the processes make together, and what made them, as JSON has it.
+
+    Raises:
+        ValueError: the model was not loaded from a run.
+        WorkFailed: out of memory.
+    """
+    world, (run, checkpoint) = context.world, model.origin
+    source = made_by(run, checkpoint, model.weights)
+    # Other options or weights get another folder, so that older samples are never in the way.
+    key = hashlib.sha256(json.dumps([source, asdict(sampling)], sort_keys=True).encode()).hexdigest()[:8]
+    folder = run.folder / "evaluation" / "samples" / f"{sampling.sampler}-{sampling.steps}-{checkpoint.images}-{key}"
+    gallery = Gallery(folder, model.shape, model.class_names, sampling, None)
+    if world.is_main:
+        gallery_in(folder, model, sampling)
+        log.info(f"Samples are kept in {folder.absolute()}")
+    world.barrier()
+    fill(gallery, model, seeds[world.rank :: world.size], context.batch)
+    world.barrier()
+    return of_gallery(gallery, seeds, run.name), {
+        **source,
+        "ema": model.weights == "ema",
+        "ema_halflife_images": run.config.training.ema_halflife_images,
+        **asdict(sampling),
+        "nfe": nfe(sampling, labeled=bool(model.class_names)),
+        "seeds": f"{seeds[0]} to {seeds[-1]}",
+        "classes": "every class in turn" if model.class_names else "none",
+        "trained_with_seed": run.config.seed,
+    }

@@ -1,0 +1,51 @@
+"""What every network has: a config that builds it."""
+
+from typing import Annotated
+
+from pydantic import Field
+from pydantic.dataclasses import dataclass
+from torch import nn
+
+from undiffuse.utils.validation import STRICT
+
+
+@dataclass(frozen=True, config=STRICT)
+class NetworkConfig:
+    """The config of a network `F(x, c_noise, label)`: subclass it to train a network of your own.
+
+    The three fields follow from the images; add your own below them, each with a default that JSON can hold. The
+    network that `build` returns is called with
+
+    - x: noisy images scaled to unit variance, `(b, image_channels, height, width)`;
+    - c_noise: the noise level as the parametrization states it, `(b,)`;
+    - label: `(b,)` integers from 0 to classes - 1, and -1 for no label, or None for no labels at all
+
+    and returns `(b, image_channels, height, width)`, or twice the channels if it is built with `learned_variance`. It
+    may have a method `edge_parameters()`: see `undiffuse.networks.unet.UNet`.
+
+    Example:
+        @pydantic.dataclasses.dataclass(frozen=True)
+        class MLPConfig(NetworkConfig):
+            width: int = 256
+
+            def build(self, learned_variance: bool = False) -> nn.Module:
+                return MLP(self)
+    """
+
+    size: tuple[int, int] = (32, 32)
+    """Height and width of the images, in pixels."""
+    image_channels: Annotated[int, Field(ge=1)] = 3
+    """1 for grayscale, 3 for RGB, 4 for RGBA."""
+    classes: Annotated[int, Field(ge=0)] = 0
+    """Number of labels the network knows; 0 trains without labels."""
+
+    def build(self, learned_variance: bool = False) -> nn.Module:
+        """The network, untrained.
+
+        With `learned_variance` it has twice the channels out: F, then what the variance is interpolated by.
+
+        Raises:
+            NotImplementedError: the subclass does not say how.
+            ValueError: the network cannot learn a variance.
+        """
+        raise NotImplementedError(f"{type(self).__name__} needs a method build(self, learned_variance=False).")

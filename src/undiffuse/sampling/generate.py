@@ -1,0 +1,105 @@
+"""Fills galleries: only the samples that are missing are made; grids and films of them."""
+
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import torch
+
+from undiffuse.config import SamplingConfig
+from undiffuse.data.pixels import to_pixels
+from undiffuse.report import grids
+from undiffuse.runs.gallery import Gallery, made_by, open_gallery
+from undiffuse.sampling.labels import labels_for
+from undiffuse.sampling.model import Model, last, sample_steps, watched
+from undiffuse.sampling.options import nfe
+from undiffuse.utils.errors import WorkFailed
+from undiffuse.utils.terminal import Meter, log
+from undiffuse.utils.text import duration
+
+GRID_IMAGES = 100
+
+
+def gallery_in(folder: Path, model: Model, sampling: SamplingConfig, label: int | None = None) -> Gallery:
+    """The gallery in the folder of what a loaded model makes with these options; made, or checked if it is there.
+
+    Raises:
+        ValueError: the folder holds samples that were made in another way, or something else.
+    """
+    run, checkpoint = model.origin
+    gallery = Gallery(folder, model.shape, model.class_names, sampling, label)
+    return open_gallery(gallery, made_by(run, checkpoint, model.weights))
+
+
+def default_folder(model: Model, sampling: SamplingConfig, settings: Sequence[str], label: int | None) -> Path:
+    """A folder among the run's samples that is named after the options."""
+    run, checkpoint = model.origin
+    words = [sampling.sampler, str(sampling.steps), model.weights, str(checkpoint.images)]
+    words += [setting.replace("=", "-").replace("/", "") for setting in settings]
+    words += [f"guidance-{sampling.guidance:g}"] if model.class_names else []
+    words += [] if label is None else [f"label-{label}"]
+    return run.folder / "samples" / "-".join(words)
+
+
+def fill(gallery: Gallery, model: Model, seeds: Sequence[int], batch: int) -> None:
+    """Makes the samples that are missing, `batch` at a time, after a notice of how long it will take."""
+    missing = [seed for seed in seeds if not gallery.has(seed)]
+    if len(missing) < len(seeds):
+        log.info(f"{len(seeds) - len(missing):,} of {len(seeds):,} images are there already.")
+    if not missing:
+        return
+    sampling = gallery.sampling
+    evaluations = nfe(sampling, labeled=bool(model.class_names))
+    seconds = _seconds_per_evaluation(gallery, model, missing[:batch]) * evaluations * -(-len(missing) // batch)
+    what = f"{len(missing):,} images, {sampling.steps} {sampling.sampler} steps"
+    log.info(f"{what} (NFE {evaluations}): about {duration(seconds)}.")
+    with Meter("sampling", len(missing) * sampling.steps) as meter:
+        for start in range(0, len(missing), batch):
+            chunk = missing[start : start + batch]
+
+            def show(step: int, start: int = start, size: int = len(chunk)) -> None:
+                meter.reach(start * sampling.steps + step * size, f"{start:,}/{len(missing):,} images")
+
+            try:
+                done = last(watched(sample_steps(model, chunk, _labels(gallery, chunk), sampling), show))
+            except torch.OutOfMemoryError as error:
+                raise WorkFailed(f"Out of memory: --batch {max(1, len(chunk) // 2)} needs less.") from error
+            for seed, pixels in zip(chunk, to_pixels(done.x), strict=True):
+                gallery.save(seed, pixels)
+
+
+def save_grid(gallery: Gallery, seeds: Sequence[int]) -> Path:
+    """grid.png of the first hundred; one column a class where every class comes in turn."""
+    path = gallery.folder / "grid.png"
+    classes = len(gallery.class_names)
+    columns = classes if gallery.label is None and 1 < classes <= 16 else None
+    grids.save_png(grids.grid(gallery.pixels(seeds[:GRID_IMAGES]), columns), path)
+    return path
+
+
+def save_film(
+    gallery: Gallery, model: Model, seeds: Sequence[int], show: Callable[[int], object] = lambda step: None
+) -> tuple[Path, Path]:
+    """film.png and film.gif of the first sixteen; `show` gets the number of each finished step."""
+    chunk = seeds[: grids.FILM_IMAGES]
+    steps = watched(sample_steps(model, chunk, _labels(gallery, chunk), gallery.sampling), show)
+    film = grids.frames(steps, gallery.sampling.steps)
+    strip, animation = gallery.folder / "film.png", gallery.folder / "film.gif"
+    grids.save_png(grids.film_strip(film), strip)
+    grids.save_animation(film, animation)
+    return strip, animation
+
+
+def _labels(gallery: Gallery, seeds: Sequence[int]) -> list[int] | None:
+    return labels_for(gallery.class_names, seeds, gallery.label)
+
+
+def _seconds_per_evaluation(gallery: Gallery, model: Model, seeds: Sequence[int]) -> float:
+    """How long one batch takes, measured on the second evaluation: the first warms up."""
+    one_step = SamplingConfig(sampler="euler", steps=1)
+    seconds = 0.0
+    for _ in range(2):
+        began = time.monotonic()
+        last(sample_steps(model, seeds, _labels(gallery, seeds), one_step)).x.cpu()  # Waits for the device.
+        seconds = time.monotonic() - began
+    return seconds

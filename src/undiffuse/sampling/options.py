@@ -1,0 +1,83 @@
+"""How a run is sampled: its own options, with those asked for in their place."""
+
+from collections.abc import Sequence
+from dataclasses import fields, replace
+
+from torch import Tensor
+
+from undiffuse.config import Config, SamplingConfig, current_name, with_settings
+from undiffuse.diffusion.recipe import SIGMAS, DiffusionConfig
+from undiffuse.diffusion.sampler_table import SAMPLERS, options, users
+
+
+def sampling_config(
+    config: Config,
+    sampler: str | None = None,
+    steps: int | None = None,
+    guidance: float | None = None,
+    settings: Sequence[str] = (),
+) -> SamplingConfig:
+    """The run's sampling options with those that were asked for in their place; each setting is "NAME=VALUE".
+
+    Raises:
+        ValueError: an option is out of range, would do nothing, or the model cannot do it.
+    """
+    given = {"sampler": sampler, "steps": steps, "guidance": guidance}
+    settings = [*settings, *(f"{name}={value}" for name, value in given.items() if value is not None)]
+    named = {current_name(setting.partition("=")[0], "sampling") for setting in settings}
+    known = [field.name for field in fields(SamplingConfig)]
+    unknown = sorted(named - set(known))
+    if unknown:
+        raise ValueError(f"--set {unknown[0]} is not a setting of sampling: choose {', '.join(known)}.")
+    sampling = with_settings(config, [f"sampling.{setting}" for setting in settings]).sampling
+    if "guidance" in named:
+        check_guidance(config)
+    if "steps" in named and not named & {"sampler", "sigmas", *options()}:
+        sampling = at_few_steps(sampling)
+    elif "steps" not in named and not is_slow(sampling.sampler) and is_slow(config.sampling.sampler):
+        sampling = replace(sampling, steps=SamplingConfig().steps)  # Thousands suit the slow samplers alone.
+    for name in named & options().keys():
+        if sampling.sampler not in users(name):
+            raise ValueError(
+                f"--set {name} does nothing for {sampling.sampler}: it is for {' and '.join(users(name))}."
+            )
+    noise_levels(config.diffusion, sampling)  # Fails for steps that the model does not have.
+    return sampling
+
+
+def is_slow(sampler: str) -> bool:
+    """Whether the sampler is worth using with many steps only."""
+    return SAMPLERS[sampler].min_steps > 1
+
+
+def at_few_steps(sampling: SamplingConfig) -> SamplingConfig:
+    """The same, but where the steps are few for its sampler, with the sampler that is best at few."""
+    if sampling.steps < SAMPLERS[sampling.sampler].min_steps:
+        return replace(sampling, sampler="ipndm", sigmas="auto")
+    return sampling
+
+
+def noise_levels(diffusion: DiffusionConfig, sampling: SamplingConfig) -> Tensor:
+    """The falling sigmas of the steps, ending in 0, float64, `(steps + 1,)`.
+
+    Raises:
+        ValueError: the number of steps does not fit the model's discrete schedule, or it has none.
+    """
+    discrete = diffusion.is_discrete and SAMPLERS[sampling.sampler].discrete
+    auto = "discrete" if discrete else "karras"
+    return SIGMAS[auto if sampling.sigmas == "auto" else sampling.sigmas](diffusion, sampling.steps)
+
+
+def check_guidance(config: Config) -> None:
+    """Raises ValueError where the model never learned to denoise without a label, which guidance compares with."""
+    if not config.class_names:
+        raise ValueError("--guidance has nothing to strengthen: this model was trained without classes.")
+    if config.training.label_dropout == 0:
+        raise ValueError(
+            "This model always saw the class in training (label_dropout 0): it cannot do guidance, or label none."
+        )
+
+
+def nfe(sampling: SamplingConfig, labeled: bool) -> int:
+    """The number of function evaluations for an image; guidance takes two where there is a label."""
+    return SAMPLERS[sampling.sampler].nfe(sampling.steps) * (2 if labeled and sampling.guidance != 1 else 1)

@@ -1,0 +1,73 @@
+"""Checkpoints while training, and the way back from one, exact to the last bit."""
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from undiffuse.runs.run import Checkpoint, Run
+from undiffuse.training.loop import TrainingState
+from undiffuse.training.observers import Event, Observer
+from undiffuse.training.optimizers import load_optimizer_tensors, optimizer_tensors
+
+CHECKPOINT_SECONDS = 300
+
+
+@dataclass(frozen=True)
+class CheckpointOptions:
+    """When checkpoints are written, and how many are kept."""
+
+    keep: int = 3
+    """The newest so many are kept."""
+    checkpoint_images: int | None = None
+    """Images from one checkpoint to the next; None writes one every five minutes."""
+
+
+class Checkpoints(Observer):
+    """Saves the training state and that of the `observers`, at intervals and at the end."""
+
+    def __init__(self, options: CheckpointOptions, observers: Sequence[Observer]):
+        self.options, self.observers = options, observers
+        keys = [each.key for each in observers if type(each).checkpoint_state is not Observer.checkpoint_state]
+        if len(set(keys)) < len(keys):
+            raise ValueError(f"Observers that keep a state need different keys, not {keys}: override `key` in one.")
+
+    def begin(self, run: Run, state: TrainingState) -> None:
+        self.run, self.last_images, self.last_time = run, state.images, time.monotonic()
+
+    def step(self, event: Event) -> None:
+        if event.fails or not (event.ends or self._due(event.images)):
+            return
+        self.last_images, self.last_time = event.images, time.monotonic()
+        checkpoint = self._save(event.state)
+        for observer in self.observers:
+            observer.saved(checkpoint)
+
+    def _due(self, images: int) -> bool:
+        every = self.options.checkpoint_images
+        if every is None:
+            return time.monotonic() - self.last_time >= CHECKPOINT_SECONDS
+        return images // every > self.last_images // every
+
+    def _save(self, state: TrainingState) -> Checkpoint:
+        kept = {observer.key: saved for observer in self.observers if (saved := observer.checkpoint_state())}
+        counters = {"seconds": state.seconds, "skipped": state.skipped, "skipped_in_a_row": state.skipped_in_a_row}
+        parts = {
+            "network": state.network.state_dict(),
+            "ema": state.ema.state_dict(),
+            "optimizer": optimizer_tensors(state.optimizers),
+            "sigma_sampler": state.sigma_sampler.tensors(),
+        }
+        present = {name: tensors for name, tensors in parts.items() if tensors}
+        return self.run.save(state.images, present, {**counters, **kept}, self.options.keep)
+
+
+def restore(state: TrainingState, checkpoint: Checkpoint) -> None:
+    """Sets the state back to where the checkpoint was written."""
+    state.network.load_state_dict(checkpoint.tensors("network"))
+    state.ema.load_state_dict(checkpoint.tensors("ema"))
+    load_optimizer_tensors(state.optimizers, checkpoint.tensors("optimizer"))
+    if state.sigma_sampler.tensors():
+        state.sigma_sampler.load(checkpoint.tensors("sigma_sampler"))
+    state.images = checkpoint.images
+    for name in ("seconds", "skipped", "skipped_in_a_row"):
+        setattr(state, name, checkpoint.state[name])

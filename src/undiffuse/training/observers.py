@@ -1,0 +1,137 @@
+"""Who watches a training run: observers, built in or your own.
+
+Only rank 0 has observers. They take turns in the order in which they are listed, and must not use collectives: the
+other processes have no observers to answer with.
+"""
+
+import time
+from collections.abc import Callable, Generator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from torch import nn
+
+from undiffuse.runs.run import Checkpoint, Run
+from undiffuse.training.loop import TrainingState
+from undiffuse.utils.terminal import Meter
+
+
+@dataclass(frozen=True)
+class Event:
+    """One training step that was just taken."""
+
+    images: int
+    """Images seen so far, over all processes and restarts."""
+    loss: float
+    """Mean over the batch."""
+    gradient_norm: float
+    """Before clipping."""
+    learning_rate: float
+    progress: float
+    """The fraction of the budget that is spent: from 0 to 1, or slightly more at the end."""
+    seconds: float
+    """Time spent training, over all restarts."""
+    skipped: bool
+    """The loss or the gradient was not finite, so the weights did not move."""
+    ends: bool
+    """This is the last step: the budget is spent, or a stop was requested."""
+    fails: bool
+    """Too many batches in a row were skipped: training ends here with an error, and nothing is saved."""
+    state: TrainingState
+    """The network, its EMA and everything else that training changes. Look at it, but do not change it."""
+
+    @property
+    def network(self) -> nn.Module:
+        """The network that is being trained."""
+        return self.state.network
+
+    @property
+    def ema(self) -> nn.Module:
+        """The same network with the EMA of the weights, which is what samples are made from."""
+        return self.state.ema
+
+
+class Observer:
+    """Watches a training run. Override the methods that you need; by default they do nothing.
+
+    An exception raised by a method ends training; the last checkpoint stays.
+
+    Example:
+        class BestLoss(undiffuse.Observer):
+            best = float("inf")
+
+            def step(self, event):
+                self.best = min(self.best, event.loss)
+
+        undiffuse.train("photos/", minutes=10, observers=[BestLoss()])
+    """
+
+    @property
+    def key(self) -> str:
+        """The name under which a checkpoint keeps this observer's state: the class's, unless overridden."""
+        return type(self).__name__
+
+    def begin(self, run: Run, state: TrainingState) -> None:
+        """Called before the first step, of a new run or of one that resumes from `state`."""
+
+    def resume(self, saved: dict[str, Any]) -> None:
+        """Called after `begin` if the run resumes from a checkpoint with a `checkpoint_state` of this observer."""
+
+    def step(self, event: Event) -> None:
+        """Called after every training step."""
+
+    def checkpoint_state(self) -> dict[str, Any]:
+        """Called before a checkpoint is written: what it shall keep for `resume`, in JSON's types."""
+        return {}
+
+    def saved(self, checkpoint: Checkpoint) -> None:
+        """Called after a checkpoint was written."""
+
+    def end(self) -> None:
+        """Called once training is over, whether it finished, was stopped or failed."""
+
+
+class CallEachStep(Observer):
+    """Makes an observer of a function."""
+
+    def __init__(self, function: Callable[[Event], object]):
+        self.function = function
+
+    def step(self, event: Event) -> None:
+        self.function(event)
+
+
+def as_observer(observer: Observer | Callable[[Event], object]) -> Observer:
+    """The observer, or one that calls the function with the event of every step."""
+    return observer if isinstance(observer, Observer) else CallEachStep(observer)
+
+
+@contextmanager
+def watching(
+    observers: Sequence[Observer], run: Run, state: TrainingState, checkpoint: Checkpoint | None
+) -> Generator[None, None, None]:
+    """Begins the observers, with what they kept in the checkpoint that training resumes from, and ends them after."""
+    with ExitStack() as begun:
+        for observer in observers:
+            observer.begin(run, state)
+            begun.callback(observer.end)
+            if checkpoint is not None and observer.key in checkpoint.state:
+                observer.resume(checkpoint.state[observer.key])
+        yield
+
+
+class ProgressBar(Observer):
+    """Shows images seen, images per second, the loss and the time left in the terminal."""
+
+    def begin(self, run: Run, state: TrainingState) -> None:
+        self.first_images, self.began = state.images, time.monotonic()
+        self.meter = Meter("training", 1.0)
+        self.meter.__enter__()
+
+    def step(self, event: Event) -> None:
+        speed = (event.images - self.first_images) / (time.monotonic() - self.began)
+        self.meter.reach(min(event.progress, 1.0), f"{event.images:,} images, {speed:,.0f}/s, loss {event.loss:.4f}")
+
+    def end(self) -> None:
+        self.meter.__exit__()

@@ -1,0 +1,81 @@
+"""The run folder: finding it, and what a user reads from it."""
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+from undiffuse.config import Config
+from undiffuse.runs.find import find_run
+from undiffuse.runs.run import NonFiniteError, Run, create_run, open_run
+
+
+@pytest.fixture
+def run(preset_config: Callable[[str], Config]) -> Run:
+    return create_run(Path("runs/photos"), preset_config("small"))
+
+
+def saved(run: Run, images: int, value: float = 1.0, keep: int = 3) -> None:
+    run.save(images, {"network": {"w": torch.tensor([value])}}, {"seconds": 2.0}, keep)
+
+
+def test_a_run_shows_what_it_is(run: Run) -> None:
+    assert repr(run) == "Run('runs/photos': preset small, 32x32 RGB, 3 classes, no checkpoint yet)"
+    saved(run, 12_000)
+    assert repr(run).endswith("trained on 12,000 images)")
+
+
+def test_a_run_that_was_created_opens_with_its_config(run: Run) -> None:
+    assert open_run(Path("runs/photos")) == run
+    assert run.name == "photos"
+    assert run.log_lines() == []
+    assert run.last_good() is None
+
+
+def test_a_run_is_not_created_over_other_files(run: Run) -> None:
+    Path("photos").mkdir()
+    Path("photos/mine.txt").touch()
+    with pytest.raises(ValueError, match=r"/photos already exists and is not a run: choose another --out"):
+        create_run(Path("photos"), run.config)
+
+
+def test_the_newest_checkpoints_are_kept_and_listed_first(run: Run) -> None:
+    for images in (100, 200, 1000):
+        saved(run, images, value=images, keep=2)
+    assert [checkpoint.images for checkpoint in run.checkpoints()] == [1000, 200]
+    newest = run.last_good()
+    assert newest is not None
+    assert newest.state == {"seconds": 2.0}
+    assert newest.tensors("network")["w"].item() == 1000
+    with pytest.raises(ValueError, match=r"/1000 has no part ema: it has network\."):
+        newest.tensors("ema")
+
+
+def test_equal_weights_have_equal_digests(run: Run) -> None:
+    for images, value in ((1, 0.5), (2, 0.5), (3, 0.25)):
+        saved(run, images, value)
+    third, second, first = (checkpoint.digest("network") for checkpoint in run.checkpoints())
+    assert first == second != third
+
+
+def test_values_that_are_not_finite_are_never_saved(run: Run) -> None:
+    with pytest.raises(NonFiniteError, match="network: w"):
+        saved(run, 1, float("inf"))
+    assert run.checkpoints() == []
+
+
+def test_runs_are_found_by_path_by_name_and_by_age(run: Run) -> None:
+    create_run(Path("runs/older"), run.config)
+    os.utime("runs/older", (1, 1))
+    assert find_run("runs/older") == find_run("older") == Path("runs/older")
+    assert find_run(None) == Path("runs/photos")
+    with pytest.raises(FileNotFoundError, match=r"no run at .*/nowhere or in .*/runs: there are older, photos\."):
+        find_run("nowhere")
+
+
+def test_without_runs_the_answer_is_how_to_train_one() -> None:
+    for name in (None, "nowhere"):
+        with pytest.raises(FileNotFoundError, match="train one with: undiffuse train"):
+            find_run(name)

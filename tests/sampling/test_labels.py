@@ -1,0 +1,58 @@
+"""Labels are found by name, by index or as none, and seeds get theirs."""
+
+import pytest
+import torch
+
+from undiffuse.diffusion.denoiser import NO_LABEL
+from undiffuse.sampling.labels import find_label, label_tensor, labels_for
+
+NAMES = ("cats", "dogs", "snow")
+
+
+def test_labels_go_round_all_classes_unless_one_is_given() -> None:
+    assert labels_for(NAMES, [0, 1, 2, 3, 7], None) == [0, 1, 2, 0, 1]
+    assert labels_for(NAMES, [0, 5], 2) == [2, 2]
+    assert labels_for(NAMES, [0, 5], NO_LABEL) == [NO_LABEL, NO_LABEL]
+    assert labels_for((), [0, 5], None) is None
+
+
+@pytest.mark.parametrize(
+    ("label", "index"), [("dogs", 1), ("2", 2), ("0", 0), ("none", NO_LABEL), ("None", NO_LABEL), ("٢", 2)]
+)
+def test_a_label_is_found_by_name_index_or_none(label: str, index: int) -> None:
+    assert find_label(NAMES, label) == index
+
+
+def test_a_class_name_comes_before_an_index_and_before_none() -> None:
+    assert find_label(("2", "1", "0"), "2") == 0
+    assert find_label(("some", "none"), "none") == 1
+
+
+@pytest.mark.parametrize("label", ["3", "-1", "Cats", "", "1.0", "²", "cats "])
+def test_an_unknown_label_is_refused_with_those_there_are(label: str) -> None:
+    with pytest.raises(ValueError) as refused:
+        find_label(NAMES, label)
+    assert str(refused.value) == (
+        f"--label {label}: this model has no such class; choose 0 to 2 or one of cats, dogs, snow."
+    )
+
+
+def test_of_many_classes_the_refusal_shows_the_first_twelve() -> None:
+    names = tuple(f"class{i}" for i in range(100))
+    with pytest.raises(ValueError, match=r"choose 0 to 99 or one of class0, .*class11, \.\.\.\.$"):
+        find_label(names, "100")
+
+
+def test_a_model_without_classes_refuses_every_label() -> None:
+    for label in ("0", "none", "cats"):
+        with pytest.raises(ValueError, match=f"^--label {label}: this model was trained without classes"):
+            find_label((), label)
+
+
+def test_labels_for_the_denoiser_are_one_for_all_or_one_each() -> None:
+    assert label_tensor(NAMES, None, 3) is None
+    for label in ("dogs", 1, ["dogs", 1, "1"]):
+        assert torch.equal(label_tensor(NAMES, label, 3), torch.tensor([1, 1, 1]))
+    assert torch.equal(label_tensor(NAMES, ["none", -1, 2], 3), torch.tensor([-1, -1, 2]))
+    with pytest.raises(ValueError, match="2 labels for 3 images"):
+        label_tensor(NAMES, [0, 1], 3)

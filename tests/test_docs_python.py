@@ -1,0 +1,54 @@
+"""Every Python snippet of the documentation runs, page by page, in order, as the reader would run it."""
+
+import re
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+import undiffuse as ud
+
+TOP = Path(__file__).parents[1]
+PAGES = [TOP / "README.md", *sorted((TOP / "docs").glob("*.md"))]
+SMALLER = {"minutes=10": "minutes=0.02"}
+"""What runs in place of a budget that is shown; every other word runs as it stands."""
+
+TINY = {"network.channels": 16, "network.groups": 4}
+
+
+def snippets(page: Path) -> list[str]:
+    return re.findall(r"```python\n(.*?)```", page.read_text(encoding="utf-8"), flags=re.DOTALL)
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with runs/quickstart, which has seen little, made once."""
+    folder = tmp_path_factory.mktemp("python")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("UNDIFFUSE_CACHE", str(folder / "cache"))
+        patch.chdir(folder)
+        ud.train("digits", images=256, out="runs/quickstart", set=TINY)
+    return folder
+
+
+@pytest.fixture
+def readers_folder(trained: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """What a page says that its reader has: a run of the quickstart and some photos."""
+    monkeypatch.chdir(trained)
+    for name, color in (("roses", "red"), ("irises", "blue")):
+        (trained / "photos" / name).mkdir(parents=True, exist_ok=True)
+        for i in range(6):
+            image = Image.linear_gradient("L").resize((40 + i, 36))
+            Image.merge("RGB", [image, image, Image.new("L", image.size, color and 40 * i)]).save(
+                trained / "photos" / name / f"{i}.jpg"
+            )
+    return trained
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if snippets(page)], ids=lambda page: page.name)
+def test_the_snippets_of_a_page_run_in_order(page: Path, readers_folder: Path) -> None:
+    names: dict[str, object] = {"__name__": "__main__"}
+    for snippet in snippets(page):
+        for shown, smaller in SMALLER.items():
+            snippet = snippet.replace(shown, smaller)
+        exec(compile(snippet, f"{page.name}", "exec"), names)

@@ -1,0 +1,142 @@
+"""Training in whole processes: killed, stopped, several at once. Slower than the rest: each has to load torch."""
+
+import json
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from undiffuse.runs.run import open_run
+
+TINY = (
+    *("--data", "digits", "--size", "8", "--batch", "64", "--precision", "fp32"),
+    *("--set", "network.channels=8", "network.groups=4", "network.patch=1", "optimizer.decay_fraction=0"),
+)
+
+TORCHRUN = (sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
+
+
+def train_command(*options: str) -> list[str]:
+    return [sys.executable, "-m", "undiffuse", "train", *options, *TINY]
+
+
+def start(command: Sequence[str]) -> subprocess.Popen:
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+
+
+def run(command: Sequence[str]) -> str:
+    done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=240)
+    assert done.returncode == 0, done.stdout
+    return done.stdout
+
+
+def logged(folder: Path) -> list[dict[str, Any]]:
+    log = folder / "log.jsonl"
+    return [json.loads(line) for line in log.read_text().splitlines() if line.endswith("}")] if log.exists() else []
+
+
+def wait_for(process: subprocess.Popen, folder: Path, images: int) -> None:
+    """Until the log has reached `images`."""
+    deadline = time.monotonic() + 120
+    while not any(line["images"] >= images for line in logged(folder)):
+        assert process.poll() is None, process.stdout and process.stdout.read()
+        assert time.monotonic() < deadline, "training makes no progress"
+        time.sleep(0.01)
+
+
+def final_state(folder: Path, images: int) -> dict[str, bytes]:
+    return {file.name: file.read_bytes() for file in (folder / "checkpoints" / str(images)).glob("*.safetensors")}
+
+
+def test_a_run_killed_five_times_equals_an_unbroken_one() -> None:
+    options = ("--images", "12800", "--checkpoint-images", "640")
+    run(train_command(*options, "--out", "whole"))
+
+    moments = random.Random(0)
+    reached = 0
+    for _ in range(5):
+        process = start(train_command(*options, "--out", "killed"))
+        wait_for(process, Path("killed"), reached + moments.randint(1, 20) * 64)
+        time.sleep(moments.uniform(0, 0.05))
+        process.kill()
+        process.wait()
+        reached = logged(Path("killed"))[-1]["images"]
+        assert reached < 12800, "it should have been killed before its end"
+    run(train_command(*options, "--out", "killed"))
+
+    whole, killed = Path("whole"), Path("killed")
+    assert final_state(whole, 12800).keys() == {"network.safetensors", "ema.safetensors", "optimizer.safetensors"}
+    assert final_state(whole, 12800) == final_state(killed, 12800)
+    assert [(x["images"], x["loss"]) for x in logged(whole)] == [(x["images"], x["loss"]) for x in logged(killed)]
+    assert not list(killed.rglob(".unfinished-*"))
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_saves_and_exits_with_zero(number: signal.Signals) -> None:
+    process = start(train_command("--images", "10M", "--out", "run"))
+    wait_for(process, Path("run"), 640)
+    process.send_signal(number)
+    output, _ = process.communicate(timeout=60)
+    assert process.returncode == 0, output
+    assert number.name in output
+    assert "Saved" in output
+    (saved,) = (Path("run") / "checkpoints").iterdir()
+    assert int(saved.name) == logged(Path("run"))[-1]["images"]
+
+
+def test_two_processes_train_like_one_and_one_resumes_them() -> None:
+    # The sigma sampler learns from the losses of both: otherwise they would soon choose other noise levels.
+    learning = ("diffusion.sigma_sampler=loss_second_moment", "diffusion.schedule=cosine", "diffusion.num_timesteps=8")
+    together = [*TORCHRUN, "-m", "undiffuse", "train", *TINY]
+    run([*train_command("--images", "2560", "--out", "one"), *learning])
+    run([*together, *learning, "--images", "1280", "--out", "two"])
+    assert "Resuming at 1,280 images" in run([*train_command("--images", "2560", "--out", "two"), *learning])
+    expected, got = logged(Path("one")), logged(Path("two"))
+    assert [line["images"] for line in got] == [line["images"] for line in expected]
+    for line, other in zip(got, expected, strict=True):
+        assert line["loss"] == pytest.approx(other["loss"], abs=1e-4)
+    one, two = (open_run(Path(name)).checkpoints()[0].tensors("sigma_sampler") for name in ("one", "two"))
+    assert torch.equal(one["seen"], torch.full((8,), 10))
+    assert torch.equal(two["seen"], one["seen"])
+    torch.testing.assert_close(two["losses"], one["losses"], rtol=0, atol=1e-3)
+
+
+WATCHED = """
+import os
+from pathlib import Path
+import undiffuse
+
+rank = os.environ["RANK"]
+
+class Watcher(undiffuse.Observer):
+    def begin(self, run, state):
+        Path(f"begun-{rank}").touch()
+
+    def step(self, event):
+        with open(f"steps-{rank}", "a") as file:
+            print(event.images, file=file)
+
+    def end(self):
+        Path(f"ended-{rank}").touch()
+
+small = {"network.channels": 8, "network.groups": 4, "network.patch": 1}
+run = undiffuse.train(size=8, images=256, batch=64, precision="fp32", out="run", set=small, observers=[Watcher()])
+Path(f"returned-{rank}").write_text(str(run.last_good().images))
+"""
+
+
+def test_only_rank_0_has_observers_and_all_ranks_get_the_run() -> None:
+    Path("script.py").write_text(WATCHED)
+    output = run([*TORCHRUN, "script.py"])
+    assert not [line for line in output.splitlines() if "recipe" in line], "the API is quiet by default"
+    assert Path("steps-0").read_text().split() == ["64", "128", "192", "256"]
+    left = {path.name for path in Path().iterdir() if path.name[-2:] in ("-0", "-1")}
+    assert left == {"begun-0", "steps-0", "ended-0", "returned-0", "returned-1"}
+    assert Path("returned-0").read_text() == Path("returned-1").read_text() == "256"
