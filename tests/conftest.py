@@ -15,6 +15,7 @@ if TYPE_CHECKING:  # The hook must come before the package.
     from torch import nn
 
     from undiffuse.config import Config
+    from undiffuse.features.networks import FeatureNetwork
     from undiffuse.networks.unet import UNet, UNetConfig
 
 os.environ.setdefault("CUDA_VISIBLE_DEVICES", "")  # The tests' numbers are the CPU's.
@@ -124,3 +125,21 @@ def preset_config(tmp_path: Path) -> Callable[[str], Config]:
         skipped=(),
     )
     return lambda preset: configure(preset, store, DataConfig(data="images", size=(32, 32), channels=3), seed=7)
+
+
+@pytest.fixture(scope="session")
+def inception_weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A file of random weights for Inception."""
+    from helpers.features import save_random_inception
+
+    return save_random_inception(tmp_path_factory.mktemp("weights") / "random-inception.pth")
+
+
+@pytest.fixture(scope="session")
+def inception(inception_weights: Path) -> FeatureNetwork:
+    """Inception with random weights."""
+    import torch
+
+    from undiffuse.features.networks import load_features
+
+    return load_features("inception", inception_weights, torch.device("cpu"))

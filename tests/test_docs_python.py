@@ -1,6 +1,7 @@
 """Every Python snippet of the documentation runs, page by page, in order, as the reader would run it."""
 
 import re
+import shutil
 from pathlib import Path
 
 import pytest
@@ -32,17 +33,16 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def readers_folder(trained: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def readers_folder(trained: Path, tmp_path: Path) -> Path:
     """What a page says that its reader has: a run of the quickstart and some photos."""
-    monkeypatch.chdir(trained)
-    for name, color in (("roses", "red"), ("irises", "blue")):
-        (trained / "photos" / name).mkdir(parents=True, exist_ok=True)
+    shutil.copytree(trained / "runs", tmp_path / "runs")
+    for name, blue in (("roses", 40), ("irises", 30)):
+        folder = tmp_path / "photos" / name
+        folder.mkdir(parents=True)
         for i in range(6):
-            image = Image.linear_gradient("L").resize((40 + i, 36))
-            Image.merge("RGB", [image, image, Image.new("L", image.size, color and 40 * i)]).save(
-                trained / "photos" / name / f"{i}.jpg"
-            )
-    return trained
+            ramp = Image.linear_gradient("L").resize((40 + i, 36))
+            Image.merge("RGB", [ramp, ramp, Image.new("L", ramp.size, blue * i)]).save(folder / f"{i}.jpg")
+    return tmp_path
 
 
 @pytest.mark.parametrize("page", [page for page in PAGES if snippets(page)], ids=lambda page: page.name)

@@ -14,7 +14,7 @@ from torch import nn
 from undiffuse.data.augmentation import AugmentationConfig
 from undiffuse.data.store import DataConfig
 from undiffuse.diffusion.recipe import SIGMAS, DiffusionConfig
-from undiffuse.diffusion.sampler_table import SAMPLERS, SamplerName, options
+from undiffuse.diffusion.sampler_table import SAMPLERS, options
 from undiffuse.networks.network import NetworkConfig
 from undiffuse.networks.unet import UNetConfig
 from undiffuse.utils.names import Precision
@@ -114,7 +114,7 @@ def with_sampler_options(cls: type) -> Any:
 class SamplingConfig:
     """How images are sampled by default. The options of the samplers (`diffusion.sampler_table`) are fields too."""
 
-    sampler: SamplerName = "ipndm"
+    sampler: Literal[*SAMPLERS] = "ipndm"  # ty: ignore[invalid-type-form]
     """A row of `SAMPLERS`."""
     steps: Count = 18
     """Steps from noise to image; each costs one function evaluation, with heun two."""
@@ -202,6 +202,9 @@ def from_dict(values: Any, network: type[NetworkConfig] = UNetConfig) -> Config:
     if not isinstance(values, dict):
         raise ValueError("config is not a JSON object")
     values = current(values)
+    for section in fields(Recipe):
+        if section.name not in values:  # A recipe has defaults, but a run says what it is.
+            raise ValueError(f"{section.name} is missing")
     if isinstance(values.get("network"), dict):
         values["network"] = _read_network(values["network"], network)
     try:

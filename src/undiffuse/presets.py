@@ -1,4 +1,4 @@
-"""Named recipes. Each says where it comes from, how to run it, and what came out when we did."""
+"""Presets: named recipes. Each states its source, its command, and the result where we ran it."""
 
 from collections.abc import Callable
 from dataclasses import fields, replace
@@ -30,8 +30,8 @@ class Preset(Recipe):
 def digits() -> Preset:
     """Handwritten digits, 16x16, by class, in minutes on a laptop.
 
-    `undiffuse quickstart` on two AVX2 cores, fp32, seed 0: 32,000 images; a support vector machine that reads 99.1% of
-    held-out real digits reads 99.0% of 500 samples as asked; all takes 2 min 44 s.
+    `undiffuse quickstart` on two AVX2 cores, fp32, seed 0: 32,000 images in 2 min 44 s, evaluation included. A support
+    vector machine that is right on 99.1% of held-out real digits reads the requested digit in 99.0% of 500 samples.
     """
     return Preset(
         size=(16, 16),
@@ -53,11 +53,11 @@ def digits() -> Preset:
 
 
 def small() -> Preset:
-    """Your own color images without a GPU: a slim U-Net, EDM's preconditioning, Muon, flips.
+    """Your own color images without a GPU: a slim U-Net, EDM's preconditioning, Muon, horizontal flips.
 
-    Chosen by the loss (mean of the log's last eighth) of `undiffuse train --data path/to/cifar10 --minutes 2.2 --set
-    network...` on two AVX2 cores, fp32, seed 0: this shape 0.293; 48 channels, multipliers (1, 2, 2) 0.439; 64
-    channels, multipliers (1, 2, 2), two blocks and 2x2 patches 0.524. What it makes in minutes: docs/training.md.
+    Chosen by the loss (its mean over the last eighth of the log) of `undiffuse train --data path/to/cifar10 --minutes
+    2.2 --set network...` on two AVX2 cores, fp32, seed 0: this shape 0.293; 48 channels, multipliers (1, 2, 2) 0.439;
+    64 channels, multipliers (1, 2, 2), two blocks and 2x2 patches 0.524. docs/training.md shows samples.
     """
     return Preset(
         network=UNetConfig(
@@ -79,7 +79,8 @@ def small() -> Preset:
 def flowers64() -> Preset:
     """Oxford Flowers-102 at 64x64 by class: Improved DDPM's U-Net with EDM's preconditioning, for one GPU.
 
-    `undiffuse train --data flowers102 --preset flowers64`. There is no accepted result to compare with. Not run here.
+    `undiffuse train --data flowers102 --preset flowers64`. We have not run it, and there is no published result to
+    compare it with.
     """
     return Preset(
         size=(64, 64),
@@ -102,12 +103,12 @@ def flowers64() -> Preset:
 def cifar10_ddpm() -> Preset:
     """Ho et al. 2020 on CIFAR-10: 35.7 M parameters, T = 1000 linear, eps, 800,000 iterations of 128.
 
-    The paper's FID of 50,000 samples against the training set: 3.17. Not run here: it takes days on a GPU.
+    The paper's FID of 50,000 samples against the training set: 3.17. We have not run it: it takes days on a GPU.
     """
     return Preset(
         size=(32, 32),
         conditional=False,
-        # Their TensorFlow's ways: padding, epsilon and frequencies.
+        # As in their TensorFlow code: padding, epsilon and frequencies.
         network=UNetConfig(norm_eps=1e-6, frequency_shift=1, asymmetric_downsampling=True),
         diffusion=DiffusionConfig(parametrization="eps", sigma_sampler="discrete_uniform", schedule="linear"),
         augmentation=AugmentationConfig(flip=True),
@@ -122,8 +123,8 @@ def cifar10_ddpm() -> Preset:
 def cifar10_iddpm() -> Preset:
     """Nichol & Dhariwal 2021 on CIFAR-10: T = 4000 cosine, L_hybrid, learned variance, 500,000 iterations of 128.
 
-    52.5 M parameters. The paper, Table 2: FID of 50,000 samples 3.19 and 3.17 bits/dim after 4,000 steps of
-    sampling; with 100 steps FID 4.63. Not run here: it takes days on a GPU.
+    52.5 M parameters. The paper, Table 2: with 4,000 steps, FID of 50,000 samples 3.19 and 3.17 bits/dim; with 100
+    steps, FID 4.63. We have not run it: it takes days on a GPU.
     """
     return Preset(
         size=(32, 32),
@@ -134,7 +135,7 @@ def cifar10_iddpm() -> Preset:
             heads=4,
             dropout=0.3,
             scale_shift_norm=True,
-            time_scale=0.25,  # Their steps reach the network as t 1000 / T.
+            time_scale=0.25,  # Their network gets t 1000 / T.
         ),
         diffusion=DiffusionConfig(
             parametrization="eps",
@@ -157,9 +158,9 @@ def cifar10_iddpm() -> Preset:
 
 
 def cifar10_iddpm_vlb() -> Preset:
-    """`cifar10-iddpm` for likelihood: L_vlb alone, with noise levels drawn where losses are large.
+    """`cifar10-iddpm` for likelihood: L_vlb only, with the loss-second-moment resampler.
 
-    The paper, Table 2: FID 11.47 and 2.94 bits/dim. Not run here: it takes days on a GPU.
+    The paper, Table 2: FID 11.47 and 2.94 bits/dim. We have not run it: it takes days on a GPU.
     """
     recipe = cifar10_iddpm()
     return replace(recipe, diffusion=replace(recipe.diffusion, objective="vlb", sigma_sampler="loss_second_moment"))
@@ -168,8 +169,8 @@ def cifar10_iddpm_vlb() -> Preset:
 def cifar10_edm() -> Preset:
     """Karras et al. 2022 on CIFAR-10 by class: DDPM++ with 55.7 M parameters, EDM's preconditioning, 200 M images.
 
-    The paper, Table 2: FID of 50,000 samples 1.79 at NFE 35 (1.97 without classes). Not run here: it takes
-    days on several GPUs. Its augmentation that the network is told of is not here, but its flips are.
+    The paper, Table 2: FID of 50,000 samples 1.79 at NFE 35 (1.97 without classes). We have not run it:
+    it takes days on several GPUs. Of its augmentation this has the horizontal flips only.
     """
     return Preset(
         size=(32, 32),
@@ -208,10 +209,10 @@ def cifar10_edm() -> Preset:
 
 
 def cifar10_flow() -> Preset:
-    """Flow matching (Lipman et al. 2023) on CIFAR-10 with EDM's noise levels, as its authors' library does.
+    """Flow matching (Lipman et al. 2023) on CIFAR-10 with EDM's noise levels, as in the authors' library.
 
-    They publish an FID of 2.07 with 50 steps of Heun's method, without classes, after 1,800 of 3,000 epochs.
-    55.7 M parameters. Not run here: it takes days on several GPUs.
+    55.7 M parameters. They publish an FID of 2.07 with 50 steps of Heun's method, without classes, after 1,800 of 3,000
+    epochs. We have not run it: it takes days on several GPUs.
     """
     return Preset(
         size=(32, 32),
@@ -248,7 +249,7 @@ def cifar10_flow() -> Preset:
 
 
 def _cifar10_training(iterations: int) -> TrainingConfig:
-    """Batches of 128 and an average of decay 0.9999 an iteration, as DDPM and Improved DDPM have."""
+    """Batches of 128 and an EMA with decay 0.9999 per iteration, as for DDPM and Improved DDPM."""
     return TrainingConfig(
         total_images=128 * iterations,
         total_minutes=None,
@@ -265,7 +266,7 @@ RECIPES: dict[str, Callable[[], Preset]] = dict(zip(PRESETS, _IN_ORDER, strict=T
 
 @dataclass(frozen=True)
 class ImageFacts:
-    """What a recipe needs to know about the images. A Store knows it too; this is for before they are opened."""
+    """What a preset needs to know about the images, before they are opened; later a `Store` has it."""
 
     size: tuple[int, int]
     channels: int
@@ -282,9 +283,9 @@ def configure(
     conditional: bool = True,
     network: NetworkConfig | type[NetworkConfig] | None = None,
 ) -> Config:
-    """The recipe fitted to the images: their size, their channels and, if `conditional` and the recipe is too, classes.
+    """The preset fitted to the images: to their size, channels and, if `conditional` and the preset is too, classes.
 
-    `network` takes the place of the recipe's, as a config or the class of one.
+    `network`, a config or the class of one, replaces that of the preset.
 
     Raises:
         ValueError: the images' size does not fit the network.

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from pydantic.dataclasses import dataclass
@@ -129,6 +130,16 @@ def test_a_network_of_ones_own_trains_resumes_and_samples(
     ema, weights = (run.checkpoints()[0].tensors(part) for part in ("ema", "network"))
     assert ema["norm.running_mean"].equal(weights["norm.running_mean"])
     assert run.config.network.size != ud.NetworkConfig().size
+
+
+def test_a_sequence_of_images_and_labels_trains_and_resumes(notices: pytest.LogCaptureFixture) -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (40, 16, 16, 3), np.uint8)
+    data = [(image, "even" if i % 2 == 0 else "odd") for i, image in enumerate(pixels)]
+    for images in (64, 128):
+        run = ud.train(data, images=images, batch=32, out="run", set=TINY)
+    assert run.config.class_names == ("even", "odd")
+    assert run.config.network.size == (16, 16)
+    assert "Resuming at 64 images." in notices.messages
 
 
 def test_observers_are_functions_or_objects() -> None:

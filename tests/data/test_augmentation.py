@@ -33,7 +33,7 @@ def test_about_half_of_the_images_are_mirrored_exactly() -> None:
     results = augmented(AugmentationConfig(flip=True), image.expand(n, -1, -1, -1), list(range(n)))
     mirrored = (results == straight.flip(-1)).flatten(1).all(dim=1)
     assert torch.equal(~mirrored, (results == straight).flatten(1).all(dim=1))
-    # The share of heads in n throws has standard deviation 0.5/sqrt(n): five of them.
+    # The fraction of heads in n throws has standard deviation 0.5/sqrt(n): five of them.
     assert abs(mirrored.double().mean() - 0.5) < 5 * 0.5 / math.sqrt(n)
 
 
@@ -41,7 +41,7 @@ CROP = AugmentationConfig(crop_scale=0.25, crop_ratio=1.5)
 
 
 def crop_sides(config: AugmentationConfig, size: tuple[int, int], n: int) -> Tensor:
-    """Height and width of n crops as shares of the image's, (n, 2), read off the slopes of a ramp."""
+    """Height and width of n crops as fractions of the image's, (n, 2), measured by the slopes of a ramp."""
     height, width = size
     rows, columns = torch.meshgrid(torch.linspace(0, 250, height), torch.linspace(0, 250, width), indexing="ij")
     ramp = torch.stack([rows, columns, rows]).round().to(torch.uint8)[None]
@@ -52,15 +52,15 @@ def crop_sides(config: AugmentationConfig, size: tuple[int, int], n: int) -> Ten
 
 
 @pytest.mark.parametrize("size", [(48, 48), (32, 64)])
-def test_crops_have_the_areas_and_proportions_that_were_asked_for(size: tuple[int, int]) -> None:
+def test_crops_have_the_requested_areas_and_aspect_ratios(size: tuple[int, int]) -> None:
     n = 200
     sides = crop_sides(CROP, size, n)
-    area, proportion = sides.prod(dim=1), sides[:, 1] / sides[:, 0]
+    area, aspect = sides.prod(dim=1), sides[:, 1] / sides[:, 0]
     # Levels are whole numbers and crops whole pixels: a side is known to about 1 in 32.
     assert 0.25 * 0.9 < area.min() < 0.35
     assert 0.8 < area.max() < 1.05
-    assert 1 / 1.5 * 0.92 < proportion.min() < 0.85
-    assert 1.15 < proportion.max() < 1.5 * 1.08
+    assert 1 / 1.5 * 0.92 < aspect.min() < 0.85
+    assert 1.15 < aspect.max() < 1.5 * 1.08
 
 
 def test_crops_keep_the_size_and_the_plain_colors() -> None:
@@ -71,14 +71,14 @@ def test_crops_keep_the_size_and_the_plain_colors() -> None:
 BOTH = AugmentationConfig(flip=True, crop_scale=0.5)
 
 
-def test_an_image_is_transformed_alike_in_any_batch() -> None:
+def test_the_transform_does_not_depend_on_the_batch() -> None:
     together = augmented(BOTH, IMAGES, [10, 11, 12, 13, 14, 15])
     assert torch.equal(augmented(BOTH, IMAGES, [10, 11, 12, 13, 14, 15]), together)
     assert torch.equal(augmented(BOTH, IMAGES[[4, 1]], [14, 11]), together[[4, 1]])
     assert torch.equal(augmented(BOTH, IMAGES[3:4], [13]), together[3:4])
 
 
-def test_another_number_or_seed_is_transformed_otherwise() -> None:
+def test_the_transform_depends_on_the_number_and_the_seed() -> None:
     same = IMAGES[:1].expand(6, -1, -1, -1)
     by_number = augmented(BOTH, same, list(range(6)))
     by_seed = torch.cat([augmented(BOTH, same[:1], [0], seed) for seed in range(6)])
@@ -94,6 +94,6 @@ def test_the_global_generator_is_left_alone() -> None:
 
 
 @pytest.mark.parametrize("wrong", [{"crop_scale": 0.0}, {"crop_scale": 1.5}, {"crop_scale": -1.0}, {"crop_ratio": 0.5}])
-def test_what_is_no_share_or_ratio_is_refused(wrong: dict[str, float]) -> None:
+def test_values_out_of_range_are_refused(wrong: dict[str, float]) -> None:
     with pytest.raises(ValueError, match=next(iter(wrong))):
         AugmentationConfig(**wrong)  # ty: ignore[invalid-argument-type]

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from undiffuse.data.augmentation import AugmentationConfig
 from undiffuse.data.batches import Batch, ImageStream, batches
-from undiffuse.data.pixels import to_pixels
+from undiffuse.data.pixels import to_nhwc, to_pixels
 from undiffuse.data.store import Store
 
 FULL = AugmentationConfig(flip=True, crop_scale=0.5)
@@ -27,8 +27,8 @@ def stream(store: Store, config: AugmentationConfig = FULL, label_dropout: float
     return ImageStream(store, config, label_dropout, seed)
 
 
-def joined(parts: list[Batch]) -> Batch:
-    return Batch(*(torch.cat(tensors) for tensors in zip(*parts, strict=True)))
+def joined(batches: list[Batch]) -> Batch:
+    return Batch(*(torch.cat(tensors) for tensors in zip(*batches, strict=True)))
 
 
 def taken(
@@ -50,15 +50,15 @@ def same(a: Batch, b: Batch) -> bool:
 def which(store: Store, x0: Tensor) -> list[int]:
     """The index in the store of each image that was not augmented."""
     index = {pixels.tobytes(): i for i, pixels in enumerate(store.read(range(len(store))))}
-    return [index[pixels.numpy().tobytes()] for pixels in to_pixels(x0).permute(0, 2, 3, 1).contiguous()]
+    return [index[pixels.tobytes()] for pixels in to_nhwc(to_pixels(x0))]
 
 
 @pytest.mark.parametrize("world", [2, 4])
-def test_all_processes_together_see_what_one_sees(store: Store, world: int) -> None:
-    alone = taken(stream(store), steps=4)
-    shares = [taken(stream(store), steps=4, rank=rank, world=world) for rank in range(world)]
+def test_several_processes_see_the_images_of_a_single_one(store: Store, world: int) -> None:
+    single = taken(stream(store), steps=4)
+    shards = [taken(stream(store), steps=4, rank=rank, world=world) for rank in range(world)]
     for step in range(4):
-        assert same(joined([shares[rank][step] for rank in range(world)]), alone[step])
+        assert same(joined([shards[rank][step] for rank in range(world)]), single[step])
 
 
 @pytest.mark.parametrize("first_image", [1, 8, 10, 13, 10_007])
@@ -67,12 +67,12 @@ def test_starting_at_an_image_equals_skipping_to_it(store: Store, first_image: i
     assert same(joined(taken(stream(store), steps=3, first_image=first_image, batch=4)), joined(one_by_one))
 
 
-def test_the_size_of_the_batch_changes_nothing(store: Store) -> None:
+def test_the_batch_size_changes_nothing(store: Store) -> None:
     small, large = taken(stream(store), steps=8, batch=3), taken(stream(store), steps=2, batch=12)
     assert same(joined(small), joined(large))
 
 
-def test_every_epoch_shows_each_image_once_in_another_order(store: Store) -> None:
+def test_every_epoch_shows_each_image_once_in_a_new_order(store: Store) -> None:
     images = stream(store, AugmentationConfig(), label_dropout=0.0)
     seen = joined(taken(images, steps=10, batch=7))
     order = which(store, seen.x0)
@@ -89,24 +89,24 @@ def test_another_seed_is_another_stream(store: Store) -> None:
     assert not torch.isclose(images[0].u, images[1].u).any()
 
 
-def test_the_augmentation_changes_nothing_else_that_is_random(store: Store) -> None:
+def test_augmentation_changes_nothing_else_that_is_random(store: Store) -> None:
     plain, full = joined(taken(stream(store, AugmentationConfig()), steps=2)), joined(taken(stream(store), steps=2))
     assert not torch.equal(plain.x0, full.x0)
     assert all(torch.equal(x, y) for x, y in zip(plain[1:], full[1:], strict=True))
 
 
-@pytest.mark.parametrize("share", [0.0, 0.2, 1.0])
-def test_labels_are_hidden_as_often_as_asked_for(store: Store, share: float) -> None:
+@pytest.mark.parametrize("rate", [0.0, 0.2, 1.0])
+def test_labels_are_dropped_at_the_requested_rate(store: Store, rate: float) -> None:
     n = 4000
     shown = stream(store, AugmentationConfig(), label_dropout=0.0).__getitems__(list(range(n))).label
-    label = stream(store, AugmentationConfig(), label_dropout=share).__getitems__(list(range(n))).label
-    hidden = label == -1
-    assert torch.equal(label[~hidden], shown[~hidden])
-    # A share p of n has standard deviation sqrt(p (1 - p) / n): five of them.
-    assert abs(hidden.double().mean() - share) <= 5 * math.sqrt(share * (1 - share) / n)
-    for kind in range(3):  # No class is hidden more often than the others.
-        of_kind = hidden[shown == kind].double()
-        assert abs(of_kind.mean() - share) <= 5 * math.sqrt(share * (1 - share) / len(of_kind))
+    label = stream(store, AugmentationConfig(), label_dropout=rate).__getitems__(list(range(n))).label
+    dropped = label == -1
+    assert torch.equal(label[~dropped], shown[~dropped])
+    # A fraction p of n has standard deviation sqrt(p (1 - p) / n): five of them.
+    assert abs(dropped.double().mean() - rate) <= 5 * math.sqrt(rate * (1 - rate) / n)
+    for kind in range(3):  # No class is dropped more often than the others.
+        in_class = dropped[shown == kind].double()
+        assert abs(in_class.mean() - rate) <= 5 * math.sqrt(rate * (1 - rate) / len(in_class))
 
 
 def test_noise_and_its_level_are_normal_and_uniform(store: Store) -> None:
@@ -129,11 +129,11 @@ def test_images_without_classes_have_no_label(tmp_path: Path) -> None:
 
 
 def test_loader_processes_change_nothing(store: Store) -> None:
-    alone, by_two = taken(stream(store), steps=5), taken(stream(store), steps=5, workers=2)
-    assert all(same(a, b) for a, b in zip(alone, by_two, strict=True))
+    without, with_two = taken(stream(store), steps=5), taken(stream(store), steps=5, workers=2)
+    assert all(same(a, b) for a, b in zip(without, with_two, strict=True))
 
 
-def test_the_stream_can_be_sent_to_processes_that_are_not_forked(store: Store) -> None:
+def test_the_stream_can_be_pickled(store: Store) -> None:
     images = stream(store)
     sent = pickle.loads(pickle.dumps(images))
     assert same(sent.__getitems__([3, 14]), images.__getitems__([3, 14]))
@@ -146,7 +146,7 @@ def test_the_global_generator_is_left_alone(store: Store, workers: int) -> None:
     assert torch.equal(torch.random.get_rng_state(), before)
 
 
-def test_what_others_do_with_the_global_generator_changes_nothing(store: Store) -> None:
+def test_the_global_generator_has_no_influence(store: Store) -> None:
     torch.manual_seed(1)
     first = taken(stream(store), steps=2)
     torch.manual_seed(2)

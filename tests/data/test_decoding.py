@@ -11,7 +11,7 @@ from undiffuse.utils.names import Fit
 
 
 def pixels(image: Image.Image, channels: int, size: tuple[int, int] | None = None, fit: Fit = "crop") -> np.ndarray:
-    """Through a file's bytes nothing changes, so images in memory will do."""
+    """Decodes an image in memory: passing through a file would change nothing."""
     return decode(image, size or image.size[::-1], fit, channels)
 
 
@@ -26,7 +26,7 @@ RED, GREEN, BLUE, WHITE = (255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 255)
 GRAY_OF = {RED: 76, GREEN: 150, BLUE: 29, WHITE: 255, (7, 7, 7): 7}
 
 
-def test_rgb_stays_as_it_is_and_becomes_gray_by_the_eyes_weights() -> None:
+def test_rgb_is_unchanged_and_becomes_gray_by_luminance() -> None:
     image = Image.fromarray(row(*GRAY_OF).astype(np.uint8))
     assert (pixels(image, 3) == row(*GRAY_OF)).all()
     assert (pixels(image, 1) == row(*GRAY_OF.values())).all()
@@ -48,7 +48,7 @@ def test_black_and_white_becomes_0_and_255() -> None:
     assert (pixels(image, 3) == row(WHITE, (0, 0, 0), WHITE)).all()
 
 
-def test_alpha_that_is_not_kept_is_laid_over_white() -> None:
+def test_transparent_images_go_onto_white() -> None:
     values = row((10, 200, 30, 255), (10, 200, 30, 0), (10, 200, 30, 51), (0, 0, 0, 128)).astype(np.uint8)
     image = Image.fromarray(values)
     over_white = row((10, 200, 30), WHITE, (206, 244, 210), (127, 127, 127))  # c a + 255 (1 - a)
@@ -56,12 +56,12 @@ def test_alpha_that_is_not_kept_is_laid_over_white() -> None:
     assert (pixels(image, 1) == row(124, 255, 229, 127)).all()
 
 
-def test_alpha_that_is_kept_keeps_colors() -> None:
+def test_alpha_can_be_kept() -> None:
     values = row((10, 200, 30, 255), (10, 200, 30, 0), (10, 200, 30, 51)).astype(np.uint8)
     assert (pixels(Image.fromarray(values), 4) == values).all()
 
 
-def test_gray_with_alpha_is_laid_over_white() -> None:
+def test_transparent_gray_images_go_onto_white() -> None:
     image = Image.fromarray(row((100, 255), (100, 0), (100, 51)).astype(np.uint8))
     assert image.mode == "LA"
     assert (pixels(image, 1) == row(100, 255, 224)).all()
@@ -185,7 +185,7 @@ def test_a_damaged_exif_block_does_not_spoil_the_image() -> None:
         assert (pixels(Image.open(damaged), 3) == pixels(Image.open(plain), 3)).all()
 
 
-def test_of_an_animation_the_first_frame_is_taken() -> None:
+def test_an_animation_gives_its_first_frame() -> None:
     frames = [Image.new("RGB", (8, 8), color) for color in (RED, BLUE)]
     for format in ("GIF", "PNG", "WEBP"):
         file = io.BytesIO()
@@ -203,7 +203,7 @@ def test_crop_cuts_off_evenly_on_both_sides() -> None:
     assert (pixels(Image.fromarray(wide), 3, (8, 10)) == wide[:, 2:12]).all()
 
 
-def test_crop_fills_the_size_with_what_is_larger_or_smaller() -> None:
+def test_crop_fills_the_size() -> None:
     bands = np.repeat(np.array([[10], [80], [160]], np.uint8), [8, 16, 8], axis=0)
     image = Image.fromarray(np.tile(bands, (1, 16)))
     halved = pixels(image, 1, (8, 8))[..., 0]  # The middle 16 rows of 32, all in the middle band.
@@ -237,7 +237,7 @@ def test_stretch_shows_all_of_the_image_without_borders() -> None:
 
 @pytest.mark.parametrize("fit", ["crop", "pad", "stretch"])
 @pytest.mark.parametrize("channels", [1, 3, 4])
-def test_every_fit_gives_the_size_asked_for_and_keeps_a_plain_color(fit: Fit, channels: int) -> None:
+def test_every_fit_gives_the_requested_size_and_the_same_color(fit: Fit, channels: int) -> None:
     for source in ((31, 47), (200, 20), (5, 9)):
         decoded = decode(Image.new("RGB", source[::-1], (7, 7, 7)), (24, 16), fit, channels)
         assert decoded.shape == (24, 16, channels)
@@ -267,7 +267,7 @@ def test_shrinking_is_antialiased() -> None:
 
 
 @pytest.mark.parametrize("format", ["JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM"])
-def test_a_cut_off_file_raises_and_gives_no_half_image(format: str) -> None:
+def test_a_truncated_file_raises(format: str) -> None:
     whole = encoded(noise(0, 64, 64), format)
     with pytest.raises((OSError, SyntaxError, ValueError, EOFError, IndexError)):
         pixels(Image.open(io.BytesIO(whole[: len(whole) // 2])), 3)

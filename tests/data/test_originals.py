@@ -1,4 +1,4 @@
-"""What the store keeps of the files it was made of."""
+"""What the store records about the original files."""
 
 import json
 from pathlib import Path
@@ -8,7 +8,7 @@ from helpers.making import encoded, noise, opened, save, save_noise, write_tar, 
 from PIL import Image
 
 from undiffuse.data import store
-from undiffuse.data.paths import read_names
+from undiffuse.data.paths import read_layout
 
 SPLIT = ("train/a/1.png", "train/b/1.png", "val/a/1.png", "Testing/b/1.png")
 
@@ -41,21 +41,20 @@ def test_each_image_knows_its_split(tmp_path: Path, kind: str) -> None:
     assert {original.split for original in opened(data, split="val").originals()} == {"val"}
 
 
-def test_without_splits_there_are_none() -> None:
-    named = read_names(["a/1.png", "b/1.png"], "all", "here")
-    assert named.splits == ("", "")
-    assert read_names(SPLIT, "train", "here").splits == ("train", "train")
+def test_without_splits_the_names_of_splits_are_empty() -> None:
+    assert read_layout(["a/1.png", "b/1.png"], "all", "here").splits == ["", ""]
+    assert read_layout(SPLIT, "train", "here").splits == ["train", "train"]
 
 
-def test_a_store_of_an_older_format_is_left_alone_and_not_read(tmp_path: Path, monkeypatch) -> None:
+def test_a_store_of_an_older_format_is_not_read(tmp_path: Path, monkeypatch) -> None:
     folder = save_noise(tmp_path / "p", "1.png", "2.png")
     with monkeypatch.context() as patch:
-        patch.setattr(store, "FORMAT", 1)
+        patch.setattr(store, "FILES", 2)
         old = opened(folder)
-    (old.folder / "originals.jsonl").rename(old.folder / "names.jsonl")  # As it was then.
+    (old.folder / "originals.jsonl").rename(old.folder / "names.jsonl")  # As an older version named it.
     new = opened(folder)
     assert new.folder != old.folder
     assert old.folder.exists()
     assert new.names == ["1.png", "2.png"]
-    assert new.content == old.content  # Runs that were trained on it go on.
+    assert new.content == old.content  # Runs that were trained on it can resume.
     assert json.loads((new.folder / "store.json").read_text())["total_images"] == 2

@@ -1,24 +1,36 @@
 import os
+from pathlib import Path
 
 import pytest
+from helpers.making import run_python
 
-from undiffuse.data.paths import is_image, printable, read_names
+from undiffuse.data.paths import (
+    DATASETS,
+    DataLike,
+    check_data,
+    data_name,
+    folder_name,
+    is_image,
+    printable,
+    read_layout,
+    source_name,
+)
 from undiffuse.utils.names import Split
 
 
 def classes(paths: list[str], split: Split = "auto") -> dict[str, str | None]:
     """The class name of each path that is taken."""
-    named = read_names(paths, split, "here")
-    names = [named.class_names[label] if label >= 0 else None for label in named.labels]
-    return {paths[i]: name for i, name in zip(named.chosen, names, strict=True)}
+    layout = read_layout(paths, split, "here")
+    names = [layout.class_names[label] if label >= 0 else None for label in layout.labels]
+    return dict(zip(layout.names, names, strict=True))
 
 
-def test_folders_are_classes_in_the_order_of_the_alphabet() -> None:
-    named = read_names(["dogs/1.png", "cats/1.png", "cats/2.png"], "auto", "here")
-    assert named.class_names == ("cats", "dogs")
-    assert named.labels == (1, 0, 0)
-    assert named.split == "all"
-    assert named.said == ()
+def test_folders_are_classes_in_alphabetical_order() -> None:
+    layout = read_layout(["dogs/1.png", "cats/1.png", "cats/2.png"], "auto", "here")
+    assert layout.class_names == ("cats", "dogs")
+    assert layout.labels == [1, 0, 0]
+    assert layout.split == "all"
+    assert layout.notices == ()
 
 
 def test_only_the_first_level_that_differs_gives_classes() -> None:
@@ -26,34 +38,34 @@ def test_only_the_first_level_that_differs_gives_classes() -> None:
     assert classes(paths) == {paths[0]: "cats", paths[1]: "dogs", paths[2]: "cats"}
 
 
-def test_one_folder_or_none_is_no_class() -> None:
+def test_a_single_folder_is_not_a_class() -> None:
     assert classes(["1.png", "2.png"]) == {"1.png": None, "2.png": None}
     assert classes(["cats/1.png", "cats/2.png"]) == {"cats/1.png": None, "cats/2.png": None}
     assert classes(["cats/1.png"]) == {"cats/1.png": None}
 
 
-def test_images_beside_class_folders_are_unsorted() -> None:
+def test_images_outside_of_class_folders_are_unsorted() -> None:
     assert classes(["1.png", "cats/1.png"]) == {"1.png": "unsorted", "cats/1.png": "cats"}
 
 
 SPLIT = ["train/dogs/1.png", "train/cats/1.png", "train/cats/2.png", "test/cats/3.png", "test/emus/1.png"]
 
 
-def test_of_splits_train_is_taken_and_it_is_said() -> None:
-    named = read_names(SPLIT, "auto", "here")
-    assert named.split == "train"
-    assert named.chosen == (0, 1, 2)
-    (sentence,) = named.said
-    assert "test, train" in sentence
-    assert "--split all" in sentence
+def test_the_train_split_is_taken_with_a_notice() -> None:
+    layout = read_layout(SPLIT, "auto", "here")
+    assert layout.split == "train"
+    assert layout.names == SPLIT[:3]
+    (notice,) = layout.notices
+    assert "test, train: using train" in notice
+    assert "--split all" in notice
 
 
 def test_labels_mean_the_same_in_every_split() -> None:
-    of_split = {split: read_names(SPLIT, split, "here") for split in ("train", "test", "all")}
-    assert {named.class_names for named in of_split.values()} == {("cats", "dogs", "emus")}
-    assert of_split["train"].labels == (1, 0, 0)
-    assert of_split["test"].labels == (0, 2)
-    assert of_split["all"].labels == (1, 0, 0, 0, 2)
+    of_split = {split: read_layout(SPLIT, split, "here") for split in ("train", "test", "all")}
+    assert {layout.class_names for layout in of_split.values()} == {("cats", "dogs", "emus")}
+    assert of_split["train"].labels == [1, 0, 0]
+    assert of_split["test"].labels == [0, 2]
+    assert of_split["all"].labels == [1, 0, 0, 0, 2]
 
 
 @pytest.mark.parametrize(
@@ -67,7 +79,7 @@ def test_splits_go_by_several_names(train: str, val: str, test: str) -> None:
     assert classes(paths, "test") == {paths[2]: "a"}
 
 
-def test_wrappers_above_and_below_splits_say_nothing() -> None:
+def test_folders_around_and_inside_splits_are_ignored() -> None:
     paths = ["set/train/images/a/1.png", "set/train/images/b/1.png", "set/test/images/a/1.png"]
     assert classes(paths) == {paths[0]: "a", paths[1]: "b"}
 
@@ -76,33 +88,33 @@ def test_splits_without_classes_have_none() -> None:
     assert classes(["train/1.png", "test/1.png"], "all") == {"train/1.png": None, "test/1.png": None}
 
 
-def test_without_train_everything_is_taken() -> None:
+def test_all_splits_are_taken_if_there_is_no_train() -> None:
     assert classes(["val/a/1.png", "test/b/1.png"]) == {"val/a/1.png": "a", "test/b/1.png": "b"}
 
 
-def test_folders_of_which_only_some_are_named_like_splits_are_classes() -> None:
+def test_folders_are_classes_if_only_some_are_layout_like_splits() -> None:
     assert classes(["train/1.png", "bus/1.png"]) == {"train/1.png": "train", "bus/1.png": "bus"}
 
 
-def test_a_split_that_is_not_there_is_refused_with_those_that_are() -> None:
+def test_a_missing_split_is_refused_with_a_list_of_others() -> None:
     with pytest.raises(ValueError, match="here has no split val: choose test, train or all"):
-        read_names(SPLIT, "val", "here")
+        read_layout(SPLIT, "val", "here")
     with pytest.raises(ValueError, match="here has no folders named train, val or test"):
-        read_names(["cats/1.png", "dogs/1.png"], "train", "here")
+        read_layout(["cats/1.png", "dogs/1.png"], "train", "here")
 
 
-def test_class_names_are_text_whatever_bytes_the_folders_names_have() -> None:
+def test_class_names_are_text_whatever_the_bytes_of_the_folders() -> None:
     folders = [os.fsdecode(name) for name in (b"caf\xe9", b"caf\xe8", "日本".encode(), b"a\x1b[31m")]
-    named = read_names([f"{folder}/1.png" for folder in folders], "auto", "here")
-    assert len(set(named.labels)) == 4
-    assert sorted(named.class_names) == ["a�[31m", "caf�", "caf�", "日本"]
-    assert "".join(named.class_names).encode("utf-8").decode().isprintable()
+    layout = read_layout([f"{folder}/1.png" for folder in folders], "auto", "here")
+    assert len(set(layout.labels)) == 4
+    assert sorted(layout.class_names) == ["a�[31m", "caf�", "caf�", "日本"]
+    assert "".join(layout.class_names).encode("utf-8").decode().isprintable()
 
 
 @pytest.mark.parametrize(
     "name", ["a.jpg", "A.JPG", "b.JpEg", "c/d/e.f.png", "x.TIF", "my photo [1].webp", "ü.gif", "p.pgm"]
 )
-def test_images_go_by_their_suffix_in_any_case(name: str) -> None:
+def test_images_are_recognized_by_suffix_in_any_case(name: str) -> None:
     assert is_image(name)
 
 
@@ -121,24 +133,77 @@ def test_images_go_by_their_suffix_in_any_case(name: str) -> None:
         "../a.jpg",
     ],
 )
-def test_other_and_hidden_files_are_no_images(name: str) -> None:
+def test_other_and_hidden_files_are_not_images(name: str) -> None:
     assert not is_image(name)
 
 
-def test_printable_shows_that_something_is_there() -> None:
+def test_unprintable_characters_are_made_visible() -> None:
     assert printable(os.fsdecode(b"a\xff\nb\x1b")) == "a��b�"
     assert printable("grüße 日本 [x].png") == "grüße 日本 [x].png"
 
 
-def test_a_split_alone_is_a_split() -> None:
+def test_a_single_split_is_a_split() -> None:
     paths = ["set/train/a/1.png", "set/train/b/1.png"]
     assert classes(paths, "train") == classes(paths) == {paths[0]: "a", paths[1]: "b"}
-    assert read_names(paths, "auto", "here").split == "train"
+    assert read_layout(paths, "auto", "here").split == "train"
     with pytest.raises(ValueError, match="no split test: choose train or all"):
-        read_names(paths, "test", "here")
+        read_layout(paths, "test", "here")
 
 
-def test_images_beside_splits_belong_to_none_and_it_is_said() -> None:
+def test_images_outside_of_splits_are_left_out_with_a_notice() -> None:
     paths = ["cover.png", "train/a/1.png", "test/b/1.png"]
     assert classes(paths, "all") == {paths[1]: "a", paths[2]: "b"}
-    assert "1 images in here lie beside" in read_names(paths, "all", "here").said[0]
+    assert "1 image is left out" in read_layout(paths, "all", "here").notices[0]
+
+
+@pytest.mark.parametrize(
+    ("name", "safe"),
+    [
+        ("photos", "photos"),
+        ("My Photos [2024]", "My-Photos-2024"),
+        ("..", "images"),
+        ("日本", "日本"),
+        ("a/b\\c:d", "a-b-c-d"),
+        ("***", "images"),
+    ],
+)
+def test_names_are_made_safe_for_folders(name: str, safe: str) -> None:
+    assert folder_name(name) == safe
+
+
+@pytest.mark.parametrize(
+    ("data", "name"),
+    [
+        ("cifar10", "cifar10"),
+        ("photos/summer 2024", "summer-2024"),
+        ("a/photos.zip", "photos"),
+        ("photos.TAR.gz", "photos.TAR"),
+        ("photos.tar.xz", "photos"),
+        ("v1.5", "v1.5"),
+        ([1, 2], "images"),
+        (range(2), "range"),
+    ],
+)
+def test_sources_are_named_without_opening_them(data: DataLike, name: str) -> None:
+    assert source_name(data) == name
+
+
+def test_config_names_datasets_absolute_paths_and_sequences(tmp_path: Path) -> None:
+    assert data_name("digits") == "digits"
+    assert data_name(Path("photos")) == data_name("photos") == str(tmp_path / "photos")
+    assert data_name([]) == "sequence:list"
+
+
+def test_data_are_checked_without_opening_them(tmp_path: Path) -> None:
+    for data in (*DATASETS, tmp_path, str(tmp_path), ["anything"]):
+        check_data(data)
+    with pytest.raises(FileNotFoundError, match=f"no data at {tmp_path / 'nowhere'}: give a folder.*flowers102"):
+        check_data("nowhere")
+    with pytest.raises(ValueError, match=r"sequence:MNIST stands for images .* pass them again from Python"):
+        check_data("sequence:MNIST")
+
+
+def test_checking_data_loads_nothing_slow() -> None:
+    slow = ("torch", "torchvision", "sklearn", "scipy", "numpy", "pydantic")
+    code = f"import sys, undiffuse.data.paths; print([name for name in {slow} if name in sys.modules])"
+    assert run_python(code).strip() == "[]"

@@ -10,7 +10,7 @@ def as_floats(pixels: torch.Tensor) -> torch.Tensor:
 
 
 @pytest.mark.parametrize("channels", [1, 3, 4])
-def test_all_levels_go_to_the_unit_range_and_back(channels: int) -> None:
+def test_all_levels_survive_the_unit_range(channels: int) -> None:
     levels = torch.arange(256, dtype=torch.uint8).reshape(1, 1, 16, 16).expand(2, channels, 16, 16)
     x = as_floats(levels)
     assert x.dtype == torch.float32

@@ -9,11 +9,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 from helpers.making import contents, encoded, noise, opened, run_python, save, save_noise, start_python, write_zip
+from pydantic import ValidationError
 
 from undiffuse.data import store
+from undiffuse.data.paths import Layout
 from undiffuse.data.readers import folder as folders
 from undiffuse.data.store import DataConfig, Store, cache_folder
 from undiffuse.utils.files import UNFINISHED
+from undiffuse.utils.validation import sentence
 
 SIX = [f"{kind}/{i}.png" for kind in ("cats", "dogs") for i in range(3)]
 
@@ -44,11 +47,11 @@ def test_pixels_and_labels_are_read_by_index_in_any_order(tmp_path: Path) -> Non
         photos.read([6])
 
 
-def test_opened_again_nothing_is_decoded_or_read_again(tmp_path: Path, decoded: list, monkeypatch) -> None:
+def test_opening_a_store_again_reads_and_decodes_nothing(tmp_path: Path, decoded: list, monkeypatch) -> None:
     folder = save_noise(tmp_path / "photos", *SIX)
     first = opened(folder)
     assert len(decoded) == 6
-    # The files' digest is known as long as no file changes.
+    # The digest is remembered as long as no file changes.
     monkeypatch.setattr(folders, "_content", lambda *arguments: pytest.fail("the files were read again"))
     assert opened(folder) == first
     assert len(decoded) == 6
@@ -67,7 +70,7 @@ def test_the_same_images_elsewhere_are_not_decoded_again(tmp_path: Path, decoded
 
 
 def flip_a_byte(folder: Path) -> None:
-    """Of a pixel, leaving the file's size and modification time as they are."""
+    """Flips one byte of a file and keeps its size and modification time."""
     file = folder / "cats" / "1.png"
     before, content = file.stat(), bytearray(file.read_bytes())
     content[0] ^= 0xFF
@@ -83,8 +86,8 @@ def rename_class(folder: Path) -> None:
     (folder / "cats").rename(folder / "wolves")
 
 
-def exchange(folder: Path) -> None:
-    """The same files, under exchanged names."""
+def swap(folder: Path) -> None:
+    """The same files with their names swapped."""
     (folder / "cats" / "0.png").rename(folder / "kept")
     (folder / "dogs" / "0.png").rename(folder / "cats" / "0.png")
     (folder / "kept").rename(folder / "dogs" / "0.png")
@@ -98,8 +101,8 @@ def remove(folder: Path) -> None:
     (folder / "cats" / "0.png").unlink()
 
 
-@pytest.mark.parametrize("change", [flip_a_byte, relabel, rename_class, exchange, add, remove])
-def test_any_change_of_files_is_another_store(tmp_path: Path, change: Callable[[Path], None]) -> None:
+@pytest.mark.parametrize("change", [flip_a_byte, relabel, rename_class, swap, add, remove])
+def test_any_change_to_the_files_gives_another_store(tmp_path: Path, change: Callable[[Path], None]) -> None:
     folder = save_noise(tmp_path / "photos", *SIX)
     first = opened(folder)
     change(folder)
@@ -113,12 +116,12 @@ def test_any_change_of_files_is_another_store(tmp_path: Path, change: Callable[[
         assert [name for name, _ in second.skipped] == ["cats/1.png"]
 
 
-def test_other_labels_of_the_same_files_are_other_contents(tmp_path: Path) -> None:
+def test_content_depends_on_the_labels(tmp_path: Path) -> None:
     root = save_noise(tmp_path, "a.png", "b.png")
 
     def content(*labels: int) -> str:
-        paths, splits = ["a.png", "b.png"], ["", ""]
-        return folders.files_source("photos", "all", ("x", "y"), root, paths, list(labels), splits, []).content()
+        layout = Layout("all", ("x", "y"), ["a.png", "b.png"], labels, ["", ""])
+        return folders.files_source("photos", root, layout).content()
 
     assert len({content(0, 1), content(1, 0), content(0, 0)}) == 3
 
@@ -127,30 +130,31 @@ def test_other_labels_of_the_same_files_are_other_contents(tmp_path: Path) -> No
     "options",
     [{"size": (16, 24)}, {"size": (24, 16)}, {"channels": 1}, {"channels": 4}, {"fit": "pad"}, {"fit": "stretch"}],
 )
-def test_any_other_option_is_another_store(tmp_path: Path, options: dict) -> None:
+def test_any_other_option_gives_another_store(tmp_path: Path, options: dict) -> None:
     folder = save_noise(tmp_path / "photos", *SIX)
     first, second = opened(folder), opened(folder, **options)
     assert second.folder != first.folder
     assert second.content == first.content
 
 
-def test_splits_are_stores_of_their_own(tmp_path: Path) -> None:
+def test_each_split_has_its_own_store(tmp_path: Path) -> None:
     folder = save_noise(tmp_path / "photos", "train/a/1.png", "train/b/1.png", "test/a/1.png", "test/b/1.png")
     assert len({opened(folder, split=split).folder for split in ("train", "test", "all")}) == 3
 
 
-def test_what_was_skipped_is_said_again_from_the_cache(tmp_path: Path, decoded: list) -> None:
+def test_skipped_images_are_reported_again_from_the_cache(tmp_path: Path, decoded: list, notices) -> None:
     folder = save_noise(tmp_path / "photos", "good.png")
     (folder / "bad.png").touch()
-    said: list[list[str]] = [[], []]
-    for sentences in said:
-        opened(folder)
-    assert said[0] == said[1]
-    assert any("bad.png" in sentence for sentence in said[0])
+    opened(folder)
+    first = list(notices.messages)
+    notices.clear()
+    opened(folder)
+    assert notices.messages == first
+    assert any("bad.png" in notice for notice in first)
     assert len(decoded) == 1
 
 
-def test_the_cache_lies_where_the_environment_says(tmp_path: Path, monkeypatch) -> None:
+def test_the_environment_decides_where_the_cache_is(tmp_path: Path, monkeypatch) -> None:
     assert cache_folder() == tmp_path / "cache"
     monkeypatch.delenv("UNDIFFUSE_CACHE")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "xdg"))
@@ -163,20 +167,28 @@ def test_the_cache_lies_where_the_environment_says(tmp_path: Path, monkeypatch) 
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ({"channels": 2}, "2 channels are not to be had: choose 1"),
-        ({"size": (3, 64)}, "size 3x64 is out of range: sides go from 4 to 4096"),
-        ({"size": (64, 5000)}, "size 64x5000 is out of range"),
+        ({"channels": 2}, "channels 2: Input should be 1, 3 or 4"),
+        ({"size": (3, 64)}, "size.0 3: Input should be greater than or equal to 4"),
+        ({"size": (64, 5000)}, "size.1 5000: Input should be less than or equal to 4096"),
+        ({"fit": "shrink"}, "fit 'shrink': Input should be 'crop', 'pad' or 'stretch'"),
+        ({"sizes": (64, 64)}, "unknown setting sizes"),
     ],
 )
-def test_options_that_cannot_be_are_refused(options: dict, words: str) -> None:
-    with pytest.raises(ValueError, match=words):
+def test_impossible_options_are_refused(options: dict, words: str) -> None:
+    with pytest.raises(ValidationError) as caught:
         DataConfig(**options)
+    assert sentence(caught.value) == words
+
+
+def test_lists_from_json_become_tuples() -> None:
+    assert DataConfig(**json.loads('{"size": [16, 24], "channels": 3}')).size == (16, 24)
 
 
 OPEN_SLOWLY = """
 import sys, time
 from pathlib import Path
 from undiffuse.data import store
+from undiffuse.data.paths import Layout
 
 folder, mine, other, seconds = sys.argv[1:]
 decode, decoded = store.decode, 0
@@ -220,8 +232,8 @@ def test_two_processes_at_once_build_one_whole_store(tmp_path: Path, monkeypatch
     shared = opened(folder)
     assert str(shared.folder) == results[0][2]
     monkeypatch.setenv("UNDIFFUSE_CACHE", str(tmp_path / "another-cache"))
-    alone = opened(folder)
-    assert files_of(shared) == files_of(alone)
+    rebuilt = opened(folder)
+    assert files_of(shared) == files_of(rebuilt)
 
 
 def test_a_killed_build_is_never_used_and_is_cleaned_up(tmp_path: Path) -> None:
@@ -269,7 +281,7 @@ print("result", total, peak.split()[1])
 """
 
 
-@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="this system does not say how much memory was held")
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="needs /proc")
 def test_memory_does_not_grow_with_the_images(tmp_path: Path) -> None:
     image = encoded(noise(0, 4, 4).resize((64, 64), 0))
     peaks = {}
@@ -279,5 +291,5 @@ def test_memory_does_not_grow_with_the_images(tmp_path: Path) -> None:
         _, total, peak = out[out.index("result") :].split()
         assert int(total) == count * (int(np.asarray(noise(0, 4, 4), np.int64).sum()) * 256 + 64 * 64 * 255)
         peaks[count] = int(peak)  # In KiB.
-    # Held in memory the 7,500 images more would be 117 MiB; their names are about one.
+    # In memory, 7,500 more images would take 117 MiB, and their names about one.
     assert peaks[8000] - peaks[500] < 40 * 1024

@@ -53,7 +53,7 @@ def test_a_palette_with_a_transparent_entry_has_alpha(tmp_path: Path) -> None:
         ((1000, 100), (64, 16)),
     ],
 )
-def test_a_size_that_all_share_is_taken_up_to_64_in_multiples_of_8(
+def test_a_shared_size_is_used_up_to_64_in_multiples_of_8(
     tmp_path: Path, own: tuple[int, int], chosen: tuple[int, int]
 ) -> None:
     for i in range(2):
@@ -76,7 +76,7 @@ def test_sizes_are_those_of_the_upright_images(tmp_path: Path) -> None:
     assert opened(tmp_path / "photos").size == (48, 24)
 
 
-def test_what_is_asked_for_goes_before_what_is_found(tmp_path: Path) -> None:
+def test_options_win_over_the_survey(tmp_path: Path) -> None:
     store = opened(save_noise(tmp_path / "photos", "a.png"), size=(24, 40), channels=1)
     assert store.shape == (1, 24, 40)
     assert store.read([0]).shape == (1, 24, 40, 1)
@@ -84,10 +84,10 @@ def test_what_is_asked_for_goes_before_what_is_found(tmp_path: Path) -> None:
 
 def test_images_that_cannot_be_opened_are_not_counted(tmp_path: Path) -> None:
     folder = images(tmp_path / "photos", "L", "L")
-    (folder / "text.jpg").write_text("no image")
+    (folder / "text.jpg").write_text("not an image")
     assert survey(folder_source(folder)) == Survey(gray=2, color=0, alpha=0, sizes={"16x16": 2})
 
 
-def test_of_nothing_the_survey_still_chooses() -> None:
+def test_a_survey_of_nothing_still_chooses() -> None:
     nothing = Survey(0, 0, 0, {})
     assert (nothing.size, nothing.channels) == ((64, 64), 3)

@@ -1,6 +1,8 @@
 """Five parametrizations of one denoiser: the target and inputs of each network, and that all sample the same."""
 
+import re
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 import torch
@@ -134,3 +136,9 @@ def test_the_discrete_index_is_linear_in_ln_sigma_between() -> None:
 def test_the_discrete_index_is_clamped_at_both_ends() -> None:
     outside = torch.stack([SCHEDULE[0] / 2, SCHEDULE[-1] * 2])
     assert C_NOISE(outside).tolist() == [0, 999]
+
+
+def test_the_docs_have_a_row_for_each_parametrization() -> None:
+    docs = (Path(__file__).parents[2] / "docs" / "maths.md").read_text(encoding="utf-8")
+    section = docs[docs.index("## What the network predicts") : docs.index("## One loss")]
+    assert re.findall(r"^\| `(\w+)` \|", section, flags=re.MULTILINE) == list(parametrization.PARAMETRIZATIONS)

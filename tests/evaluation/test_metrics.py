@@ -88,5 +88,5 @@ def test_a_metric_needs_a_name_of_its_own() -> None:
 
 
 def test_too_few_images_leave_out_what_needs_more() -> None:
-    few = [context().feature_set(image_set(random_pixels(3, seed))) for seed in (0, 1)]
-    assert [value.metric for value in measured(*few).values] == ["FD-pixels", "KD-pixels"]
+    real, fake = (context().feature_set(image_set(random_pixels(3, seed))) for seed in (0, 1))
+    assert [value.metric for value in measured(real, fake).values] == ["FD-pixels", "KD-pixels"]

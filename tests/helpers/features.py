@@ -7,11 +7,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from helpers import making
 from PIL import Image
 from torch import nn
 from torch_fidelity import feature_extractor_inceptionv3
 
+from helpers import making
 from undiffuse.evaluation.context import EvaluationContext
 from undiffuse.evaluation.feature_sets import FeatureSet
 from undiffuse.features.image_sets import ImageSet

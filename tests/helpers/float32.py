@@ -22,7 +22,7 @@ def rounding(*terms: Tensor) -> Tensor:
     It is FACTOR eps of the greatest magnitudes in each image. Where terms cancel, this is far more than eps of the
     result: at a sigma of 2e4, x0 = sqrt(1 + sigma^2) x_t - sigma eps has an error of about 0.01.
     """
-    return FACTOR * EPS * sum(term.abs().amax(dim=(1, 2, 3), keepdim=True) for term in terms)
+    return FACTOR * EPS * torch.stack([term.abs().amax(dim=(1, 2, 3), keepdim=True) for term in terms]).sum(dim=0)
 
 
 def of_mse(difference: Tensor, error: Tensor) -> Tensor:

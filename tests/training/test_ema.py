@@ -33,7 +33,7 @@ def test_the_half_life_is_the_same_for_every_batch_size(batch: int) -> None:
     assert distance_after(1000, batch, 2000, already_seen=10**9) == pytest.approx(0.5**0.5, rel=1e-9)
 
 
-def test_the_ema_is_the_exponentially_weighted_sum_of_the_weights() -> None:
+def test_the_ema_is_an_exponentially_weighted_sum() -> None:
     values, batch, halflife, seen = [3.0, -1.0, 0.5, 8.0], 30, 100.0, 10**6
     ema = weights(2.0)
     for i, value in enumerate(values, 1):
@@ -43,7 +43,7 @@ def test_the_ema_is_the_exponentially_weighted_sum_of_the_weights() -> None:
     assert float(ema.get_parameter("weight")) == pytest.approx(expected, rel=1e-12)
 
 
-def test_a_young_emas_half_life_is_a_twentieth_of_the_images_seen() -> None:
+def test_a_young_emas_half_life_is_a_twentieth_of_its_images() -> None:
     for seen in (100, 2000, 19_999):
         assert distance_after(100, 100, 1000, already_seen=seen - 100) == pytest.approx(0.5 ** (100 / (0.05 * seen)))
     # After 20 half-lives it is the configured one.

@@ -32,7 +32,7 @@ def by_singular_values(matrix: Tensor) -> Tensor:
 
 
 @pytest.mark.parametrize("shape", [(12, 12), (12, 40), (40, 12), (1, 9)])
-def test_orthogonalizing_keeps_singular_vectors_and_evens_out_values(shape: tuple[int, int]) -> None:
+def test_orthogonalizing_evens_out_the_singular_values(shape: tuple[int, int]) -> None:
     matrices = torch.stack([normal(*shape, seed=seed) for seed in range(4)])
     result = orthogonalized(matrices)
     torch.testing.assert_close(result, torch.stack([by_singular_values(m) for m in matrices]), rtol=1e-6, atol=1e-6)

@@ -213,7 +213,7 @@ def test_a_folder_with_other_files_is_not_taken_for_a_run(tiny: Config, run_trai
 
 
 @pytest.mark.parametrize("damage", ["cut", "gone", "index", "flipped"])
-def test_a_damaged_checkpoint_is_named_and_the_one_before_is_used(
+def test_a_damaged_checkpoint_is_named_and_an_older_one_used(
     tiny: Config, run_training: Train, damage: str, notices: pytest.LogCaptureFixture
 ) -> None:
     for name in ("run", "untouched"):

@@ -10,7 +10,7 @@ from helpers.making import start_python
 from undiffuse.utils.files import UNFINISHED, atomic_path, remove, remove_unfinished, write_atomically
 
 
-def test_a_file_is_written_whole_and_replaced_whole(tmp_path: Path) -> None:
+def test_a_file_is_written_and_replaced_whole(tmp_path: Path) -> None:
     file = tmp_path / "new" / "folder" / "note.txt"
     write_atomically(file, "grüß")
     assert file.read_text(encoding="utf-8") == "grüß"
@@ -19,7 +19,7 @@ def test_a_file_is_written_whole_and_replaced_whole(tmp_path: Path) -> None:
     assert list(file.parent.iterdir()) == [file]
 
 
-def test_until_the_end_there_is_only_the_old_file(tmp_path: Path) -> None:
+def test_the_old_file_stays_until_the_end(tmp_path: Path) -> None:
     file = tmp_path / "note"
     file.write_text("old")
     with atomic_path(file) as temporary:
@@ -31,7 +31,7 @@ def test_until_the_end_there_is_only_the_old_file(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt, OSError])
-def test_an_exception_leaves_the_old_file_and_nothing_else(tmp_path: Path, error: type[BaseException]) -> None:
+def test_an_exception_leaves_only_the_old_file(tmp_path: Path, error: type[BaseException]) -> None:
     file = tmp_path / "note"
     file.write_text("old")
     with pytest.raises(error), atomic_path(file) as temporary:  # noqa: PT012
@@ -49,7 +49,7 @@ def test_an_exception_leaves_no_folder(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_folder_with_all_that_is_in_it_appears_at_once(tmp_path: Path) -> None:
+def test_a_folder_and_its_contents_appear_at_once(tmp_path: Path) -> None:
     with atomic_path(tmp_path / "folder") as temporary:
         (temporary / "sub").mkdir(parents=True)
         (temporary / "sub" / "file").write_text("whole")
@@ -72,7 +72,7 @@ def test_an_existing_folder_is_kept(tmp_path: Path, new_is_folder: bool) -> None
     assert list(tmp_path.iterdir()) == [folder]
 
 
-def test_writing_nothing_is_an_error_that_leaves_the_old_file(tmp_path: Path) -> None:
+def test_writing_nothing_is_an_error_and_keeps_the_old_file(tmp_path: Path) -> None:
     file = tmp_path / "note"
     file.write_text("old")
     with pytest.raises(FileNotFoundError), atomic_path(file):
@@ -80,7 +80,7 @@ def test_writing_nothing_is_an_error_that_leaves_the_old_file(tmp_path: Path) ->
     assert file.read_text() == "old"
 
 
-@pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="this system does not say what a descriptor stands for")
+@pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="needs /proc")
 def test_the_content_reaches_the_disk_before_the_name_does(tmp_path: Path, monkeypatch) -> None:
     events: list[str] = []
     fsync, replace = os.fsync, Path.replace
@@ -107,7 +107,7 @@ def test_the_content_reaches_the_disk_before_the_name_does(tmp_path: Path, monke
     assert events == ["renamed"]
 
 
-def test_leftovers_are_removed_all_or_those_of_one_name(tmp_path: Path) -> None:
+def test_all_leftovers_or_those_of_one_name_are_removed(tmp_path: Path) -> None:
     for name in ("a[1]", "a1", "b"):
         (tmp_path / f"{UNFINISHED}01234567-{name}").mkdir()
     (tmp_path / f"{UNFINISHED}89abcdef-b" / "half").parent.mkdir()
@@ -119,7 +119,7 @@ def test_leftovers_are_removed_all_or_those_of_one_name(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["kept"]
 
 
-def test_removing_a_link_leaves_what_it_points_to(tmp_path: Path) -> None:
+def test_removing_a_link_keeps_its_target(tmp_path: Path) -> None:
     folder = tmp_path / "folder"
     folder.mkdir()
     (folder / "file").write_text("here")

@@ -6,20 +6,20 @@ import torch
 from undiffuse.utils.randomness import ImageRandomness, derived_seed, generator
 
 
-def test_every_part_of_an_identity_and_their_order_give_another_seed() -> None:
+def test_a_seed_depends_on_every_part_of_the_identity() -> None:
     identities = [("a", 1, 2), ("a", 2, 1), ("b", 1, 2), ("a", 1, 3), ("a", 12), ("a", 1), ("a", "1", 2), ("a", -1, 2)]
     seeds = {derived_seed(*identity) for identity in identities}
     assert len(seeds) == len(identities)
     assert all(0 <= seed < 2**63 for seed in seeds)
 
 
-def test_seeds_are_the_same_in_every_version() -> None:
-    # Recorded: another value would give every run of a seed other noise than before.
+def test_seeds_stay_the_same_in_every_version() -> None:
+    # Recorded: with another value, a seed would no longer give the noise that it gave before.
     assert derived_seed("noise", 0, 0) == 1243003816087847428
     assert generator("noise", 0, 0).initial_seed() == 1243003816087847428
 
 
-def test_neighboring_seeds_and_indices_share_no_noise() -> None:
+def test_neighboring_seeds_and_indices_have_different_noise() -> None:
     draws = {
         (seed, index): torch.randn(16, generator=generator("noise", seed, index))
         for seed in range(4)
@@ -28,17 +28,17 @@ def test_neighboring_seeds_and_indices_share_no_noise() -> None:
     assert len({tuple(draw.tolist()) for draw in draws.values()}) == 16
 
 
-def test_an_image_draws_the_same_in_any_batch() -> None:
+def test_the_noise_does_not_depend_on_the_batch() -> None:
     together = ImageRandomness("noise", 7, range(8))
     u, eps = together.uniform(), together.normal(3, 5, 4)
     for indices in ([5], [5, 2], [7, 6, 5, 4]):
-        apart = ImageRandomness("noise", 7, indices)
-        assert torch.equal(apart.uniform(), u[indices])
-        assert torch.equal(apart.normal(3, 5, 4), eps[indices])
+        few = ImageRandomness("noise", 7, indices)
+        assert torch.equal(few.uniform(), u[indices])
+        assert torch.equal(few.normal(3, 5, 4), eps[indices])
 
 
 @pytest.mark.parametrize("other", [("training", 0), ("noise", 1)])
-def test_another_purpose_or_seed_draws_otherwise(other: tuple[str, int]) -> None:
+def test_the_noise_depends_on_the_purpose_and_the_seed(other: tuple[str, int]) -> None:
     first = ImageRandomness("noise", 0, range(4)).normal(8)
     assert not torch.isclose(first, ImageRandomness(*other, range(4)).normal(8)).any()
 

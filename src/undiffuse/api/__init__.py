@@ -1,12 +1,21 @@
 """Everything that the command line does, as functions: one a capability. `undiffuse` has them under the same names."""
 
+from undiffuse.api.evaluate import compare as compare
+from undiffuse.api.evaluate import evaluate as evaluate
+from undiffuse.api.evaluate import measure as measure
+from undiffuse.api.exchange import export as export
+from undiffuse.api.exchange import import_model as import_model
 from undiffuse.api.explore import explore as explore
+from undiffuse.api.quickstart import quickstart as quickstart
 from undiffuse.api.sample import load as load
 from undiffuse.api.sample import sample as sample
 from undiffuse.api.train import train as train
+from undiffuse.diffusion import samplers as samplers
+from undiffuse.evaluation.metrics import Metric as Metric
+from undiffuse.evaluation.result import Evaluation as Evaluation
 from undiffuse.exploration.explore import Exploration as Exploration
-from undiffuse.training.observers import Observer as Observer
 from undiffuse.networks.network import NetworkConfig as NetworkConfig
+from undiffuse.report.grids import Images as Images
 from undiffuse.runs.run import Run as Run
-from undiffuse.api.exchange import export as export
-from undiffuse.api.exchange import import_model as import_model
+from undiffuse.sampling.model import Model as Model
+from undiffuse.training.observers import Observer as Observer

@@ -2,11 +2,14 @@
 
 from pathlib import Path
 
+from pydantic import ValidationError
+
 from undiffuse.data.open import DataLike
-from undiffuse.data.paths import DATASETS, source_name
+from undiffuse.data.paths import DATASETS, data_name
 from undiffuse.data.store import DataConfig
 from undiffuse.utils.names import Channels, Fit, Split
 from undiffuse.utils.parsing import parse_size
+from undiffuse.utils.validation import sentence
 
 SizeLike = int | str | tuple[int, int]
 """64, "64", "48x64" (height x width) or (48, 64)."""
@@ -25,14 +28,17 @@ def data_config(
     Raises:
         ValueError: an option is out of range.
     """
-    return DataConfig(
-        data=_absolute(data),
-        data_root=None if data_root is None else str(Path(data_root).expanduser().absolute()),
-        split=split,
-        size=None if size is None else parse_size(size),
-        fit=fit,
-        channels=None if channels == "auto" else int(channels),
-    )
+    try:
+        return DataConfig(
+            data=data_name(data),
+            data_root=None if data_root is None else str(Path(data_root).expanduser().absolute()),
+            split=split,
+            size=None if size is None else parse_size(size),
+            fit=fit,
+            channels=None if channels == "auto" else int(channels),  # ty: ignore[invalid-argument-type]
+        )
+    except ValidationError as error:
+        raise ValueError(sentence(error)) from error
 
 
 def check_outside(folder: Path, data: DataLike) -> None:
@@ -62,9 +68,3 @@ def make_output(folder: str | Path, *data: DataLike) -> Path:
         reason = error.strerror or error
         raise ValueError(f"{folder.absolute()} cannot be created ({reason}): give --out another folder.") from error
     return folder
-
-
-def _absolute(data: DataLike) -> str:
-    if not isinstance(data, str | Path):
-        return source_name(data)
-    return str(data) if str(data) in DATASETS else str(Path(data).expanduser().absolute())

@@ -57,10 +57,10 @@ def quickstart(
         shown = range(ROWS * len(model.class_names))
         save_grid(gallery, shown)
         with Meter("film", gallery.sampling.steps) as meter:
-            strip, _ = save_film(gallery, model, shown, lambda step: meter.reach(step, f"step {step}"))
+            film, _ = save_film(gallery, model, shown, lambda step: meter.reach(step, f"step {step}"))
         seconds = time.monotonic() - began
         report = run.folder / "report.html"
         store = open_store(run.config.data)
         # Of a run that was resumed the time would mislead.
-        reading = write_report(report, run, store, gallery, range(samples), strip, seconds if is_new else None)
+        reading = write_report(report, run, store, gallery, range(samples), film, seconds if is_new else None)
     return Quickstart(run, report, reading, time.monotonic() - began)

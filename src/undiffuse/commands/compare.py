@@ -55,7 +55,7 @@ def compare(
     folders = [find_run(name) for name in runs or (None,)]
     find_weights(features, weights)
 
-    from undiffuse.api import evaluate as api
+    from undiffuse import api
 
     comparison = api.compare(
         folders,

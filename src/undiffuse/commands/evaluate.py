@@ -9,7 +9,7 @@ from undiffuse.commands.measure import measure
 from undiffuse.commands.options import unless_given
 from undiffuse.data.paths import check_data
 from undiffuse.diffusion.sampler_table import SamplerName, options_help
-from undiffuse.features.table import FeaturesName, find_weights
+from undiffuse.features.table import FeaturesName, features_help, find_weights
 from undiffuse.runs.find import find_run
 from undiffuse.utils.names import Fit, Split
 from undiffuse.utils.parsing import at_least, parse_count
@@ -23,7 +23,7 @@ OLD_FORM = "Only in the old form of undiffuse measure, evaluate --real A --fake 
 def evaluate(
     run: Annotated[str | None, tyro.conf.Positional, unless_given("the newest", metavar="RUN")] = None,
     count: Annotated[str | None, unless_given("5,000")] = None,
-    features: FeaturesName = "inception",
+    features: Annotated[FeaturesName, tyro.conf.arg(help=features_help())] = "inception",
     weights: Annotated[str | None, unless_given("the published ones, downloaded", metavar="FILE")] = None,
     real: Annotated[str | None, unless_given("the run's data")] = None,
     real_count: Annotated[str | None, unless_given("all")] = None,
@@ -55,8 +55,6 @@ def evaluate(
     Args:
         run: A run folder, or its name under runs/.
         count: Number of samples. Published values take 50000.
-        features: inception is the field's standard (FID, KID, IS). efficientnet-lite0 and dinov2 give FD-EffNet and
-            FD-DINOv2, which are not FIDs; pixels needs no network at all but sees only coarse differences.
         weights: The feature network's, as torch.load opens them with weights_only=True; their hash is recorded.
         real: Other real images: digits, cifar10, flowers102, a folder, an archive, or an .npy file of uint8 images. An
             imported run needs them, because its training images are not known.
@@ -85,9 +83,22 @@ def evaluate(
             )
         options = {"sampler": sampler, "steps": steps, "guidance": guidance, "set": set, "seed": seed}
         _check_unused("--real and --fake", **options, likelihood=likelihood)
-        shared = {"features": features, "weights": weights, "data_root": data_root, "fit": fit, "strict": strict}
-        counts = {"count": count, "real_count": real_count, "batch": batch, "size": size}
-        measure(real, fake, split=split, fake_split=fake_split, out=out or "evaluation", **counts, **shared)
+        measure(
+            real,
+            fake,
+            count=count,
+            real_count=real_count,
+            features=features,
+            weights=weights,
+            split=split,
+            fake_split=fake_split,
+            data_root=data_root,
+            size=size,
+            fit=fit,
+            strict=strict,
+            batch=batch,
+            out=out or "evaluation",
+        )
         return
     # Mistakes are found before torch is loaded.
     parse_count(count or DEFAULT_COUNT, "--count")
@@ -101,7 +112,7 @@ def evaluate(
     folder = find_run(run)
     find_weights(features, weights)
 
-    from undiffuse.api import evaluate as api
+    from undiffuse import api
 
     target = Path(out).expanduser() if out else folder / "evaluation"
     evaluation = api.evaluate(

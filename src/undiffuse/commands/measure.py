@@ -3,9 +3,11 @@
 from pathlib import Path
 from typing import Annotated
 
+import tyro
+
 from undiffuse.commands.options import unless_given
 from undiffuse.data.paths import check_data
-from undiffuse.features.table import FeaturesName, find_weights
+from undiffuse.features.table import FeaturesName, features_help, find_weights
 from undiffuse.utils.names import Fit, Split
 from undiffuse.utils.parsing import at_least, parse_count, parse_size
 from undiffuse.utils.terminal import console
@@ -16,7 +18,7 @@ def measure(
     fake: str,
     count: Annotated[str | None, unless_given("all")] = None,
     real_count: Annotated[str | None, unless_given("all")] = None,
-    features: FeaturesName = "inception",
+    features: Annotated[FeaturesName, tyro.conf.arg(help=features_help())] = "inception",
     weights: Annotated[str | None, unless_given("the published ones, downloaded", metavar="FILE")] = None,
     split: Split = "auto",
     fake_split: Split = "auto",
@@ -38,8 +40,6 @@ def measure(
         fake: The same, for the images that are measured.
         count: Number of generated images, chosen at random. Published values take 50000.
         real_count: Number of real images, chosen at random.
-        features: inception is the field's standard (FID, KID, IS). efficientnet-lite0 and dinov2 give FD-EffNet and
-            FD-DINOv2, which are not FIDs; pixels needs no network at all but sees only coarse differences.
         weights: The feature network's, as torch.load opens them with weights_only=True; their hash is recorded.
         split: Split of the real images; auto is what train would use.
         fake_split: Split of the generated images.
@@ -60,7 +60,7 @@ def measure(
         check_data(data)
     find_weights(features, weights)
 
-    from undiffuse.api import evaluate as api
+    from undiffuse import api
 
     evaluation = api.measure(
         real,

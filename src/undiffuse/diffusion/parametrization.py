@@ -1,4 +1,4 @@
-"""What the network is asked to predict, as four functions of sigma.
+"""What the network predicts, as four functions of sigma.
 
 A denoiser is D(x; sigma) = c_skip * x + c_out * F(c_in * x, c_noise) (Karras et al. 2022, Eq. 7). Every published
 choice of F's target (eps, x0, v, a flow's velocity, EDM's) is one row of coefficients; nothing else knows which.

@@ -12,7 +12,7 @@ from undiffuse.config import SamplingConfig
 from undiffuse.data.pixels import to_nchw
 from undiffuse.evaluation import protocol
 from undiffuse.evaluation.context import EvaluationContext
-from undiffuse.evaluation.metrics import Measurement
+from undiffuse.evaluation.metrics import Measurement, compute_metrics
 from undiffuse.evaluation.numbers import finite, number, with_spread
 from undiffuse.evaluation.pages import plots, sections
 from undiffuse.evaluation.samples import run_samples
@@ -150,7 +150,9 @@ class Comparison:
             return report
         content, first, best = self.to_dict(), self.entries[0].measurement, self.best
         write_atomically(folder / "comparison.json", json.dumps(content, indent=2, allow_nan=False) + "\n")
-        lead = f"{len(first.fake):,} samples each, of the same seeds, against {first.real.images.description}. {self.why}"
+        lead = (
+            f"{len(first.fake):,} samples each, of the same seeds, against {first.real.images.description}. {self.why}"
+        )
         lowest = best.value(self._distance)
         headline = [
             (f"lowest {self._distance}", "none" if lowest is None else number(lowest)),
@@ -231,11 +233,13 @@ def compare_candidates(
     candidates: Sequence[Candidate], real: ImageSet, seeds: range, context: EvaluationContext
 ) -> Comparison:
     """Samples and measures each candidate at the same seeds."""
-    entries = []
+    reference, entries = context.feature_set(real), []
     for candidate in candidates:
         log.info(f"\n{candidate.name}, {candidate.sampling.steps} steps")
-        fake, made_by = run_samples(candidate.model, candidate.sampling, seeds, context)
-        entries += [Entry(candidate, made_by, measurement) for measurement in context.measure(fake, [real])]
+        images, made_by = run_samples(candidate.model, candidate.sampling, seeds, context)
+        fake = context.feature_set(images)
+        if context.world.is_main:
+            entries.append(Entry(candidate, made_by, compute_metrics(reference, fake, context.metrics)))
     return Comparison(tuple(entries))
 
 

@@ -51,11 +51,11 @@ def find_memorization(
     if network.name == "pixels":
         return [_in_features("pixels", train, fake, test, mixed.nearest)]
     alone = replace(context, network=pixels_network(), world=World.alone(context.world.device))
-    in_pixels = [alone.feature_set(each.images) for each in (train, fake)]
-    test_in_pixels = alone.feature_set(test.images) if test is not None else None
+    train_pixels, fake_pixels = alone.feature_set(train.images), alone.feature_set(fake.images)
+    test_pixels = alone.feature_set(test.images) if test is not None else None
     return [
         _in_features(f"{network.name} features", train, fake, test, mixed.nearest),
-        _in_features("pixels", *in_pixels, test_in_pixels),
+        _in_features("pixels", train_pixels, fake_pixels, test_pixels),
     ]
 
 

@@ -86,8 +86,8 @@ def departures(measurement: Measurement) -> list[str]:
         reasons.append(f"there are {len(fake):,} samples, papers use {PUBLISHED_COUNT:,}, and {effect}")
     if (real.dataset, real.split, len(real), real.size) != ("cifar10", "train", CIFAR10_IMAGES, (32, 32)):
         reasons.append(
-            f"the reference is {real.description} at {size_text(real.size)}; the only reference with published values that "
-            "undiffuse knows is --data cifar10, 50,000 training images at 32x32"
+            f"the reference is {real.description} at {size_text(real.size)}; the only reference with published values "
+            "that undiffuse knows is --data cifar10, 50,000 training images at 32x32"
         )
     elif real.channels != 3:
         reasons.append("the reference was not read as RGB")

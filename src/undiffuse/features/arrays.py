@@ -1,7 +1,6 @@
 """Images in arrays: NumPy arrays, torch tensors and .npy files."""
 
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from jaxtyping import UInt8
@@ -9,17 +8,22 @@ from PIL import Image
 from torch import Tensor
 
 from undiffuse.data.decoding import to_channels
+from undiffuse.data.paths import DataLike
 from undiffuse.data.pixels import to_nhwc
 
 
-def is_npy(data: Any) -> bool:
-    """Whether `data` is the path of an .npy file."""
-    return isinstance(data, str | Path) and str(data).lower().endswith(".npy")
+def find_array(data: DataLike) -> UInt8[np.ndarray, "n h w c"] | None:
+    """The images, if `data` is an array, a tensor, or the path of an .npy file; None otherwise.
 
-
-def is_images(data: Any) -> bool:
-    """Whether `data` is itself an array or a tensor."""
-    return isinstance(data, np.ndarray | Tensor)
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: see `open_npy` and `as_images`.
+    """
+    if isinstance(data, np.ndarray | Tensor):
+        return as_images(data)
+    if isinstance(data, str | Path) and str(data).lower().endswith(".npy"):
+        return open_npy(Path(data).expanduser())
+    return None
 
 
 def open_npy(path: Path) -> UInt8[np.ndarray, "n h w c"]:
@@ -45,11 +49,15 @@ def open_npy(path: Path) -> UInt8[np.ndarray, "n h w c"]:
 
 
 def as_images(data: np.ndarray | Tensor, subject: str = "The data is") -> UInt8[np.ndarray, "n h w c"]:
-    """Images with their channels last, from an array (n, height, width[, channels]) or a tensor (n[, channels], height,
-    width).
+    """Checks images, and puts their channels last.
+
+    Args:
+        data: An array (n, height, width) or (n, height, width, channels), or a tensor (n, height, width) or
+            (n, channels, height, width).
+        subject: The beginning of the error message.
 
     Raises:
-        ValueError: it has another shape or is not uint8; `subject` is the beginning of the message.
+        ValueError: it has another shape, or is not uint8.
     """
     if isinstance(data, Tensor) and data.ndim in (3, 4):
         array = to_nhwc(data if data.ndim == 4 else data[:, None])

@@ -1,4 +1,4 @@
-"""Features of a set of images, computed once: kept on disk in chunks, so that interrupted work goes on where it stopped."""
+"""Features of a set of images, computed once: kept on disk in chunks, so that interrupted work can be resumed."""
 
 import hashlib
 from collections.abc import Callable
@@ -16,7 +16,7 @@ from torch import Tensor
 from undiffuse.data.pixels import to_nchw
 from undiffuse.data.store import cache_folder
 from undiffuse.features.image_sets import ImageSet
-from undiffuse.features.networks import Extracted, FeatureNetwork
+from undiffuse.features.networks import FeatureNetwork
 from undiffuse.utils.errors import WorkFailed
 from undiffuse.utils.files import atomic_path, remove
 from undiffuse.utils.terminal import Meter
@@ -115,24 +115,15 @@ def _compute(network: FeatureNetwork, images: ImageSet, batch: int, world: World
 def _extract(network: FeatureNetwork, pixels: Tensor) -> tuple[np.ndarray, np.ndarray]:
     """Features and logits of a batch."""
     try:
-        with torch.no_grad():
-            found = network.extract(pixels)
+        features, logits = network(pixels)
     except torch.OutOfMemoryError as error:
         raise WorkFailed(f"Out of memory: --batch {max(1, len(pixels) // 2)} needs less.") from error
-    extracted = found if isinstance(found, Extracted) else Extracted(found, torch.empty(len(found), 0))
-    outputs = [output.float().cpu() for output in extracted]
-    if any(output.ndim != 2 or len(output) != len(pixels) for output in outputs):
-        shape = tuple(outputs[0].shape)
-        raise ValueError(
-            f"{network.name} returns features of shape {shape} for {len(pixels)} images: return one row an image."
-        )
-    if not all(output.isfinite().all() for output in outputs):
+    if not (features.isfinite().all() and logits.isfinite().all()):
         raise ValueError(
             f"{network.name} with the weights {network.weights} returns features that are not finite: name other "
             "weights with --weights."
         )
-    features, logits = (output.numpy() for output in outputs)
-    return features, logits
+    return features.numpy(), logits.numpy()
 
 
 def _join(folder: Path, total: int) -> None:

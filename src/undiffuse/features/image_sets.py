@@ -5,7 +5,6 @@ import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from jaxtyping import Int, UInt8
@@ -17,11 +16,12 @@ from undiffuse.data.pixels import to_nhwc
 from undiffuse.data.source import NO_CLASS, Source
 from undiffuse.data.store import FORMAT, DataConfig, Store, cache_folder, store_of
 from undiffuse.data.survey import survey
-from undiffuse.features.arrays import as_images, is_images, is_npy, open_npy, to_rgb
+from undiffuse.features.arrays import as_images, find_array, to_rgb
 from undiffuse.runs.gallery import Gallery
 from undiffuse.sampling.labels import labels_for
 from undiffuse.utils.files import write_atomically
 from undiffuse.utils.names import Fit, Split
+from undiffuse.utils.parsing import parse_size
 from undiffuse.utils.text import size_text
 
 
@@ -44,7 +44,7 @@ class ImageSet:
     read: Callable[[Sequence[int] | np.ndarray], UInt8[np.ndarray, "b h w 3"]]
     """The pixels of the images with the given indices, as RGB."""
     dataset: str = ""
-    """digits, cifar10 or flowers102 for the original dataset; empty for a folder of that name, which may hold others."""
+    """digits, cifar10 or flowers102 for the original dataset, which a folder of the same name may not hold."""
     channels: int = 3
     """Before `read` converts them to RGB: 1 (gray), 3 or 4 (RGBA)."""
     resized: bool = False
@@ -118,32 +118,25 @@ def of_gallery(gallery: Gallery, seeds: Sequence[int], name: str) -> ImageSet:
     )
 
 
-def of_array(
-    images: np.ndarray | Tensor, name: str = "array", content: str | None = None, size: tuple[int, int] | None = None
-) -> ImageSet:
-    """Images in memory, without labels. Changing them afterwards changes the set, so do not.
+def of_array(images: np.ndarray | Tensor, name: str = "array") -> ImageSet:
+    """Images in memory, without labels. Do not change them afterwards: pixels are read when they are needed.
 
     Args:
         images: uint8, an array `(n, height, width)` or `(n, height, width, channels)`, or a tensor `(n, height, width)`
             or `(n, channels, height, width)`, with 1, 3 or 4 channels.
         name: What messages and reports call it.
-        content: A digest of the pixels, if it is known.
-        size: The size that the images must have: arrays are not resized.
 
     Raises:
-        ValueError: another type, shape or size.
+        ValueError: another type or shape.
     """
     array = as_images(images)
     height, width, channels = array.shape[1:]
-    if size is not None and size != (height, width):
-        raise ValueError(
-            f"{name} holds images of {size_text((height, width))}, but {size_text(size)} is measured: arrays are not "
-            "resized; give an array of that size, or a folder of images."
-        )
+    digest = hashlib.sha256(repr(array.shape).encode())
+    digest.update(np.ascontiguousarray(array).data)
     return ImageSet(
         name=name,
         split="all",
-        content=content or hashlib.sha256(repr(array.shape).encode() + np.ascontiguousarray(array).data).hexdigest(),
+        content=digest.hexdigest(),
         size=(height, width),
         fit="none",
         total_images=len(array),
@@ -158,8 +151,8 @@ def of_array(
 class DataSpec:
     """Images that the user named or passed."""
 
-    data: DataLike | Any
-    """Whatever `open_source` takes, a uint8 array or tensor of images, or the path of an .npy file."""
+    data: DataLike
+    """Whatever `open_source` takes, uint8 images as `of_array` takes them, or the path of an .npy file."""
     data_root: str | Path | None = None
     split: Split = "auto"
     size: tuple[int, int] | None = None
@@ -171,13 +164,19 @@ def open_set(spec: DataSpec, strict: bool = False) -> ImageSet:
 
     Raises:
         FileNotFoundError: there is no such data.
-        ValueError: see `open_source`, `open_store` and `of_array`.
+        ValueError: see `open_source`, `open_store` and `of_array`; or an array has another size than `spec.size`.
     """
-    if is_images(spec.data):
-        return of_array(spec.data, size=spec.size)
-    if is_npy(spec.data):
-        return _of_npy(Path(spec.data).expanduser(), spec.size)
-    source = _open(spec)
+    array = find_array(spec.data)
+    if array is not None:
+        path = Path(spec.data).expanduser() if isinstance(spec.data, str | Path) else None
+        if spec.size not in (None, array.shape[1:3]):
+            raise ValueError(
+                f"{path.absolute() if path else 'The array'} holds images of {size_text(array.shape[1:3])}, but "
+                f"{size_text(spec.size)} is measured: arrays are not resized; save one at that size, or give a folder "
+                "of images."
+            )
+        return of_array(array, path.stem if path else "array")
+    source = open_source(spec.data, spec.data_root, spec.split)
     size = spec.size or _shared_size(source)
     config = DataConfig(data=data_name(spec.data), split=spec.split, size=size, fit=spec.fit, channels=3)
     return of_store(store_of(source, config, strict), config)
@@ -189,15 +188,10 @@ def own_size(spec: DataSpec) -> tuple[int, int] | None:
     Raises:
         FileNotFoundError, ValueError: see `open_set`.
     """
-    if is_images(spec.data):
-        return as_images(spec.data).shape[1:3]
-    if is_npy(spec.data):
-        return open_npy(Path(spec.data).expanduser()).shape[1:3]
-    return _shared_size(_open(spec))
-
-
-def _open(spec: DataSpec) -> Source:
-    return open_source(spec.data, spec.data_root, spec.split)
+    array = find_array(spec.data)
+    if array is not None:
+        return array.shape[1:3]
+    return _shared_size(open_source(spec.data, spec.data_root, spec.split))
 
 
 def _shared_size(source: Source) -> tuple[int, int] | None:
@@ -212,15 +206,4 @@ def _shared_size(source: Source) -> tuple[int, int] | None:
     sizes = json.loads(file.read_text(encoding="utf-8"))
     if len(sizes) != 1:
         return None
-    height, width = sizes[0].split("x")
-    return int(height), int(width)
-
-
-def _of_npy(path: Path, size: tuple[int, int] | None) -> ImageSet:
-    array = open_npy(path)
-    with open(path, "rb") as file:
-        content = hashlib.file_digest(file, "sha256").hexdigest()
-    try:
-        return of_array(array, path.stem, content, size)
-    except ValueError as error:
-        raise ValueError(f"{path.absolute()}: {error}") from error
+    return parse_size(sizes[0])

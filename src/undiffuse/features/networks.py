@@ -37,7 +37,7 @@ class Extracted(NamedTuple):
 
 
 Extract = Callable[[UInt8[Tensor, "b 3 h w"]], Extracted | Float[Tensor, "b d"]]
-"""Images on the CPU in, features out, with or without class logits."""
+"""Takes images on the CPU; returns features with or without class logits, on any device."""
 
 
 @dataclass(frozen=True)
@@ -70,7 +70,7 @@ class FeatureNetwork:
     given: bool = False
     """Whether the user named the weights file."""
     cacheable: bool = False
-    """Whether features found in the cache may be used: name, resize and weights_sha256 must say all that they depend on."""
+    """Whether features in the cache may be used: if so, they depend on nothing but name, resize and weights_sha256."""
 
     def __post_init__(self):
         if not re.fullmatch(r"[\w.-]+", self.name):
@@ -80,6 +80,23 @@ class FeatureNetwork:
                 object.__setattr__(self, field, f"{prefix}-{self.name}")
         if self.name in FEATURES and self.distance != FEATURES[self.name].distance:
             raise ValueError(f"{self.name} is the name of another feature network: give yours another one.")
+
+    @torch.no_grad()
+    def __call__(self, images: UInt8[Tensor, "b 3 h w"]) -> Extracted:
+        """Features and logits in float32, on the CPU.
+
+        Raises:
+            ValueError: `extract` returns something other than one row for each image.
+        """
+        found = self.extract(images)
+        outputs = found if isinstance(found, tuple) else (found, torch.empty(len(found), 0))
+        features, logits = (output.float().cpu() for output in outputs)
+        if any(output.ndim != 2 or len(output) != len(images) for output in (features, logits)):
+            raise ValueError(
+                f"{self.name} returns features of shape {tuple(features.shape)} for {len(images)} images: return one "
+                "row for each image."
+            )
+        return Extracted(features, logits)
 
 
 class Loaded(NamedTuple):
@@ -110,7 +127,7 @@ def load_features(features: str, weights: str | Path | None, device: torch.devic
         loaded = load(file, device)
     return FeatureNetwork(
         name=features,
-        extract=torch.no_grad()(loaded.extract),
+        extract=loaded.extract,
         distance=row.distance,
         kernel=row.kernel,
         resize=loaded.resize,
@@ -140,7 +157,7 @@ def load_inception(weights: Weights, device: torch.device) -> Loaded:
     network = _folded(network).to(device).to(memory_format=torch.channels_last)
 
     def extract(images: Tensor) -> Extracted:
-        return Extracted(*(output.cpu() for output in network(images.to(device))))
+        return Extracted(*network(images.to(device)))
 
     return Loaded(extract, "TensorFlow 1.x bilinear without antialiasing, to 299x299")
 

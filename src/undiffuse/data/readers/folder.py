@@ -1,4 +1,4 @@
-"""A folder of images, found recursively and each taken once, whatever the case of its suffix and wherever links lead."""
+"""A folder of images: searched recursively, each image taken once, whatever its suffix's case and wherever links go."""
 
 import hashlib
 import os

@@ -48,11 +48,11 @@ def sequence_source(data: ImageSequence, split: Split = "auto") -> Source:
         ValueError: there are no images, pixels are not uint8, or labels are of several kinds; `split` is not auto or
             all.
     """
-    where, width = data_name(data), len(str(len(data)))
+    where = data_name(data)
     if split not in ("auto", "all"):
         raise ValueError(f"{where} has no split {split}: pass the images of that split, and leave split out.")
     _check(data, where)
-    lock = Lock()
+    lock, width = Lock(), len(str(len(data)))
     labels, reasons, digest = _read_all(data, lock, where)
     class_names, index = _classes([label for i, label in enumerate(labels) if i not in reasons], _known(data), where)
 
@@ -80,23 +80,27 @@ def to_image(value: Any) -> PIL.Image.Image:
         ValueError: it is not an image.
     """
     if isinstance(value, PIL.Image.Image):
-        return value.copy()  # Whoever opens it closes it, and it belongs to the user.
-    if not isinstance(value, torch.Tensor) and not hasattr(value, "__array__"):
+        return value.copy()  # The reader closes it, but the original is the user's.
+    if not hasattr(value, "__array__"):  # NumPy's arrays, torch's tensors and those of others.
         raise ValueError(f"it is a {type(value).__name__}, not an image")
-    is_tensor = isinstance(value, torch.Tensor)
-    array = value if is_tensor else np.asarray(value)
-    if array.dtype not in (torch.uint8, np.dtype(np.uint8)):
+    if isinstance(value, torch.Tensor):
+        _check_pixels(value.dtype, tuple(value.shape), channels_at=0)
+        array = to_nhwc(value[None])[0] if value.ndim == 3 else value.cpu().numpy()
+    else:
+        array = np.asarray(value)
+        _check_pixels(array.dtype, array.shape, channels_at=2)
+    return PIL.Image.fromarray(np.ascontiguousarray(array[..., 0] if array.shape[2:] == (1,) else array))
+
+
+def _check_pixels(dtype: torch.dtype | np.dtype, shape: tuple[int, ...], channels_at: int) -> None:
+    if dtype not in (torch.uint8, np.dtype(np.uint8)):
         raise WrongType(
-            f"has pixels of type {str(array.dtype).removeprefix('torch.')}: give uint8 pixels from 0 to 255, without "
+            f"has pixels of type {str(dtype).removeprefix('torch.')}: give uint8 pixels from 0 to 255, without "
             "transforms that turn them into floats"
         )
-    shape = tuple(array.shape)
-    channels = {2: 1, 3: shape[0 if is_tensor else -1] if shape else 0}.get(len(shape))
-    if channels not in (1, 3, 4) or 0 in shape:
+    fits = len(shape) == 2 or (len(shape) == 3 and shape[channels_at] in (1, 3, 4))
+    if not fits or 0 in shape:
         raise ValueError(f"its shape {shape} is not that of an image")
-    if is_tensor:
-        array = to_nhwc(array[None])[0] if len(shape) == 3 else array.cpu().numpy()
-    return PIL.Image.fromarray(np.ascontiguousarray(array[..., 0] if array.shape[2:] == (1,) else array))
 
 
 def _check(data: ImageSequence, where: str) -> None:
@@ -110,7 +114,7 @@ def _check(data: ImageSequence, where: str) -> None:
 
 
 def _read(data: ImageSequence, i: int, lock: Lock) -> tuple[PIL.Image.Image, Any]:
-    with lock:  # A dataset of the user's need not be made for several threads.
+    with lock:  # A user's dataset need not be safe to read from several threads.
         item = data[i]
         image, label = item if isinstance(item, tuple | list) and len(item) == 2 else (item, None)
         return to_image(image), label
@@ -176,23 +180,21 @@ def _known(data: object) -> tuple[str, ...]:
 
 def _classes(labels: Sequence[Label], known: tuple[str, ...], where: str) -> tuple[tuple[str, ...], dict[Label, int]]:
     """The names of the classes, and the class index of each label."""
-    values = {label for label in labels if label is not None}
-    if len({type(value) for value in values}) > 1:
-        raise ValueError(f"Some labels of {where} are int and others str: give labels of one kind.")
-    ordered = sorted(values)  # ty: ignore[invalid-argument-type]
-    if known and all(isinstance(value, int) for value in ordered):
-        if ordered and not 0 <= ordered[0] <= ordered[-1] < len(known):
-            wrong = ordered[0] if ordered[0] < 0 else ordered[-1]
-            raise ValueError(f"The label {wrong} of {where} does not fit its {len(known)} classes, counted from 0.")
-        names, index = known, {i: i for i in range(len(known))}
-    elif known and values <= set(known):
-        names, index = known, {name: i for i, name in enumerate(known)}
-    else:
-        names = tuple(printable(str(value)) for value in ordered)
-        index = {value: i for i, value in enumerate(ordered)}
-    if not values or (len(names) < 2 and None not in labels):
-        return (), {}
-    if None in labels:
+    numbers = sorted({label for label in labels if isinstance(label, int)})
+    texts = sorted({label for label in labels if isinstance(label, str)})
+    if numbers and texts:
+        raise ValueError(f"Some labels of {where} are int and others str: give labels of one type.")
+    values: Sequence[Label] = numbers or texts
+    names = tuple(printable(str(value)) for value in values)
+    if numbers and known:
+        for number in (numbers[0], numbers[-1]):
+            if not 0 <= number < len(known):
+                raise ValueError(f"The label {number} in {where} is not one of its {len(known)} classes, 0 and up.")
+        values, names = range(len(known)), known
+    elif texts and set(texts) <= set(known):
+        values, names = known, known
+    index: dict[Label, int] = {value: i for i, value in enumerate(values)}
+    if index and None in labels:
         names = names if UNSORTED in names else (*names, UNSORTED)
         index[None] = names.index(UNSORTED)
-    return names, index
+    return (names, index) if len(names) > 1 else ((), {})

@@ -49,7 +49,9 @@ def images_section(fake: ImageSet, references: Sequence[ImageSet]) -> page.Secti
     columns = classes if 1 < classes <= 16 else 10
     figures = [page.from_image(_grid(fake, columns), f"{fake.name}: the first ones, in order, not selected.")]
     for real in references:
-        figures.append(page.from_image(_grid(real, columns, spread=True), f"Real: {real.description}, spread over the set."))
+        figures.append(
+            page.from_image(_grid(real, columns, spread=True), f"Real: {real.description}, spread over the set.")
+        )
     return page.Section("Samples and real images", figures=figures)
 
 
