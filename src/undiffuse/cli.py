@@ -18,7 +18,10 @@ COMMANDS = {
     "explore": ("undiffuse.commands.explore:explore", "look at images before training, in one page"),
     "train": ("undiffuse.commands.train:train", "train a diffusion model on images, or resume"),
     "sample": ("undiffuse.commands.sample:sample", "make images with a trained model"),
-    "evaluate": ("undiffuse.commands.evaluate:evaluate", "measure how good a model is: FID and more, with the whole protocol"),
+    "evaluate": (
+        "undiffuse.commands.evaluate:evaluate",
+        "measure how good a model is: FID and more, with the whole protocol",
+    ),
     "measure": ("undiffuse.commands.measure:measure", "measure any two sets of images against each other"),
     "compare": ("undiffuse.commands.compare:compare", "compare runs or samplers in one table, at equal N"),
     "import": ("undiffuse.commands.import_model:import_run", "import a model that was trained elsewhere as a run"),

@@ -58,7 +58,7 @@ def test_strict_fails_at_a_bad_file(capsys: pytest.CaptureFixture) -> None:
     with pytest.raises(SystemExit) as end:
         main(["explore", "--data", str(folder), "--strict", "--out", "out"])
     assert end.value.code == 2
-    assert re.search(r"cannot be decoded \(.+\): fix or remove it", capsys.readouterr().err)
+    assert re.search(r"cannot be decoded \(.+\): repair or remove it", capsys.readouterr().err)
     assert list(Path("out").iterdir()) == []
 
 

@@ -215,11 +215,11 @@ def test_crop_fills_the_size() -> None:
 def test_pad_shows_all_of_the_image_on_black() -> None:
     wide, high = np.asarray(noise(0, 4, 8)), np.asarray(noise(1, 8, 4))
     black = np.zeros((8, 8, 3), np.uint8)
-    below, beside = black.copy(), black.copy()
-    below[2:6], beside[:, 2:6] = wide, high
+    letterbox, pillarbox = black.copy(), black.copy()
+    letterbox[2:6], pillarbox[:, 2:6] = wide, high
     for _ in range(20):  # Memory that is not cleared would show now and then.
-        assert (pixels(Image.fromarray(wide), 3, (8, 8), "pad") == below).all()
-        assert (pixels(Image.fromarray(high), 3, (8, 8), "pad") == beside).all()
+        assert (pixels(Image.fromarray(wide), 3, (8, 8), "pad") == letterbox).all()
+        assert (pixels(Image.fromarray(high), 3, (8, 8), "pad") == pillarbox).all()
 
 
 def test_pad_is_transparent_where_alpha_is_kept() -> None:

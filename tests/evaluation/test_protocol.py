@@ -54,7 +54,7 @@ def test_the_published_protocol_is_comparable_and_says_what_is_not() -> None:
 @pytest.mark.parametrize(
     ("measured", "says"),
     [
-        (measurement(n=10_000), "10,000 samples, papers use 50,000, and fewer raise it"),
+        (measurement(n=10_000), "10,000 samples instead of the 50,000 in papers, and fewer raise it"),
         (measurement(n=60_000), "more lower it"),
         (measurement(real=10_000, split="test"), "split test, 10,000 images"),
         (measurement(dataset=""), "the reference is cifar10"),  # A folder of that name, JPEG perhaps.

@@ -8,8 +8,8 @@ from helpers.making import noise, opened, save
 from torchvision.transforms import InterpolationMode, v2
 
 from undiffuse.data.augmentation import AugmentationConfig
-from undiffuse.data.pixels import to_pixels
 from undiffuse.data.open import open_source
+from undiffuse.data.pixels import to_pixels
 from undiffuse.exploration.before_after import before_and_after
 from undiffuse.exploration.samples import SHOWN, draw_samples
 from undiffuse.utils.randomness import derived_seed

@@ -3,9 +3,9 @@
 from pathlib import Path
 
 import numpy as np
-from helpers.making import noise, opened, save
 from PIL import Image
 
+from helpers.making import noise, opened, save
 from undiffuse.data.open import open_source
 from undiffuse.exploration.duplicates import Duplicates, find_duplicates
 from undiffuse.exploration.explore import Exploration, explore_store

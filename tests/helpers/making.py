@@ -1,4 +1,4 @@
-"""Makes image files, folders and archives, and opens them, for the tests of `undiffuse.data`."""
+"""Makes image files, folders and archives, and opens them as data."""
 
 import io
 import subprocess
@@ -15,7 +15,7 @@ from undiffuse.data.store import DataConfig, Store, open_store
 
 
 def noise(seed: int, height: int = 16, width: int = 16, channels: int = 3) -> Image.Image:
-    """An image that no other seed gives, in mode L, RGB or RGBA."""
+    """A random image in mode L, RGB or RGBA, different for each seed."""
     pixels = np.random.default_rng(seed).integers(0, 256, (height, width, channels), np.uint8)
     return Image.fromarray(pixels.squeeze())
 
@@ -33,7 +33,7 @@ def encoded(image: Image.Image, format: str = "PNG") -> bytes:
 
 
 def save_noise(folder: Path, *names: str) -> Path:
-    """Images with these names, the n-th of them `noise(n)`."""
+    """Saves images with these names; image n is `noise(n)`."""
     for seed, name in enumerate(names):
         save(folder / name, noise(seed))
     return folder
@@ -47,7 +47,7 @@ def write_zip(path: Path, members: dict[str, bytes]) -> Path:
 
 
 def create_tar(path: Path, **options: Any) -> tarfile.TarFile:
-    """Open for writing, compressed as the suffix says."""
+    """A .tar open for writing, compressed as its suffix says."""
     compression = {".tar": "", ".gz": "gz", ".tgz": "gz", ".bz2": "bz2", ".xz": "xz"}[path.suffix]
     return tarfile.open(path, f"w:{compression}", **options)  # ty: ignore[no-matching-overload]
 
@@ -70,7 +70,7 @@ def opened(data: Path | str, strict: bool = False, **options: Any) -> Store:
 
 
 def contents(store: Store) -> dict[str, tuple[str | None, bytes]]:
-    """Class name and pixels of each image by its name."""
+    """The class name and pixels of each image, by its name."""
     labels = [store.class_names[label] if label >= 0 else None for label in store.labels]
     pixels = store.read(range(len(store)))
     assert len(set(store.names)) == len(store.names) == len(store)
@@ -78,13 +78,13 @@ def contents(store: Store) -> dict[str, tuple[str | None, bytes]]:
 
 
 def start_python(code: str, *arguments: object) -> subprocess.Popen[str]:
-    """Runs the code in a process of its own; the arguments are in sys.argv[1:]."""
+    """Starts the code in a new process; the arguments are in sys.argv[1:]."""
     command = [sys.executable, "-c", code, *map(str, arguments)]
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
 def run_python(code: str, *arguments: object) -> str:
-    """What the code prints; it must succeed."""
+    """Runs the code in a new process, which must succeed, and returns what it prints."""
     process = start_python(code, *arguments)
     out, error = process.communicate(timeout=60)
     assert process.returncode == 0, error

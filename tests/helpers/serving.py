@@ -1,4 +1,4 @@
-"""A local server of files, and a place where there is none, for the tests of downloads."""
+"""A local file server, and an address without one, for tests of downloads."""
 
 import hashlib
 import socket
@@ -16,13 +16,13 @@ def md5(content: bytes) -> str:
 
 @contextmanager
 def serving(folder: Path) -> Generator[str]:
-    """The URL of a local server of the folder's files."""
+    """Serves the files of the folder at this URL."""
 
-    class Silent(SimpleHTTPRequestHandler):
+    class Quiet(SimpleHTTPRequestHandler):
         def log_message(self, format: str, *args: object) -> None:
             pass
 
-    with ThreadingHTTPServer(("127.0.0.1", 0), partial(Silent, directory=str(folder))) as server:
+    with ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory=str(folder))) as server:
         thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
         thread.start()
         try:

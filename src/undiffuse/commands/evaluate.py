@@ -17,7 +17,7 @@ from undiffuse.utils.terminal import console
 
 DEFAULT_COUNT = "5000"
 
-OLD_FORM = "Only in the old form of undiffuse measure, evaluate --real A --fake B: see undiffuse measure --help."
+OLD_FORM = "Only for two sets of images without a run, which undiffuse measure is for now."
 
 
 def evaluate(
@@ -56,8 +56,8 @@ def evaluate(
         run: A run folder, or its name under runs/.
         count: Number of samples. Published values take 50000.
         weights: The feature network's, as torch.load opens them with weights_only=True; their hash is recorded.
-        real: Other real images: digits, cifar10, flowers102, a folder, an archive, or an .npy file of uint8 images. An
-            imported run needs them, because its training images are not known.
+        real: Other real images: digits, cifar10, flowers102, a folder, an archive, or an .npy file of uint8 images;
+            needed for an imported run, whose training images are not known.
         real_count: Number of real images, chosen at random.
         split: Split of the real images. auto: the one that the run was trained on, and the test split if there is one.
         data_root: Where cifar10 and flowers102 are, or are downloaded to.

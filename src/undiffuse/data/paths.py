@@ -73,8 +73,8 @@ def check_data(data: DataLike) -> None:
         return
     if str(data).startswith(SEQUENCE):
         raise ValueError(
-            f"{data} stands for images that were passed as Python objects: pass them again from Python, or give a "
-            "folder of the same images."
+            f"{data} stands for images that were passed as Python objects: pass them again from Python "
+            "(data or real), or give a folder of the same images."
         )
     raise FileNotFoundError(
         f"There is no data at {path.absolute()}: give a folder, a .zip or .tar of images, or one of "

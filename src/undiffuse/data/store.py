@@ -103,8 +103,8 @@ class Store:
 
     def originals_of(self, indices: Iterable[int]) -> dict[int, Original]:
         """What the images with these indices were like before they were decoded, by index."""
-        wanted = set(indices)
-        return {i: original for i, original in enumerate(self.originals()) if i in wanted}
+        chosen = set(indices)
+        return {i: original for i, original in enumerate(self.originals()) if i in chosen}
 
     @property
     def names(self) -> list[str]:

@@ -29,8 +29,8 @@ VERSION = 2
 SHOWN = 12
 """Samples of each that the page shows, of the same seeds."""
 
-LAST = "AuthPct"
-"""It compares samples with training images, not with one another: left out of the table."""
+OMITTED = ("AuthPct",)
+"""Metrics that the table leaves out: this one is about memorization, and comparison.json has it."""
 
 
 @dataclass(frozen=True)
@@ -71,6 +71,7 @@ class Entry:
         return {
             "run": self.candidate.label,
             "images seen": f"{checkpoint.images:,}" if checkpoint else "",
+            "weights": self.candidate.model.weights,
             "sampler": sampling.sampler,
             "steps": sampling.steps,
             "guidance": f"{sampling.guidance:g}",
@@ -96,7 +97,7 @@ class Comparison:
     def metrics(self) -> list[str]:
         """The metrics of the table."""
         names = dict.fromkeys(v.metric for entry in self.entries for v in entry.measurement.values)
-        return [name for name in names if name != LAST]
+        return [name for name in names if name not in OMITTED]
 
     @property
     def rows(self) -> list[dict[str, Any]]:
@@ -173,9 +174,7 @@ class Comparison:
                 side_by_side=True,
             ),
             page.Section("Samples", "The same seeds everywhere, not selected.", strips),
-            sections.protocol_section(
-                content["protocol"], "How each entry was made is in comparison.json. Samples are of the EMA weights."
-            ),
+            sections.protocol_section(content["protocol"], "How each entry was made is in comparison.json."),
         ]
 
     def _table(self) -> page.Section:

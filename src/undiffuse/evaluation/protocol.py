@@ -83,7 +83,7 @@ def departures(measurement: Measurement) -> list[str]:
         reasons.append(f"the weights {network.weights} are not those of the published Inception")
     if len(fake) != PUBLISHED_COUNT:
         effect = "fewer raise it" if len(fake) < PUBLISHED_COUNT else "more lower it"
-        reasons.append(f"there are {len(fake):,} samples, papers use {PUBLISHED_COUNT:,}, and {effect}")
+        reasons.append(f"there are {len(fake):,} samples instead of the {PUBLISHED_COUNT:,} in papers, and {effect}")
     if (real.dataset, real.split, len(real), real.size) != ("cifar10", "train", CIFAR10_IMAGES, (32, 32)):
         reasons.append(
             f"the reference is {real.description} at {size_text(real.size)}; the only reference with published values "

@@ -37,7 +37,7 @@ def run_samples(
     fill(gallery, model, seeds[world.rank :: world.size], context.batch)
     world.barrier()
     return of_gallery(gallery, seeds, run.name), {
-        **source,
+        **{"images_seen" if name == "images" else name: value for name, value in source.items()},
         "ema": model.weights == "ema",
         "ema_halflife_images": run.config.training.ema_halflife_images,
         **asdict(sampling),

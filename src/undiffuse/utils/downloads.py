@@ -1,4 +1,4 @@
-"""Whether a server can be reached, found out in seconds."""
+"""Finds out within seconds whether a server can be reached."""
 
 import threading
 import urllib.request
@@ -6,7 +6,7 @@ from http.client import HTTPException
 
 
 def is_reachable(url: str, seconds: float) -> bool:
-    """Whether the server answers within `seconds`. In a thread: looking up a name can hang past any time-out."""
+    """Whether the server answers within `seconds`. Uses a thread, because looking up a name can outlast any timeout."""
     answered = threading.Event()
 
     def ask() -> None:

@@ -1,4 +1,4 @@
-"""Writing so that a crash at any instruction leaves either the old file or the new one, never half of one."""
+"""Atomic writes: a crash at any instruction leaves the old file or the new one, never half of one."""
 
 import glob
 import os
@@ -9,16 +9,18 @@ from contextlib import contextmanager
 from pathlib import Path
 
 UNFINISHED = ".unfinished-"
-"""How the names of files and folders begin while they are being written."""
+"""The prefix of files and folders that are still being written."""
 
 
 @contextmanager
 def atomic_path(path: Path, durable: bool = True) -> Generator[Path, None, None]:
-    """Gives a temporary path beside `path` to write a file or folder to, and renames it to `path` on success.
+    """Gives a temporary path in the same folder for a new file or folder, and renames it to `path` on success.
 
-    With `durable` the content reaches the disk before the name does, so that this holds through a power cut too;
-    without, thousands of small files are quicker. An existing file is replaced; an existing folder is not, unless it is
-    empty: then OSError is raised, as for anything else that goes wrong, and nothing is left behind.
+    With `durable`, the content reaches the disk before the name does, so that even a power failure does no harm;
+    without it, writing thousands of small files is faster. An existing file is replaced, and so is an empty folder.
+
+    Raises:
+        OSError: `path` is a folder with something in it, or writing failed. Nothing is left behind.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f"{UNFINISHED}{uuid.uuid4().hex[:8]}-{path.name}")
@@ -35,13 +37,13 @@ def atomic_path(path: Path, durable: bool = True) -> Generator[Path, None, None]
 
 
 def write_atomically(path: Path, content: bytes | str) -> None:
-    """Writes a small file whole or not at all."""
+    """Writes a small file completely or not at all."""
     with atomic_path(path) as temporary:
         temporary.write_bytes(content.encode() if isinstance(content, str) else content)
 
 
 def remove(path: Path) -> None:
-    """Removes a file or folder, if there is one."""
+    """Removes a file or folder, if it exists."""
     if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path, ignore_errors=True)
     else:
@@ -49,17 +51,17 @@ def remove(path: Path) -> None:
 
 
 def remove_unfinished(folder: Path, name: str | None = None) -> None:
-    """Removes what killed processes left half-written in `folder`, all or what would have become `name`.
+    """Removes what killed processes left unfinished in `folder`: everything, or what would have become `name`.
 
-    Only for who knows that nobody is writing there.
+    Call it only when no other process can be writing there.
     """
-    for left in folder.glob(f"{UNFINISHED}*" if name is None else f"{UNFINISHED}*-{glob.escape(name)}"):
-        remove(left)
+    for leftover in folder.glob(f"{UNFINISHED}*" if name is None else f"{UNFINISHED}*-{glob.escape(name)}"):
+        remove(leftover)
 
 
 def _fsync(path: Path) -> None:
     if os.name == "nt" and path.is_dir():
-        return  # Windows cannot open a folder, and its rename needs no such call.
+        return  # Windows cannot open a folder, and its rename does not need this.
     descriptor = os.open(path, os.O_RDWR if os.name == "nt" else os.O_RDONLY)
     try:
         os.fsync(descriptor)

@@ -1,8 +1,7 @@
-"""The words that people type. Apart from everything else, so that a mistyped one is answered without loading torch."""
+"""The values that people type on the command line, so that a typo is reported without loading torch."""
 
 from typing import Literal
 
-DATASETS = ("digits", "cifar10", "flowers102")
 PRESETS = (
     *("digits", "small", "flowers64"),
     *("cifar10-ddpm", "cifar10-iddpm", "cifar10-iddpm-vlb", "cifar10-edm", "cifar10-flow"),
