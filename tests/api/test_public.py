@@ -50,7 +50,7 @@ def test_every_public_name_is_there_and_documented() -> None:
         assert getattr(ud, name).__doc__, name
         assert name in dir(ud)
     with pytest.raises(AttributeError, match="has no attribute 'trian'"):
-        _ = ud.trian  # ty: ignore[unresolved-attribute]
+        _ = ud.trian  # ty: ignore[missing-attribute]
 
 
 def test_the_type_stub_has_the_public_names() -> None:

@@ -7,6 +7,7 @@ import math
 import re
 from dataclasses import fields, replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from helpers.exploring import HOSTILE, explored, messy, smooth
@@ -220,7 +221,8 @@ def test_figures_are_drawn_on_demand_and_shown_by_notebooks(tmp_path: Path) -> N
         "snr",
         "signal",
     ]
-    png = found.figures["classes"]._repr_png_()
+    drawn: Any = found.figures["classes"]
+    png = drawn._repr_png_()
     assert Image.open(io.BytesIO(png)).format == "PNG"
     with pytest.raises(KeyError, match="There is no figure colours: choose classes, framing"):
         found.figures["colours"]

@@ -336,5 +336,6 @@ def test_sampling_is_quiet_unless_progress_is_asked_for(model: Model, capsys: py
     ],
 )
 def test_what_a_model_cannot_do_is_a_value_error(model: Model, options: dict[str, Any], message: str) -> None:
+    sample: Any = model.sample
     with pytest.raises(ValueError, match=message):
-        model.sample(**{"count": 1, **options})
+        sample(**{"count": 1, **options})

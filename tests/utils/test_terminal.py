@@ -3,7 +3,7 @@ import time
 import pytest
 
 from undiffuse.utils import terminal
-from undiffuse.utils.terminal import Meter, console, track
+from undiffuse.utils.terminal import Meter, console, log, speaking, track
 from undiffuse.utils.text import duration
 
 
@@ -49,7 +49,7 @@ def test_a_log_gets_lines_with_the_time_left(monkeypatch, capsys) -> None:
     monkeypatch.setattr(terminal, "LOG_SECONDS", 0)
     now = 100.0
     monkeypatch.setattr(time, "monotonic", lambda: now)
-    with Meter("decoding", 1000) as meter:
+    with speaking(), Meter("decoding", 1000) as meter:
         meter.reach(100, "100 done")
         now += 60
         meter.reach(400, "400 done")
@@ -58,13 +58,14 @@ def test_a_log_gets_lines_with_the_time_left(monkeypatch, capsys) -> None:
 
 
 def test_a_log_is_not_flooded(monkeypatch, capsys) -> None:
-    assert list(track(range(5000), "counting", 5000)) == list(range(5000))
+    with speaking():
+        assert list(track(range(5000), "counting", 5000)) == list(range(5000))
     assert capsys.readouterr().out == ""
 
 
-def test_a_quiet_meter_says_nothing(monkeypatch, capsys) -> None:
+def test_nothing_is_shown_unless_the_program_speaks(monkeypatch, capsys) -> None:
     monkeypatch.setattr(terminal, "LOG_SECONDS", 0)
-    with Meter("decoding", 10, quiet=True) as meter:
+    with Meter("decoding", 10) as meter:
         meter.reach(5, "half")
     assert capsys.readouterr() == ("", "")
 
@@ -73,3 +74,13 @@ def test_brackets_and_colons_in_names_are_printed_as_they_are(capsys) -> None:
     name = "[bold]red[/bold] [/] :smile: " + "long " * 40
     console.print(name)
     assert capsys.readouterr().out == name + "\n"
+
+
+def test_notices_are_shown_while_the_program_speaks(capsys) -> None:
+    log.info("not heard")
+    with speaking():
+        log.info("heard")
+        with speaking(False):
+            log.info("still heard")
+    log.info("not heard either")
+    assert capsys.readouterr().out == "heard\nstill heard\n"

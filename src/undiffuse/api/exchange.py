@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Literal
 
 from undiffuse.api.data import SizeLike
-from undiffuse.api.runs import RunLike, as_run
+from undiffuse.api.runs import RunLike, Weights, as_run, checkpoint_part
 from undiffuse.config import Config
 from undiffuse.diffusion.denoiser import NO_LABEL
 from undiffuse.interop.imported import check_free, log_summary, save_run
@@ -16,9 +16,6 @@ from undiffuse.sampling.model import Model
 from undiffuse.sampling.options import check_guidance
 from undiffuse.utils.parsing import at_least, parse_size
 from undiffuse.utils.terminal import log, speaking
-
-Weights = Literal["ema", "network", "average"]
-"""The EMA of the weights, or the weights that are being trained; average is the old word for ema."""
 
 
 def export(
@@ -54,8 +51,7 @@ def export(
     """
     if to != "diffusers":
         raise ValueError(f"--to {to} is not a format: choose diffusers.")
-    if weights not in ("ema", "network", "average"):
-        raise ValueError(f"--weights {weights} does not exist: choose ema or network.")
+    part = checkpoint_part(weights)
     with speaking(progress):
         opened, checkpoint = _open(run)
         config = opened.config
@@ -63,7 +59,6 @@ def export(
         if index == NO_LABEL:
             check_guidance(config)
         folder = Path("exported") / opened.name if target is None else Path(target).expanduser()
-        part = "network" if weights == "network" else "ema"
         write_pipeline(folder, config, checkpoint.tensors(part), index, opened.folder)
         log.info(f"Exported the {part} weights at {checkpoint.images:,} images to {folder.absolute()}")
         _log_limits(config, index)

@@ -1,6 +1,7 @@
-"""What stands for a run in the API: a Run, a folder, a name under runs/, a Model, or nothing for the newest."""
+"""Which run, and which of its weights: what the functions of the API accept."""
 
 from pathlib import Path
+from typing import Literal
 
 from undiffuse.networks.network import NetworkConfig
 from undiffuse.networks.unet import UNetConfig
@@ -10,9 +11,14 @@ from undiffuse.sampling.model import Model
 
 RunLike = Run | Model | str | Path | None
 
+Weights = Literal["ema", "network", "average"]
+"""The EMA of the weights or the weights that are being trained; average is the old word for ema."""
+
 
 def as_run(run: RunLike, network: type[NetworkConfig] = UNetConfig) -> Run:
-    """The run that is meant. `network` is the config class of a network of your own.
+    """The run: itself, in a folder, of a name under runs/, of a Model, or the newest one for None.
+
+    `network` is the config class of a network of your own.
 
     Raises:
         FileNotFoundError: there is no such run.
@@ -23,3 +29,14 @@ def as_run(run: RunLike, network: type[NetworkConfig] = UNetConfig) -> Run:
     if isinstance(run, Model):
         return run.origin[0]
     return open_run(find_run(None if run is None else str(run)), network)
+
+
+def checkpoint_part(weights: Weights) -> str:
+    """The part of a checkpoint that has these weights.
+
+    Raises:
+        ValueError: there are no such weights.
+    """
+    if weights not in ("ema", "network", "average"):
+        raise ValueError(f"--weights {weights} does not exist: choose ema or network.")
+    return "ema" if weights == "average" else weights

@@ -1,11 +1,10 @@
 """Opening a trained model, and sampling it into a folder."""
 
 from pathlib import Path
-from typing import Literal
 
 import torch
 
-from undiffuse.api.runs import RunLike, as_run
+from undiffuse.api.runs import RunLike, Weights, as_run, checkpoint_part
 from undiffuse.diffusion.denoiser import NO_LABEL
 from undiffuse.networks.network import NetworkConfig
 from undiffuse.networks.unet import UNetConfig
@@ -16,9 +15,6 @@ from undiffuse.sampling.model import Model, Settings, as_settings, load_model
 from undiffuse.sampling.options import check_guidance, sampling_config
 from undiffuse.utils.parsing import at_least
 from undiffuse.utils.terminal import Meter, log, speaking
-
-Weights = Literal["ema", "network", "average"]
-"""The EMA of the weights or the weights that are being trained; average is the old word for ema."""
 
 
 def load(
@@ -45,7 +41,7 @@ def load(
         model.sample(8, label=3)
     """
     chosen = None if device is None else torch.device(device)
-    return load_model(as_run(run, network), chosen, _canonical(weights))
+    return load_model(as_run(run, network), chosen, checkpoint_part(weights))
 
 
 def sample(
@@ -96,7 +92,7 @@ def sample(
             check_guidance(opened.config)
         settings = as_settings(set)
         sampling = sampling_config(opened.config, sampler, steps, guidance, settings)
-        model = load_model(opened, weights=_canonical(weights))
+        model = load_model(opened, weights=checkpoint_part(weights))
         folder = Path(out).expanduser() if out else default_folder(model, sampling, settings, index)
         gallery = gallery_in(folder, model, sampling, index)
         log.info(f"Images go to {folder.absolute()}")
@@ -109,7 +105,3 @@ def sample(
                 strip, animation = save_film(gallery, model, seeds, show)
             log.info(f"  film  {strip} and {animation.name}")
     return gallery
-
-
-def _canonical(weights: Weights) -> str:
-    return "ema" if weights == "average" else weights

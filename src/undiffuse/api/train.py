@@ -152,7 +152,7 @@ def train(
 
 @dataclass(frozen=True)
 class _Request:
-    """What was asked for, before the images are known."""
+    """What the caller requested, before the images are known."""
 
     preset: str
     data: DataConfig

@@ -83,7 +83,7 @@ def vlb_loss(
     label: Int[Tensor, " b"] | None = None,
     log_mass: likelihood.LogMass = likelihood.exact,
 ) -> Float[Tensor, " b"]:
-    """L_vlb: T times a term of the VLB in bits/dim (Nichol & Dhariwal 2021, Eq. 4 to 7). Arguments: see `hybrid_loss`."""
+    """L_vlb: T times a VLB term, in bits/dim (Nichol & Dhariwal 2021, Eq. 4 to 7). Arguments as in `hybrid_loss`."""
     noisy = _noisy(network, parametrization, x0, eps, sigma, label)
     return len(sigmas) * _bits(noisy.prediction(), x0, sigma, sigmas, log_mass)
 

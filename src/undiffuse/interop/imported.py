@@ -3,6 +3,7 @@
 import json
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from torch import Tensor
 
@@ -43,9 +44,9 @@ def config_of(model: ImportedModel) -> Config:
         ValueError: undiffuse has no images like the model's, such as images of two channels.
     """
     try:
-        data = DataConfig(
-            data=model.origin, split="all", size=model.network.size, channels=model.network.image_channels
-        )
+        # pydantic checks that there are images of so many channels.
+        channels: Any = model.network.image_channels
+        data = DataConfig(data=model.origin, split="all", size=model.network.size, channels=channels)
     except ValueError as error:
         raise ValueError(f"{model.origin} makes images that undiffuse does not support: {reason(error)}") from error
     config = Config(

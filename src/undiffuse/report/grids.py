@@ -80,7 +80,7 @@ class Images(np.ndarray):
         if shown.dtype != np.uint8 or shown.ndim != 4 or shown.shape[3] not in (1, 3, 4) or 0 in shown.shape:
             return None  # The result of some slicing: shown as numbers.
         content = io.BytesIO()
-        shown.grid().save(content, "PNG")
+        Images(shown).grid().save(content, "PNG")
         return content.getvalue()
 
 

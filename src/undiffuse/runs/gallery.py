@@ -1,4 +1,4 @@
-"""A folder of samples: one PNG a seed, and beside them samples.json, which says what made them."""
+"""A folder of samples: one PNG per seed, and samples.json, which records what made them."""
 
 import json
 import os

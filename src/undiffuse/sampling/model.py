@@ -163,9 +163,12 @@ class Model:
         with speaking(progress), Meter("sampling", count * sampling.steps) as meter:
             for start in range(0, count, batch):
                 chunk = seeds[start : start + batch]
-                for number, step in enumerate(sample_steps(self, chunk, self._labels(chunk, label), sampling), 1):
-                    meter.reach(start * sampling.steps + number * len(chunk), f"{start:,}/{count:,} images")
-                chunks.append(to_pixels(step.x))
+
+                def show(step: int, start: int = start, size: int = len(chunk)) -> None:
+                    meter.reach(start * sampling.steps + step * size, f"{start:,}/{count:,} images")
+
+                steps_taken = sample_steps(self, chunk, self._labels(chunk, label), sampling)
+                chunks.append(to_pixels(last(watched(steps_taken, show)).x))
         return Images(torch.cat(chunks))
 
     def _labels(self, seeds: Sequence[int], label: Label | None) -> list[int] | None:
@@ -255,7 +258,7 @@ def _sampler(diffusion: DiffusionConfig, sampling: SamplingConfig, noise: sample
 
 
 def _without_gradients(steps: Iterator[Step]) -> Iterator[Step]:
-    # Entered anew for each step: a generator's caller must not find gradients switched off.
+    # Entered for each step: between steps the caller must not find gradients switched off.
     while True:
         with torch.no_grad():
             step = next(steps, None)

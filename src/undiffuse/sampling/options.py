@@ -1,4 +1,4 @@
-"""How a run is sampled: its own options, with those asked for in their place."""
+"""How a run is sampled: with its own options unless others are given."""
 
 from collections.abc import Sequence
 from dataclasses import fields, replace
@@ -17,7 +17,7 @@ def sampling_config(
     guidance: float | None = None,
     settings: Sequence[str] = (),
 ) -> SamplingConfig:
-    """The run's sampling options with those that were asked for in their place; each setting is "NAME=VALUE".
+    """The run's sampling options, overridden by those that are given; each setting is "NAME=VALUE".
 
     Raises:
         ValueError: an option is out of range, would do nothing, or the model cannot do it.

@@ -91,7 +91,7 @@ class Meter:
         self.bar.stop()
 
     def reach(self, done: float, note: str) -> None:
-        """Shows `done` of the total, with `note` beside it. Cheap enough to call for every item."""
+        """Shows `done` of the total, and the note. Cheap enough to call for every item."""
         now = time.monotonic()
         if self.first is None:
             self.first = done, now

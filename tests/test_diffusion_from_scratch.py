@@ -1,0 +1,31 @@
+"""The student's notebook runs from its first cell to its last, and every code cell ends in something to look at."""
+
+from pathlib import Path
+
+import nbformat
+from nbclient import NotebookClient
+
+NOTEBOOK = Path(__file__).parents[1] / "notebooks" / "diffusion_from_scratch.ipynb"
+MAX_BYTES = 1_000_000
+
+
+def images_shown(notebook: nbformat.NotebookNode) -> list[bool]:
+    """Whether each code cell shows an image."""
+    outputs = [cell.outputs for cell in notebook.cells if cell.cell_type == "code"]
+    return [any("image/png" in output.get("data", {}) for output in of_cell) for of_cell in outputs]
+
+
+def test_the_notebook_runs_and_every_code_cell_shows_an_image(tmp_path: Path) -> None:
+    notebook = nbformat.read(NOTEBOOK, as_version=4)
+    assert all(images_shown(notebook)), "as committed"
+    NotebookClient(notebook, timeout=300, resources={"metadata": {"path": str(tmp_path)}}).execute()
+    assert all(images_shown(notebook))
+    assert (tmp_path / "runs" / "from-scratch" / "config.json").exists()
+
+
+def test_every_text_cell_of_the_notebook_explains_and_the_file_is_small() -> None:
+    notebook = nbformat.read(NOTEBOOK, as_version=4)
+    texts = [cell.source for cell in notebook.cells if cell.cell_type == "markdown"]
+    assert sum("$" in text for text in texts) >= 5, "formulas"
+    assert NOTEBOOK.stat().st_size < MAX_BYTES
+    assert "Traceback" not in NOTEBOOK.read_text(encoding="utf-8")
