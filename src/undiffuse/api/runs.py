@@ -31,7 +31,7 @@ def as_run(run: RunLike, network: type[NetworkConfig] = UNetConfig) -> Run:
     return open_run(find_run(None if run is None else str(run)), network)
 
 
-def checkpoint_part(weights: Weights) -> str:
+def checkpoint_part(weights: str) -> str:
     """The part of a checkpoint that has these weights.
 
     Raises:
