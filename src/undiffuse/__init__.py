@@ -17,6 +17,7 @@ __version__ = version("undiffuse")
 __all__ = [
     "Evaluation",
     "Exploration",
+    "FeatureNetwork",
     "Images",
     "Metric",
     "Model",

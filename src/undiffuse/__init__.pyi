@@ -1,5 +1,6 @@
 from undiffuse.api import Evaluation as Evaluation
 from undiffuse.api import Exploration as Exploration
+from undiffuse.api import FeatureNetwork as FeatureNetwork
 from undiffuse.api import Images as Images
 from undiffuse.api import Metric as Metric
 from undiffuse.api import Model as Model

@@ -14,6 +14,7 @@ from undiffuse.diffusion import samplers as samplers
 from undiffuse.evaluation.metrics import Metric as Metric
 from undiffuse.evaluation.result import Evaluation as Evaluation
 from undiffuse.exploration.explore import Exploration as Exploration
+from undiffuse.features.networks import FeatureNetwork as FeatureNetwork
 from undiffuse.networks.network import NetworkConfig as NetworkConfig
 from undiffuse.report.grids import Images as Images
 from undiffuse.runs.run import Run as Run
