@@ -16,7 +16,7 @@ from sklearn.datasets import load_digits
 from torch import Tensor, nn
 
 import undiffuse
-from undiffuse.data.pixels import to_nchw, to_unit_range
+from undiffuse.data.pixels import to_nchw, to_signed_range
 from undiffuse.data.store import DataConfig, open_store
 from undiffuse.diffusion import likelihood, noise, reverse
 from undiffuse.diffusion.denoiser import clipped
@@ -79,7 +79,7 @@ def held_out_images(folder: Path, count: int) -> tuple[Tensor, Tensor]:
     """x0 in [-1, 1] and labels."""
     store = open_store(DataConfig(data=str(folder), split="test", size=SIZE))
     pixels = to_nchw(store.read(range(count)))
-    return nn.Sequential(*to_unit_range())(pixels), torch.from_numpy(store.labels[:count])
+    return nn.Sequential(*to_signed_range())(pixels), torch.from_numpy(store.labels[:count])
 
 
 @torch.no_grad()

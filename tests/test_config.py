@@ -325,14 +325,14 @@ def test_every_sampler_option_is_a_setting() -> None:
 
 ADD_A_SAMPLER = """
 from undiffuse.diffusion import samplers
-from undiffuse.diffusion.sampler_table import SAMPLERS, Option, Sampler, options_help
+from undiffuse.diffusion.sampler_table import SAMPLERS, Option, SamplerRow, options_help
 
 def damped(denoise, x, sigmas, label=None, *, damping=0.5):
     for step in samplers.euler(denoise, x, sigmas, label):
         yield step._replace(x=damping * step.x)
 
 samplers.damped = damped
-SAMPLERS["damped"] = Sampler("a test", (Option("damping", float, 0.5, "how much"),))
+SAMPLERS["damped"] = SamplerRow("a test", (Option("damping", float, 0.5, "how much"),))
 
 from undiffuse.config import SamplingConfig, flat, with_settings
 from undiffuse.presets import ImageFacts, configure

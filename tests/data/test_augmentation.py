@@ -6,13 +6,13 @@ import torch
 from torch import Tensor, nn
 
 from undiffuse.data.augmentation import AugmentationConfig, augmentation
-from undiffuse.data.pixels import to_unit_range
+from undiffuse.data.pixels import to_signed_range
 
 IMAGES = torch.from_numpy(np.random.default_rng(0).integers(0, 256, (6, 3, 8, 12), np.uint8))
 
 
 def normalized(images: Tensor) -> Tensor:
-    return nn.Sequential(*to_unit_range())(images)
+    return nn.Sequential(*to_signed_range())(images)
 
 
 def augmented(config: AugmentationConfig, images: Tensor, numbers: list[int], seed: int = 0) -> Tensor:

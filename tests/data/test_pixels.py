@@ -2,11 +2,11 @@ import pytest
 import torch
 from torch import nn
 
-from undiffuse.data.pixels import to_pixels, to_unit_range
+from undiffuse.data.pixels import to_pixels, to_signed_range
 
 
 def as_floats(pixels: torch.Tensor) -> torch.Tensor:
-    return nn.Sequential(*to_unit_range())(pixels)
+    return nn.Sequential(*to_signed_range())(pixels)
 
 
 @pytest.mark.parametrize("channels", [1, 3, 4])

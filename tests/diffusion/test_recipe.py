@@ -38,7 +38,7 @@ def test_each_parametrization_is_the_function_of_its_name(schedule: str) -> None
         "edm": parametrization.edm(0.7),
     }
     for name, function in functions.items():
-        ours_of = replace(recipe, parametrization=name).coefficients()
+        ours_of = replace(recipe, parametrization=name).make_parametrization()
         for ours, expected in zip(ours_of(sigma), function(sigma), strict=True):
             assert torch.equal(ours, expected)
 
@@ -84,8 +84,8 @@ def test_each_weight_is_the_function_of_its_name(name: str) -> None:
         with pytest.raises(ValueError, match="already"):
             replace(recipe, weight="edm")
     for weight_name, weight in weights.items():
-        ours = replace(recipe, weight=weight_name).loss()(network, x0=BATCH[0], eps=BATCH[1], sigma=sigma)
-        assert torch.equal(ours, simple(recipe.coefficients(), *BATCH, sigma, weight=weight))
+        ours = replace(recipe, weight=weight_name).make_loss()(network, x0=BATCH[0], eps=BATCH[1], sigma=sigma)
+        assert torch.equal(ours, simple(recipe.make_parametrization(), *BATCH, sigma, weight=weight))
 
 
 @pytest.mark.parametrize("schedule", ["linear", "cosine"])
@@ -97,8 +97,8 @@ def test_each_objective_is_the_function_of_its_name(name: str, schedule: str) ->
     for objective, function in {"hybrid": loss.hybrid_loss, "vlb": loss.vlb_loss}.items():
         chosen = replace(recipe, objective=objective)
         assert chosen.learned_variance
-        ours = chosen.loss()(network, x0=BATCH[0], eps=BATCH[1], sigma=sigma)
-        assert torch.equal(ours, function(network, recipe.coefficients(), sigmas, *BATCH, sigma))
+        ours = chosen.make_loss()(network, x0=BATCH[0], eps=BATCH[1], sigma=sigma)
+        assert torch.equal(ours, function(network, recipe.make_parametrization(), sigmas, *BATCH, sigma))
     assert not recipe.learned_variance
 
 

@@ -14,14 +14,14 @@ from torch import Tensor
 
 from undiffuse.diffusion import noise, reverse, samplers
 from undiffuse.diffusion.denoiser import Prediction
-from undiffuse.diffusion.sampler_table import SAMPLERS, Sampler, options, options_help, users
+from undiffuse.diffusion.sampler_table import SAMPLERS, SamplerRow, options, options_help, users
 
 DOCS = (Path(__file__).parents[2] / "docs" / "sampling.md").read_text(encoding="utf-8")
 ROWS = [pytest.param(name, sampler, id=name) for name, sampler in SAMPLERS.items()]
 
 
 @pytest.mark.parametrize(("name", "row"), ROWS)
-def test_the_options_of_a_row_are_those_of_its_function(name: str, row: Sampler) -> None:
+def test_the_options_of_a_row_are_those_of_its_function(name: str, row: SamplerRow) -> None:
     parameters = inspect.signature(getattr(samplers, name)).parameters.values()
     keywords = {p.name: p.default for p in parameters if p.kind is p.KEYWORD_ONLY}
     assert ("noise" in keywords) == row.adds_noise
@@ -36,7 +36,7 @@ def test_the_options_of_a_row_are_those_of_its_function(name: str, row: Sampler)
 
 @pytest.mark.parametrize("steps", [1, 2, 7])
 @pytest.mark.parametrize(("name", "row"), ROWS)
-def test_nfe_counts_the_evaluations(name: str, row: Sampler, steps: int) -> None:
+def test_nfe_counts_the_evaluations(name: str, row: SamplerRow, steps: int) -> None:
     evaluations = []
 
     def denoise(x: Tensor, sigma: Tensor, label: Tensor | None) -> Tensor:
@@ -69,7 +69,7 @@ def test_the_table_does_not_load_torch() -> None:
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
-def row_of_docs(name: str, row: Sampler) -> str:
+def row_of_docs(name: str, row: SamplerRow) -> str:
     given = ", ".join(f"`{option.name}={option.default}`" for option in row.options)
     nfe = "N" if row.nfe(10) == 10 else "2N - 1"
     switches = f"{row.min_steps} steps" if row.min_steps > 1 else ""

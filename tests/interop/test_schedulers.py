@@ -90,7 +90,7 @@ def test_ancestral_sampling_is_theirs_step_by_step(prediction: str, variance: st
         WHERE,
     )
     variances = {"small": reverse.small, "large": reverse.large, "learned": reverse.learned}
-    predict = predictor(lambda x, c_noise, label: network(x, c_noise).sample, diffusion.coefficients())
+    predict = predictor(lambda x, c_noise, label: network(x, c_noise).sample, diffusion.make_parametrization())
     generator = torch.Generator().manual_seed(1)
     sigmas = diffusion.discrete_sigmas(length)
     steps = samplers.ancestral(

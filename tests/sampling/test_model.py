@@ -208,7 +208,7 @@ def test_each_sampler_is_the_function_of_its_name_with_its_settings(
     def learning(x: Tensor, c_noise: Tensor, label: Tensor | None) -> Tensor:
         return torch.cat([network(x, c_noise, label), torch.sin(3 * x)], dim=1)
 
-    predict = predictor(learning, diffusion.coefficients())
+    predict = predictor(learning, diffusion.make_parametrization())
     model = replace(model_of(network, replace(config, diffusion=diffusion), CPU), predict=predict)
     ours = last(sample_steps(model, [3, 4], [0, 1], sampling)).x
 
@@ -339,3 +339,11 @@ def test_what_a_model_cannot_do_is_a_value_error(model: Model, options: dict[str
     sample: Any = model.sample
     with pytest.raises(ValueError, match=message):
         sample(**{"count": 1, **options})
+
+
+def test_a_model_that_always_saw_the_label_refuses_to_go_without(model: Model) -> None:
+    always = replace(model.config, training=replace(model.config.training, label_dropout=0.0))
+    blind = replace(model, config=always)
+    for make in (blind.sample, blind.steps):
+        with pytest.raises(ValueError, match="label_dropout 0"):
+            make(1, label="none")

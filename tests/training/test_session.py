@@ -74,13 +74,13 @@ def test_a_run_in_two_halves_equals_an_unbroken_one(
 
     def stop_after_seven(*arguments, **named):
         nonlocal steps
-        for report in loop.train(*arguments, **named):
+        for report in loop.training_steps(*arguments, **named):
             steps += 1
             if steps == 7:  # Within a line of the log, and where no checkpoint is due.
                 os.kill(os.getpid(), signal.SIGTERM)
             yield report
 
-    monkeypatch.setattr(session, "train", stop_after_seven)
+    monkeypatch.setattr(session, "training_steps", stop_after_seven)
     assert not run_training(Path("halves"), tiny)
     assert open_run(Path("halves")).checkpoints()[0].images == 700
     assert run_training(Path("halves"), tiny)
@@ -114,7 +114,7 @@ def test_the_sigma_sampler_sees_unweighted_losses_in_order(tiny: Config, store: 
     for each in (sampler, expected):
         each.update(torch.arange(8).repeat_interleave(10), torch.arange(1, 81).double())
     state.sigma_sampler = sampler
-    report = next(loop.train(state, config, iter([batch]), lambda: 0.0, ALONE, torch.float32))
+    report = next(loop.training_steps(state, config, iter([batch]), lambda: 0.0, ALONE, torch.float32))
 
     sigma, weight = expected.sample(batch.u)
     squares = batch.eps.square().mean(dim=(1, 2, 3))
@@ -199,7 +199,7 @@ def test_memory_that_runs_out_names_the_microbatch(tiny: Config, run_training: T
     def too_much(*arguments, **named):
         raise torch.OutOfMemoryError("out of memory")
 
-    monkeypatch.setattr(DiffusionConfig, "loss", lambda config: too_much)
+    monkeypatch.setattr(DiffusionConfig, "make_loss", lambda config: too_much)
     with pytest.raises(WorkFailed, match=r"training.microbatch=64"):
         run_training(Path("run"), tiny)
 
@@ -263,8 +263,8 @@ def nan_in_batches(monkeypatch, wrong: set[int]) -> None:
         true = usual(*arguments, **named)
         return true * float("nan") if calls in wrong else true
 
-    usual = DiffusionConfig().loss()
-    monkeypatch.setattr(DiffusionConfig, "loss", lambda config: loss)
+    usual = DiffusionConfig().make_loss()
+    monkeypatch.setattr(DiffusionConfig, "make_loss", lambda config: loss)
 
 
 def test_a_batch_that_is_not_finite_is_skipped_and_counted(tiny: Config, run_training: Train, monkeypatch) -> None:

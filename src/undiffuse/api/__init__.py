@@ -1,4 +1,4 @@
-"""Everything that the command line does, as functions: one a capability. `undiffuse` has them under the same names."""
+"""Everything that the command line does, one function per capability; `undiffuse` has them under the same names."""
 
 from undiffuse.api.evaluate import compare as compare
 from undiffuse.api.evaluate import evaluate as evaluate

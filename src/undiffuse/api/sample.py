@@ -61,7 +61,7 @@ def sample(
     network: type[NetworkConfig] = UNetConfig,
     progress: bool = False,
 ) -> Gallery:
-    """Samples a run into a folder: one PNG a seed, grid.png, and samples.json, which says what made them.
+    """Samples a run into a folder: one PNG per seed, grid.png, and samples.json, which says what made them.
 
     The options are those of `undiffuse sample`; `Model.sample` makes images without writing any. Called again it makes
     only what is missing.

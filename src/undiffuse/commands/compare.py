@@ -28,21 +28,21 @@ def compare(
     batch: int = 64,
     out: str = "runs/comparison",
 ) -> None:
-    """Measure several runs, or several samplers and numbers of steps: one table, one page, at equal N.
+    """Measure several runs, or several samplers and step counts: one table, one page, at equal N.
 
     For example: undiffuse compare RUN --samplers ddim heun ipndm --steps 5 10 20
 
     Args:
         runs: Run folders, or their names under runs/.
         samplers: Each run is sampled with each of these.
-        steps: And with each of these numbers of steps.
-        count: Number of samples of each, of the same seeds.
+        steps: Each sampler takes each of these numbers of steps.
+        count: Number of samples of each, from the same seeds.
         real_count: Number of real images, chosen at random.
         features: As in undiffuse evaluate.
-        weights: The feature network's.
+        weights: Weights of the feature network.
         split: Split of the real images. auto: the one that the runs were trained on.
         guidance: 1 follows the label as trained; more exaggerates it.
-        seed: Of the first sample.
+        seed: Seed of the first sample; the others count up from it.
         batch: Images at once; changes speed and memory only.
         out: Folder for comparison.html and comparison.json.
     """

@@ -17,7 +17,7 @@ from undiffuse.utils.terminal import console
 
 DEFAULT_COUNT = "5000"
 
-OLD_FORM = "Only for two sets of images without a run, which undiffuse measure is for now."
+OLD_FORM = "Only for comparing two sets of images without a run; use undiffuse measure for that now."
 
 
 def evaluate(
@@ -43,7 +43,7 @@ def evaluate(
     fake_split: Annotated[Split, unless_given("auto", help=OLD_FORM)] = "auto",
     size: Annotated[str | None, unless_given("see measure", help=OLD_FORM)] = None,
 ) -> None:
-    """Measure how good a model is: FID, KID, precision, recall and more, with everything that they depend on.
+    """Measure how good a model is: FID, KID, precision, recall and more, each with its full protocol.
 
     For example: undiffuse evaluate RUN --count 50000. Samples are kept; the same command again makes only what is
     missing.
@@ -54,20 +54,19 @@ def evaluate(
 
     Args:
         run: A run folder, or its name under runs/.
-        count: Number of samples. Published values take 50000.
-        weights: The feature network's, as torch.load opens them with weights_only=True; their hash is recorded.
-        real: Other real images: digits, cifar10, flowers102, a folder, an archive, or an .npy file of uint8 images;
-            needed for an imported run, whose training images are not known.
+        count: Number of samples. Published values use 50000.
+        weights: The feature network's, in a file that torch.load opens with weights_only=True; its hash is recorded.
+        real: Other real images, in any form that undiffuse measure takes. An imported run needs them.
         real_count: Number of real images, chosen at random.
         split: Split of the real images. auto: the one that the run was trained on, and the test split if there is one.
         data_root: Where cifar10 and flowers102 are, or are downloaded to.
         fit: How the images in --real are brought to the samples' size.
         strict: Fail if an image cannot be decoded, instead of leaving it out.
         sampler: As in undiffuse sample.
-        steps: From noise to image.
+        steps: Number of steps from noise to image.
         guidance: 1 follows the label as trained; more exaggerates it.
         set: Any other setting of sampling.
-        seed: Of the first sample; the others count up from it.
+        seed: Seed of the first sample; the others count up from it.
         batch: Images at once; changes speed and memory only.
         likelihood: Number of held-out images whose bits/dim is computed, by the VLB and the probability flow; slow.
         out: Folder for report.html and metrics.json.

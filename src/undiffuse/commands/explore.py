@@ -28,14 +28,14 @@ def explore(
     Unlike train, it looks at all splits together, because duplicates across them spoil an evaluation.
 
     Args:
-        data: digits, cifar10, flowers102, a folder of images (sub-folders are classes), or a .zip or .tar of images.
+        data: digits, cifar10, flowers102, a folder of images (subfolders are classes), or a .zip or .tar of images.
         data_root: Where cifar10 and flowers102 are, or are downloaded to.
         split: Part of the data; auto is what train would use.
         size: Side in pixels, or height x width as in 48x64.
         fit: How images are brought to that size: crop the center, pad with black, or stretch.
         channels: 1 gray, 3 RGB, 4 RGBA; auto: what the images have.
         strict: Fail if an image cannot be decoded, instead of leaving it out.
-        seed: Of the samples that are shown, their augmentation and their noise.
+        seed: Seed for the samples that are shown, their augmentation and their noise.
         out: Folder for report.html, figures/ and statistics.json.
     """
     sides = parse_size(size) if size is not None else None

@@ -21,9 +21,9 @@ def export(
 
     Args:
         run: A run folder, or its name under runs/.
-        to: The format, and a folder to make.
+        to: The format, and the folder to create.
         label: Always make images of this class, by name or index, or none: a DDPMPipeline takes no class.
-        weights: The EMA of the weights, or the weights in training; average is the old word for ema.
+        weights: The EMA of the weights, or the weights in training; average is the old name of ema.
     """
     find_run(run)
     format, target = to

@@ -22,22 +22,22 @@ def import_run(
     variance: Annotated[Literal["small", "large"] | None, unless_given("learned if it is, else large")] = None,
     raw_timesteps: bool = False,
 ) -> None:
-    """Make a run of a model that was trained elsewhere, to sample from, evaluate and export.
+    """Turn a model that was trained elsewhere into a run, to sample from, evaluate and export.
 
     From diffusers: undiffuse import google/ddpm-cifar10-32, or a folder that save_pretrained wrote.
 
-    From Improved DDPM: undiffuse import cifar10_uncond_50M_500K.pt. Such weights do not state what the options below
-    do; the defaults are those of its CIFAR-10 models.
+    From Improved DDPM: undiffuse import cifar10_uncond_50M_500K.pt. Such a file does not record what the options
+    below set; the defaults are those of its CIFAR-10 models.
 
     Args:
         source: A diffusers folder, a file of improved-diffusion's weights, or owner/name on the Hugging Face Hub.
         out: Run folder.
         size: Height and width of the images in pixels, or height x width as in 48x64.
-        heads: Attention heads.
+        heads: Number of attention heads.
         schedule: Noise schedule.
         num_timesteps: T, the number of noise levels.
         parametrization: What the network predicts: the noise, or the image.
-        variance: Of a sampling step, where it is not learned.
+        variance: Variance of a sampling step, where it is not learned.
         raw_timesteps: The weights were trained with --rescale_timesteps False.
     """
     image_size = parse_size(size) if size is not None else None

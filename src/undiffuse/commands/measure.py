@@ -29,7 +29,7 @@ def measure(
     batch: int = 64,
     out: str = "evaluation",
 ) -> None:
-    """Compare any two sets of images: FID, KID, precision, recall and more, with everything that they depend on.
+    """Compare any two sets of images: FID, KID, precision, recall and more, each with its full protocol.
 
     For example: undiffuse measure --real photos/ --fake samples.npy
 
@@ -37,10 +37,10 @@ def measure(
 
     Args:
         real: digits, cifar10, flowers102, a folder, an archive, or an .npy file of uint8 images.
-        fake: The same, for the images that are measured.
-        count: Number of generated images, chosen at random. Published values take 50000.
+        fake: The images to measure, in any of the same forms.
+        count: Number of generated images, chosen at random. Published values use 50000.
         real_count: Number of real images, chosen at random.
-        weights: The feature network's, as torch.load opens them with weights_only=True; their hash is recorded.
+        weights: The feature network's, in a file that torch.load opens with weights_only=True; its hash is recorded.
         split: Split of the real images; auto is what train would use.
         fake_split: Split of the generated images.
         data_root: Where cifar10 and flowers102 are, or are downloaded to.

@@ -10,11 +10,11 @@ from undiffuse.utils.text import duration
 def quickstart(
     images: Annotated[str | None, unless_given("32k")] = None, seed: int = 0, out: str = "runs/quickstart"
 ) -> None:
-    """Train on handwritten digits by class, sample, and write report.html: the whole of undiffuse in five minutes.
+    """Train on handwritten digits by class, sample, and write report.html: a tour of undiffuse in five minutes.
 
     Args:
         images: Training budget in images seen.
-        seed: Of the model.
+        seed: Seed of the training run.
         out: Run folder.
     """
     from undiffuse import api

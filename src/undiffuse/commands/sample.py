@@ -39,13 +39,13 @@ def sample(
         count: How many images.
         label: Class, by name or index, or none.
         guidance: 1 follows the label as trained; more exaggerates it, at the cost of variety.
-        seed: Of the first image; the others count up from it.
+        seed: Seed of the first image; the others count up from it.
         batch: Images at once; changes speed and memory only.
         sampler: See docs/sampling.md.
         steps: More is slower and, up to a point, better. Below 100, ipndm replaces a run's ancestral or ddim.
         set: Any other setting of sampling.
         film: Also save the denoising of the first sixteen as a strip and an animation.
-        weights: The EMA of the weights, or the weights in training; average is the old word for ema.
+        weights: The EMA of the weights, or the weights in training; average is the old name of ema.
         out: Folder for the images.
     """
     find_run(run)

@@ -38,7 +38,7 @@ def train(
     With several GPUs: torchrun --nproc-per-node 2 -m undiffuse train --data photos/ --images 2M
 
     Args:
-        data: digits, cifar10, flowers102, a folder of images (sub-folders are classes), or a .zip or .tar of images.
+        data: digits, cifar10, flowers102, a folder of images (subfolders are classes), or a .zip or .tar of images.
         data_root: Where cifar10 and flowers102 are, or are downloaded to.
         split: Part of the data. auto: train where there are splits; all of flowers102.
         size: Side in pixels, or height x width as in 48x64.
@@ -54,10 +54,10 @@ def train(
         keep: How many checkpoints to keep.
         seed: The same seed and settings give the same model.
         out: Run folder.
-        precision: Of convolutions and matrix products; auto is bf16 where the hardware has it.
-        compile: Speed the network up with torch.compile; takes a minute or more at the start.
+        precision: Precision of convolutions and matrix products; auto is bf16 where the hardware has it.
+        compile: Speed up the network with torch.compile; compiling takes a minute or more at the start.
         set: Any other setting that --dry-run lists, as in network.dropout=0.2 optimizer.learning_rate=1e-3.
-        dry_run: Show what would be done, with memory and time, and do nothing.
+        dry_run: Show the resolved settings, memory and time, and train nothing.
     """
     # What can be wrong is found before torch is loaded.
     if size is not None:

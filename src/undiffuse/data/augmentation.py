@@ -11,7 +11,7 @@ from pydantic.dataclasses import dataclass
 from torch import Tensor, nn
 from torchvision.transforms import v2
 
-from undiffuse.data.pixels import to_unit_range
+from undiffuse.data.pixels import to_signed_range
 from undiffuse.utils.randomness import derived_seed
 from undiffuse.utils.validation import STRICT
 
@@ -35,7 +35,7 @@ Transform = Callable[[UInt8[Tensor, "b c h w"], int, Sequence[int]], Float[Tenso
 def augmentation(config: AugmentationConfig, size: tuple[int, int]) -> Transform:
     """The transform for a batch. With the same seed, image n always gets the same random numbers."""
     # A partial, not a closure: loader processes that are not forked receive the transform by pickle.
-    return partial(_transform, nn.Sequential(*random_transforms(config, size)), nn.Sequential(*to_unit_range()))
+    return partial(_transform, nn.Sequential(*random_transforms(config, size)), nn.Sequential(*to_signed_range()))
 
 
 def random_transforms(config: AugmentationConfig, size: tuple[int, int]) -> list[nn.Module]:

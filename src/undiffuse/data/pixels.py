@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from torchvision.transforms import v2
 
 
-def to_unit_range() -> list[nn.Module]:
+def to_signed_range() -> list[nn.Module]:
     """torchvision's transforms from uint8 pixels to float32 in [-1, 1], x / 127.5 - 1, for any number of channels."""
     return [v2.ToDtype(torch.float32, scale=True), v2.Normalize(mean=[0.5], std=[0.5])]
 

@@ -131,7 +131,7 @@ WEIGHTS: dict[str, Callable[[float, float], Weight | None]] = {
     "min_snr": lambda gamma, sigma_data: min_snr(gamma),
     "edm": lambda gamma, sigma_data: edm_weight(sigma_data),
 }
-"""By the name that config.json has: (min_snr_gamma, sigma_data) -> the weight."""
+"""Keyed by the name used in config.json: (min_snr_gamma, sigma_data) -> the weight."""
 
 
 @dataclass(frozen=True)
@@ -159,4 +159,4 @@ OBJECTIVES: dict[str, Objective] = {
         about="the VLB only (L_vlb)",
     ),
 }
-"""By the name that config.json has."""
+"""Keyed by the name used in config.json."""

@@ -53,7 +53,7 @@ SCHEDULES: dict[str, Schedule] = {
     "linear": Schedule(linear_betas, 21, "DDPM's"),
     "cosine": Schedule(cosine_betas, 2, "Improved DDPM's"),
 }
-"""By the name that config.json has."""
+"""Keyed by the name used in config.json."""
 
 
 # Distributions of sigma in training.

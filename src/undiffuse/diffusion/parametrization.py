@@ -112,4 +112,4 @@ PARAMETRIZATIONS: dict[str, ParametrizationRow] = {
         lambda sigmas, sigma_data: edm(sigma_data), "a mix of image and noise that has unit variance (EDM)"
     ),
 }
-"""By the name that config.json has: to add one, write its function and a row. docs/maths.md derives each."""
+"""Keyed by the name used in config.json: to add one, write its function and a row. docs/maths.md derives each."""

@@ -93,21 +93,21 @@ class DiffusionConfig:
         """The rising sigmas of the discrete schedule, float64."""
         return noise.sigmas_of_betas(SCHEDULES[self.schedule].betas(self.num_timesteps))
 
-    def coefficients(self) -> Parametrization:
+    def make_parametrization(self) -> Parametrization:
         """The parametrization as a function of sigma."""
         return PARAMETRIZATIONS[self.parametrization].make(self.discrete_schedule(), self.sigma_data)
 
-    def loss(self) -> Loss:
+    def make_loss(self) -> Loss:
         """The objective as a function of network, x0, eps, sigma and label."""
         weight = WEIGHTS[self.weight](self.min_snr_gamma, self.sigma_data)
-        return OBJECTIVES[self.objective].make(self.coefficients(), weight, self.discrete_schedule())
+        return OBJECTIVES[self.objective].make(self.make_parametrization(), weight, self.discrete_schedule())
 
     def make_sigma_sampler(self) -> SigmaSampler:
         """The noise-level sampler, in its state before training."""
         return SIGMA_SAMPLERS[self.sigma_sampler].make(self.discrete_schedule(), self.sigma_mean, self.sigma_std)
 
     def sigma_range(self) -> tuple[float, float]:
-        """The lowest and the highest sigma that the model was trained for."""
+        """The lowest and highest sigma used in sampling: the discrete schedule's ends, or sigma_min and sigma_max."""
         if not self.is_discrete:
             return self.sigma_min, self.sigma_max
         sigmas = self.discrete_schedule()
@@ -132,8 +132,8 @@ class DiffusionConfig:
     def karras_sigmas(self, steps: int) -> Float[Tensor, " n"]:
         """See `noise.karras_sigmas`, over the whole range of the model.
 
-        A cosine schedule reaches 2e4 and beyond, where rho = 7 would spend half of the steps though one loses nothing:
-        from its noisiest level the first step goes to `sigma_max`.
+        A cosine schedule goes up to sigma 2e4. Karras spacing would spend half of the steps above `sigma_max`, where a
+        single step is as good, so the first step goes from the noisiest level to `sigma_max` at once.
         """
         low, high = self.sigma_range()
         if steps == 1 or high <= self.sigma_max:
@@ -151,4 +151,4 @@ SIGMAS: dict[str, Callable[[DiffusionConfig, int], Tensor]] = {
     "karras": DiffusionConfig.karras_sigmas,
     "log_snr": DiffusionConfig.log_snr_sigmas,
 }
-"""The sigmas of sampling by the name that config.json has: (diffusion, steps) -> falling sigmas, ending in 0."""
+"""The sigmas of sampling by the name used in config.json: (diffusion, steps) -> falling sigmas, ending in 0."""

@@ -67,4 +67,4 @@ def last_log_variance(sigmas: Float[Tensor, " n"]) -> float:
 
 
 VARIANCES: dict[str, LogVariance] = {"small": small, "large": large, "learned": learned}
-"""By the name that config.json has."""
+"""Keyed by the name used in config.json."""

@@ -36,7 +36,7 @@ def nothing(options: Any) -> None:
 
 
 @dataclass(frozen=True)
-class Sampler:
+class SamplerRow:
     """What there is to know about a sampler besides its formula."""
 
     about: str
@@ -47,7 +47,7 @@ class Sampler:
     adds_noise: bool = False
     """Whether it takes `noise`, the fresh noise that it adds on the way (perhaps only with some options)."""
     min_steps: int = 1
-    """With fewer steps it is not worth using: a run that samples with it switches to ipndm."""
+    """With fewer steps it is not worth using: where only `steps` is given, and fewer, ipndm takes its place."""
     takes_prediction: bool = False
     """Whether it takes all that the network predicts, learned variance included, instead of the denoiser."""
     discrete: bool = False
@@ -79,26 +79,26 @@ def check_churn(options: Any) -> None:
         raise ValueError(f"s_tmax {options.s_tmax} is below s_tmin {options.s_tmin}: choose s_tmax at least s_tmin.")
 
 
-SAMPLERS: dict[str, Sampler] = {
-    "ipndm": Sampler("multistep with the weights of evenly spaced steps: the default, best for few steps", (ORDER,)),
-    "dpmpp_2m": Sampler("DPM-Solver++(2M), second-order multistep"),
-    "heun": Sampler(
+SAMPLERS: dict[str, SamplerRow] = {
+    "ipndm": SamplerRow("multistep with the weights of evenly spaced steps: the default, best for few steps", (ORDER,)),
+    "dpmpp_2m": SamplerRow("DPM-Solver++(2M), second-order multistep"),
+    "heun": SamplerRow(
         "EDM's second-order method; with `s_churn` above 0 its stochastic version",
         CHURN,
         two_each,
         adds_noise=True,
         check=check_churn,
     ),
-    "lms": Sampler("linear multistep with weights exact for the given sigmas", (ORDER,)),
-    "euler": Sampler("first order, the simplest; on the discrete schedule it is DDIM"),
-    "ddim": Sampler(
+    "lms": SamplerRow("linear multistep with weights exact for the given sigmas", (ORDER,)),
+    "euler": SamplerRow("first order, the simplest; on the discrete schedule it is DDIM"),
+    "ddim": SamplerRow(
         "DDIM; with `eta=1` it is `ancestral` with the small variance",
         (ETA,),
         adds_noise=True,
         min_steps=100,
         discrete=True,
     ),
-    "ancestral": Sampler(
+    "ancestral": SamplerRow(
         "DDPM's own sampler, with a fixed or learned variance",
         (VARIANCE,),
         adds_noise=True,
@@ -106,7 +106,7 @@ SAMPLERS: dict[str, Sampler] = {
         takes_prediction=True,
         discrete=True,
     ),
-    "euler_ancestral": Sampler("`ddim` with `eta=1`, on Karras et al.'s sigmas by default", adds_noise=True),
+    "euler_ancestral": SamplerRow("`ddim` with `eta=1`, on Karras et al.'s sigmas by default", adds_noise=True),
 }
 """In the order of the docs. Each has a function of the same name in `diffusion.samplers`."""
 
@@ -114,8 +114,17 @@ SamplerName = Literal[tuple(SAMPLERS)]  # ty: ignore[invalid-type-form]
 
 
 def options() -> dict[str, Option]:
-    """Every option of every sampler by its name. Samplers that share an option share its type and default."""
-    return {option.name: option for sampler in SAMPLERS.values() for option in sampler.options}
+    """Every option of every sampler by its name.
+
+    Raises:
+        ValueError: two samplers have different options of the same name.
+    """
+    found: dict[str, Option] = {}
+    for sampler, row in SAMPLERS.items():
+        for option in row.options:
+            if found.setdefault(option.name, option) != option:
+                raise ValueError(f"Sampler {sampler}: another sampler has a different option {option.name}: rename it.")
+    return found
 
 
 def users(option: str) -> list[str]:

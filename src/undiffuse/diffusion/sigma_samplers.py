@@ -135,4 +135,4 @@ SIGMA_SAMPLERS: dict[str, SigmaSamplerRow] = {
         lambda sigmas, mean, std: FixedDistribution(logit_normal(mean, std)), False, "the same of flow matching's time"
     ),
 }
-"""By the name that config.json has."""
+"""Keyed by the name used in config.json."""

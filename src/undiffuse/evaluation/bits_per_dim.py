@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from undiffuse.data.pixels import to_nchw, to_unit_range
+from undiffuse.data.pixels import to_nchw, to_signed_range
 from undiffuse.data.store import Store
 from undiffuse.diffusion import flow_likelihood, likelihood, reverse
 from undiffuse.diffusion.denoiser import clipped, denoiser
@@ -59,7 +59,7 @@ def bits_per_dim(model: Model, store: Store, count: int, seed: int, batch: int) 
 
 def _read(model: Model, store: Store, indices: list[int], seed: int) -> Batch:
     pixels = to_nchw(store.read(indices))
-    x0 = nn.Sequential(*to_unit_range())(pixels).to(model.device, state_dtype(model.device))
+    x0 = nn.Sequential(*to_signed_range())(pixels).to(model.device, state_dtype(model.device))
     label = torch.from_numpy(store.labels[indices]).to(model.device) if model.class_names else None
     return Batch(x0, label, indices, seed)
 

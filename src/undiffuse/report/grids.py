@@ -69,7 +69,7 @@ class Images(np.ndarray):
         return path
 
     def save(self, folder: str | Path) -> list[Path]:
-        """Saves one PNG an image, numbered from 0."""
+        """Saves one PNG per image, numbered from 0."""
         paths = [Path(folder).expanduser() / f"{i:06d}.png" for i in range(len(self))]
         for pixels, path in zip(self.to_torch(), paths, strict=True):
             save_png(to_pil(pixels), path)

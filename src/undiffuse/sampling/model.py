@@ -14,14 +14,14 @@ from torch import Tensor, nn
 from undiffuse.config import Config, SamplingConfig
 from undiffuse.data.pixels import to_pixels
 from undiffuse.diffusion import reverse, samplers
-from undiffuse.diffusion.denoiser import Predict, clipped, denoiser, guided, predictor
+from undiffuse.diffusion.denoiser import NO_LABEL, Predict, clipped, denoiser, guided, predictor
 from undiffuse.diffusion.recipe import DiffusionConfig
 from undiffuse.diffusion.sampler_table import SAMPLERS
 from undiffuse.diffusion.samplers import Step
 from undiffuse.report.grids import Images
 from undiffuse.runs.run import Checkpoint, Run
 from undiffuse.sampling.labels import Label, find_label, label_tensor, labels_for
-from undiffuse.sampling.options import noise_levels, sampling_config
+from undiffuse.sampling.options import check_guidance, noise_levels, sampling_config
 from undiffuse.utils.device import choose_device, state_dtype
 from undiffuse.utils.randomness import ImageRandomness
 from undiffuse.utils.terminal import Meter, speaking
@@ -29,7 +29,7 @@ from undiffuse.utils.terminal import Meter, speaking
 Settings = Sequence[str] | Mapping[str, object]
 """Further options of sampling: ("eta=0.5",) or {"eta": 0.5}."""
 
-Sampler = Callable[[Predict, Tensor, Tensor, Tensor | None], Iterator[Step]]
+BoundSampler = Callable[[Predict, Tensor, Tensor, Tensor | None], Iterator[Step]]
 """(predict, x, sigmas, label) -> the steps."""
 
 
@@ -85,7 +85,8 @@ class Model:
         Args:
             x: Noisy images.
             sigma: Noise levels above 0, one for all or `(b,)`.
-            label: A class by name or index, one for all or one each; "none" or None for no label.
+            label: A class by name or index, one for all or one each; "none" or None for no label (in `sample`, None
+                takes every class in turn).
 
         Raises:
             ValueError: the model has no such class.
@@ -118,6 +119,7 @@ class Model:
             for step in model.steps(8, sampler="heun", steps=18):
                 print(f"{step.sigma:.3f}")
         """
+        _check_seeds(count, seed)
         sampling = sampling_config(self.config, sampler, steps, guidance, as_settings(set))
         seeds = range(seed, seed + count)
         return sample_steps(self, seeds, self._labels(seeds, label), sampling)
@@ -156,8 +158,7 @@ class Model:
         Example:
             model.sample(8, label="rose", seed=0).save_grid("roses.png")
         """
-        if min(count, batch) < 1 or seed < 0:
-            raise ValueError(f"count {count}, batch {batch}, seed {seed}: give at least 1, 1 and 0.")
+        _check_seeds(count, seed, batch)
         sampling = sampling_config(self.config, sampler, steps, guidance, as_settings(set))
         seeds, chunks = range(seed, seed + count), []
         with speaking(progress), Meter("sampling", count * sampling.steps) as meter:
@@ -172,7 +173,10 @@ class Model:
         return Images(torch.cat(chunks))
 
     def _labels(self, seeds: Sequence[int], label: Label | None) -> list[int] | None:
-        return labels_for(self.class_names, seeds, None if label is None else find_label(self.class_names, label))
+        index = None if label is None else find_label(self.class_names, label)
+        if index == NO_LABEL:
+            check_guidance(self.config)  # Whether the model ever saw an image without its label.
+        return labels_for(self.class_names, seeds, index)
 
     def __repr__(self) -> str:
         c, height, width = self.shape
@@ -184,7 +188,7 @@ class Model:
 
 def model_of(network: nn.Module, config: Config, device: torch.device) -> Model:
     """The model around a network that is on `device` already."""
-    return Model(predictor(network, config.diffusion.coefficients()), config, device, network)
+    return Model(predictor(network, config.diffusion.make_parametrization()), config, device, network)
 
 
 def load_model(run: Run, device: torch.device | None = None, weights: str = "ema") -> Model:
@@ -202,14 +206,14 @@ def load_model(run: Run, device: torch.device | None = None, weights: str = "ema
     network = run.config.build_network()
     network.load_state_dict(checkpoint.tensors(weights))
     network = network.to(device).to(memory_format=torch.channels_last).eval().requires_grad_(False)
-    predict = predictor(network, run.config.diffusion.coefficients())
+    predict = predictor(network, run.config.diffusion.make_parametrization())
     return Model(predict, run.config, device, network, run, checkpoint, weights)
 
 
 def sample_steps(
     model: Model, seeds: Sequence[int], labels: Sequence[int] | None, sampling: SamplingConfig
 ) -> Iterator[Step]:
-    """The steps of one batch, one image a seed. An image depends on its seed and label, not on the rest of the batch.
+    """The steps of one batch, one image per seed. An image depends on its seed and label, not on the rest of the batch.
 
     Raises:
         ValueError: the number of steps does not fit the model's discrete schedule.
@@ -244,8 +248,15 @@ def as_settings(set: Settings) -> list[str]:
     return [set] if isinstance(set, str) else list(set)
 
 
-def _sampler(diffusion: DiffusionConfig, sampling: SamplingConfig, noise: samplers.Noise) -> Sampler:
+def _check_seeds(count: int, seed: int, batch: int = 1) -> None:
+    """Raises ValueError where there is nothing to sample."""
+    if min(count, batch) < 1 or seed < 0:
+        raise ValueError(f"count {count}, batch {batch}, seed {seed}: give at least 1, 1 and 0.")
+
+
+def _sampler(diffusion: DiffusionConfig, sampling: SamplingConfig, noise: samplers.Noise) -> BoundSampler:
     """The sampler with its options, as a function of predict, x, sigmas and label."""
+    # By name, so that the table, which --help reads, needs no torch.
     row, function = SAMPLERS[sampling.sampler], getattr(samplers, sampling.sampler)
     options = {option.name: getattr(sampling, option.name) for option in row.options}
     if "variance" in options:

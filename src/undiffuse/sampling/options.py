@@ -32,16 +32,26 @@ def sampling_config(
     sampling = with_settings(config, [f"sampling.{setting}" for setting in settings]).sampling
     if "guidance" in named:
         check_guidance(config)
-    if "steps" in named and not named & {"sampler", "sigmas", *options()}:
-        sampling = at_few_steps(sampling)
-    elif "steps" not in named and not is_slow(sampling.sampler) and is_slow(config.sampling.sampler):
-        sampling = replace(sampling, steps=SamplingConfig().steps)  # Thousands suit the slow samplers alone.
+    sampling = _adapted(sampling, named, config.sampling)
     for name in named & options().keys():
         if sampling.sampler not in users(name):
             raise ValueError(
                 f"--set {name} does nothing for {sampling.sampler}: it is for {' and '.join(users(name))}."
             )
     noise_levels(config.diffusion, sampling)  # Fails for steps that the model does not have.
+    return sampling
+
+
+def _adapted(sampling: SamplingConfig, named: set[str], own: SamplingConfig) -> SamplingConfig:
+    """The run's own sampler fits its own number of steps: where one of them is given alone, the other follows.
+
+    Few steps alone replace a slow sampler by the one that is best at few; a quick sampler alone replaces the thousands
+    of steps of a slow one by the default number.
+    """
+    if "steps" in named and not named & {"sampler", "sigmas", *options()}:
+        return at_few_steps(sampling)
+    if "steps" not in named and is_slow(own.sampler) and not is_slow(sampling.sampler):
+        return replace(sampling, steps=SamplingConfig().steps)
     return sampling
 
 

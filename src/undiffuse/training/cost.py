@@ -42,7 +42,7 @@ def measure_cost(config: Config, device: torch.device, processes: int = 1) -> Co
     x0, eps = torch.rand(shape, device=device) * 2 - 1, torch.randn(shape, device=device)
     label = torch.zeros(images, dtype=torch.long, device=device)
     sigma = state.sigma_sampler.sample(torch.linspace(0.1, 0.9, images, dtype=torch.float64)).sigma
-    sigma, loss_of = sigma.to(device, state_dtype(device)), config.diffusion.loss()
+    sigma, loss_of = sigma.to(device, state_dtype(device)), config.diffusion.make_loss()
     saved: dict[int, int] = {}
     """The bytes of each tensor kept for the backward pass, by its address."""
 

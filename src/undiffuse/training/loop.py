@@ -45,7 +45,7 @@ class StepReport(NamedTuple):
     """What one training step came to, the same on every process."""
 
     loss: float
-    """Mean over the global batch."""
+    """Mean over the global batch, weighted as the sigma sampler asks."""
     gradient_norm: float
     """Before clipping."""
     learning_rate: float
@@ -53,7 +53,7 @@ class StepReport(NamedTuple):
     """Whether the loss or the gradient was not finite, so that the weights did not move."""
 
 
-def train(
+def training_steps(
     state: TrainingState,
     config: Config,
     batches: Iterator[Batch],
@@ -61,12 +61,13 @@ def train(
     world: World,
     dtype: torch.dtype,
 ) -> Iterator[StepReport]:
-    """Takes training steps without end. `progress` returns the fraction of the budget that is spent.
+    """Takes training steps without end. `progress` returns the fraction of the budget that is spent; it may be a
+    collective, so all processes call it together.
 
     A batch whose loss or gradient is not finite changes nothing but the counts in `state`.
     """
     network = world.wrap(state.network)  # The same network, its gradients averaged over all processes.
-    objective = config.diffusion.loss()
+    objective = config.diffusion.make_loss()
     weights = list(state.network.parameters())
     batch_size, halflife_images = config.training.batch, config.training.ema_halflife_images
 

@@ -17,7 +17,7 @@ from undiffuse.runs.run import NonFiniteError, Run, create_run, open_run
 from undiffuse.training.checkpoints import CheckpointOptions, Checkpoints, restore
 from undiffuse.training.ema import ema_copy
 from undiffuse.training.log import Log
-from undiffuse.training.loop import StepReport, TrainingState, train
+from undiffuse.training.loop import StepReport, TrainingState, training_steps
 from undiffuse.training.observers import Event, Observer, ProgressBar, as_observer, watching
 from undiffuse.training.optimizers import build_optimizers
 from undiffuse.training.previews import Previews
@@ -102,7 +102,7 @@ def train_run(
         restore(state, checkpoint)
         log.info(f"Resuming at {state.images:,} images.")
     budget = _Budget(config.training, state, world)
-    already = budget.spent()
+    already = budget.update()
     if already >= 1:
         log.info("The budget of this run is spent. To train it further, give more --images or --minutes.")
         return True
@@ -111,7 +111,7 @@ def train_run(
     stop.saves_itself = True
     stream = _stream(store, config, state.images, world)
     dtype = compute_dtype(world.device, config.training.precision)
-    steps = train(state, config, stream, budget.spent, world, dtype)
+    steps = training_steps(state, config, stream, budget.update, world, dtype)
     watchers = _watchers(options, observers, already) if world.is_main else []
     try:
         with _alone_in(run) if world.is_main else nullcontext(), watching(watchers, run, state, checkpoint):
@@ -131,8 +131,11 @@ class _Budget:
         self.config, self.state, self.world = config, state, world
         self.started = time.monotonic() - state.seconds
 
-    def spent(self) -> float:
-        """The fraction that is spent: from 0 to 1 and beyond. A budget in minutes goes by rank 0's clock."""
+    def update(self) -> float:
+        """Reads the clock into the state, and returns the fraction that is spent: from 0 to 1 and beyond.
+
+        A collective: a budget in minutes goes by rank 0's clock, so all processes call it together.
+        """
         self.state.seconds = time.monotonic() - self.started
         if self.config.total_images is not None:
             return self.state.images / self.config.total_images
@@ -150,7 +153,7 @@ def _train_watched(
 ) -> bool:
     """Runs in every process, with the same collectives in the same order; returns whether the budget is spent."""
     for report in steps:
-        progress = budget.spent()
+        progress = budget.update()
         stopped = world.any(stop.requested)  # A signal may reach any of the processes.
         ends, fails = progress >= 1 or stopped, state.skipped_in_a_row >= MOST_SKIPPED_IN_A_ROW
         event = Event(
