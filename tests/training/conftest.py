@@ -49,7 +49,13 @@ def tiny(store: Store) -> Config:
         network=network,
         optimizer=OptimizerConfig(warmup_images=200),
         training=TrainingConfig(
-            total_images=2000, total_minutes=None, batch=100, ema_halflife_images=500, log_batches=2
+            total_images=2000,
+            total_minutes=None,
+            batch=100,
+            microbatch=128,
+            ema_halflife_images=500,
+            held_out_images=0,
+            log_batches=2,
         ),
     )
 
@@ -66,6 +72,6 @@ def run_training(store: Store, monkeypatch: pytest.MonkeyPatch) -> Callable[...,
         observers: Sequence[Observer | Callable] = (),
     ) -> bool:
         with StopRequest() as stop:
-            return train_run(begin_or_resume(folder, config), store, ALONE, stop, options, observers)
+            return train_run(begin_or_resume(folder, config, len(store), ALONE), store, ALONE, stop, options, observers)
 
     return run

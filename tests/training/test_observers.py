@@ -12,8 +12,8 @@ from undiffuse.config import Config
 from undiffuse.diffusion.recipe import DiffusionConfig
 from undiffuse.runs.run import Checkpoint, Run, open_run
 from undiffuse.training.checkpoints import CheckpointOptions
-from undiffuse.training.loop import TrainingState
 from undiffuse.training.observers import Event, Observer
+from undiffuse.training.state import TrainingState
 from undiffuse.utils.errors import WorkFailed
 
 Train = Callable[..., bool]

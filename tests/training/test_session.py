@@ -19,7 +19,8 @@ from undiffuse.diffusion.sigma_samplers import LossSecondMomentResampler
 from undiffuse.runs.run import Run, open_run
 from undiffuse.training import loop, previews, session
 from undiffuse.training.checkpoints import CheckpointOptions
-from undiffuse.training.session import begin_or_resume, new_state
+from undiffuse.training.session import begin_or_resume
+from undiffuse.training.state import new_state
 from undiffuse.utils.errors import WorkFailed
 from undiffuse.utils.world import World
 
@@ -169,7 +170,7 @@ def test_other_settings_are_refused_by_name_and_change_nothing(tiny: Config, run
 
 
 def test_without_a_checkpoint_settings_may_still_change(tiny: Config, run_training: Train) -> None:
-    begin_or_resume(Path("run"), tiny)
+    begin_or_resume(Path("run"), tiny, 1797, ALONE)
     lower = replace(with_budget(tiny, 200), optimizer=replace(tiny.optimizer, learning_rate=1e-4))
     assert run_training(Path("run"), lower)
     assert open_run(Path("run")).config == lower
@@ -178,7 +179,7 @@ def test_without_a_checkpoint_settings_may_still_change(tiny: Config, run_traini
 def test_a_run_is_not_resumed_on_other_images(tiny: Config, run_training: Train) -> None:
     run_training(Path("run"), with_budget(tiny, 200))
     with pytest.raises(ValueError, match=r"images at digits are not the ones that .*run was trained on"):
-        begin_or_resume(Path("run"), replace(tiny, data_content="other"))
+        begin_or_resume(Path("run"), replace(tiny, data_content="other"), 1797, ALONE)
 
 
 def test_a_damaged_newer_checkpoint_does_not_count_as_kept(tiny: Config, run_training: Train, monkeypatch) -> None:

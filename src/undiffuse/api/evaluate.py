@@ -107,7 +107,8 @@ def evaluate(
         model = run if isinstance(run, Model) else load_model(opened, world.device)
         fake, made_by = run_samples(model, sampling, range(seed, seed + total), context)
         bits = bits_of(model, references, likelihood, batch)
-        return evaluate_images(f"How good is {opened.name}?", fake, references, context, made_by, bits, folder)
+        title, log_lines = f"How good is {opened.name}?", opened.log_lines()
+        return evaluate_images(title, fake, references, context, made_by, bits, folder, log_lines)
 
 
 def measure(

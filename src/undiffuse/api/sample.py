@@ -13,6 +13,7 @@ from undiffuse.sampling.generate import default_folder, fill, gallery_in, save_f
 from undiffuse.sampling.labels import Label, find_label
 from undiffuse.sampling.model import Model, Settings, as_settings, load_model
 from undiffuse.sampling.options import check_guidance, sampling_config
+from undiffuse.utils.names import Precision
 from undiffuse.utils.parsing import at_least
 from undiffuse.utils.terminal import Meter, log, speaking
 
@@ -22,6 +23,7 @@ def load(
     *,
     weights: Weights = "ema",
     device: torch.device | str | None = None,
+    precision: Precision = "fp32",
     network: type[NetworkConfig] = UNetConfig,
 ) -> Model:
     """Opens the model of a run.
@@ -30,6 +32,7 @@ def load(
         run: A run, its folder, or its name under runs/; None takes the newest there.
         weights: "ema", the exponential moving average, or "network", the weights that are being trained.
         device: Such as "cpu" or "cuda:1"; None takes the best there is.
+        precision: Of convolutions and matrix products; auto is bf16 where the hardware has it.
         network: The config class of a network of your own, where the run was trained with one.
 
     Raises:
@@ -41,7 +44,7 @@ def load(
         model.sample(8, label=3)
     """
     chosen = None if device is None else torch.device(device)
-    return load_model(as_run(run, network), chosen, checkpoint_part(weights))
+    return load_model(as_run(run, network), chosen, checkpoint_part(weights), precision)
 
 
 def sample(

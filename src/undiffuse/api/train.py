@@ -13,6 +13,7 @@ from undiffuse.presets import RECIPES, ImageFacts, configure
 from undiffuse.runs.run import Run, open_run
 from undiffuse.sampling.model import Settings, as_settings
 from undiffuse.training.checkpoints import CheckpointOptions
+from undiffuse.training.choices import chosen
 from undiffuse.training.cost import Cost, measure_cost
 from undiffuse.training.observers import Event, Observer
 from undiffuse.training.session import begin_or_resume, train_run
@@ -141,9 +142,14 @@ def train(
         check_outside(folder, data)
         _log_summary(folder, store, config, world)
         if dry_run:
+            config = chosen(config, len(store), world.device, world.size)
             return Plan(folder, config, measure_cost(config, world.device, world.size))
         run = world.main_process_first(
-            lambda: begin_or_resume(folder, config) if world.is_main else open_run(folder, type(config.network))
+            lambda: (
+                begin_or_resume(folder, config, len(store), world)
+                if world.is_main
+                else open_run(folder, type(config.network))
+            )
         )
         if not train_run(run, store, world, stop, CheckpointOptions(keep, every), observers, compile):
             raise Interrupted(f"Saved. Run the same again to resume: {run.folder.absolute()}")

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from functools import lru_cache
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
@@ -33,17 +34,46 @@ class Batch(NamedTuple):
 class ImageStream(Dataset):
     """Image n of training, counted from 0 over all epochs. Each epoch shows every image once, in a new order."""
 
-    def __init__(self, store: Store, config: AugmentationConfig, label_dropout: float, seed: int):
+    def __init__(
+        self, store: Store, config: AugmentationConfig, label_dropout: float, seed: int, held_out: int | None = 0
+    ):
+        """`held_out` images are left out: see `split_held_out`."""
         self.store, self.label_dropout, self.seed = store, label_dropout, seed
+        self.training, _ = split_held_out(len(store), held_out)
         self.transform = augmentation(config, store.size)
 
     def __getitems__(self, numbers: list[int]) -> Batch:
-        indices = [int(_order(len(self.store), self.seed, n // len(self.store))[n % len(self.store)]) for n in numbers]
+        total = len(self.training)
+        indices = self.training[[int(_order(total, self.seed, n // total)[n % total]) for n in numbers]]
         x0 = self.transform(to_nchw(self.store.read(indices)), self.seed, numbers)
         randomness = ImageRandomness("training", self.seed, numbers)
         u, dropped = randomness.uniform(), randomness.uniform() < self.label_dropout
         label = torch.from_numpy(self.store.labels[indices])
         return Batch(x0, torch.where(dropped, NO_CLASS, label), u, randomness.normal(*self.store.shape))
+
+
+HELD_OUT_FRACTION = 0.05
+MOST_HELD_OUT = 1000
+LEAST_IMAGES = 1000
+"""Fewer images than this are all needed for training."""
+
+
+def split_held_out(total_images: int, held_out: int | None) -> tuple[Int[np.ndarray, " n"], Int[np.ndarray, " m"]]:
+    """The indices of the images to train on, and of those held out, each rising: the same for every seed.
+
+    `held_out` is how many; None takes 5%, at most 1,000, where there are at least 1,000 images.
+
+    Raises:
+        ValueError: none would be left to train on.
+    """
+    if held_out is None:
+        held_out = min(int(HELD_OUT_FRACTION * total_images), MOST_HELD_OUT) if total_images >= LEAST_IMAGES else 0
+    if held_out >= total_images:
+        raise ValueError(
+            f"--set training.held_out_images={held_out} leaves none of {total_images:,} images to train on: give less."
+        )
+    order = torch.randperm(total_images, generator=generator("held out", total_images)).numpy()
+    return np.sort(order[held_out:]), np.sort(order[:held_out])
 
 
 class _Shards:

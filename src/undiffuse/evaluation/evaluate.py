@@ -1,6 +1,6 @@
 """A whole evaluation: samples against sets of real images, and the page about it."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -30,6 +30,7 @@ def evaluate_images(
     made_by: dict[str, Any] | None = None,
     bits: Bits | Skipped = NO_MODEL,
     folder: Path | None = None,
+    training: Sequence[dict[str, Any]] = (),
 ) -> Evaluation:
     """Measures generated images, and writes report.html and metrics.json into `folder`, if there is one.
 
@@ -37,6 +38,7 @@ def evaluate_images(
 
     Args:
         made_by: How the images were made, as JSON has it.
+        training: The lines of the run's log.
 
     Raises:
         ValueError: there are too few images to measure anything.
@@ -50,6 +52,7 @@ def evaluate_images(
         made_by=made_by or {},
         colors={"samples": color(fake)} | {f"real, {real.name} {real.split}": color(real) for real in references.sets},
         memorization=references.memorization or find_memorization(measurements, context),
+        training=tuple(training),
         bits_per_dim=bits if isinstance(bits, Skipped) else Skipped("Not computed yet when this was written."),
     )
     if folder is not None:

@@ -14,12 +14,12 @@ from undiffuse.evaluation.colors import color
 from undiffuse.evaluation.context import EvaluationContext
 from undiffuse.evaluation.memorization import find_memorization
 from undiffuse.evaluation.numbers import with_spread
-from undiffuse.evaluation.pages import plots
 from undiffuse.evaluation.pages.sections import color_section, memorization_sections
 from undiffuse.evaluation.reader import Reading, read_samples
 from undiffuse.features.image_sets import of_gallery, of_store
 from undiffuse.features.networks import pixels_network
 from undiffuse.report import grids, page
+from undiffuse.report.curves import training_curves
 from undiffuse.runs.gallery import Gallery
 from undiffuse.runs.run import Run
 from undiffuse.sampling.labels import labels_for
@@ -108,7 +108,7 @@ def _training_section(lines: Sequence[dict[str, Any]]) -> page.Section:
         "Training",
         "The loss is the squared error of the network's output, averaged over all noise levels. It soon flattens, but "
         "the images keep improving.",
-        [page.from_plot(lambda: plots.training_curves(lines), "Loss and learning rate over the images seen.")],
+        [page.from_plot(lambda: training_curves(lines), "Loss and learning rate over the images seen.")],
     )
 
 

@@ -47,6 +47,8 @@ class Evaluation:
     memorization: list[FeatureMemorization] | Skipped = NOT_CHECKED
     bits_per_dim: dict[str, Any] | Skipped = NOT_COMPUTED
     """Bits/dim of held-out images, by estimate."""
+    training: tuple[dict[str, Any], ...] = ()
+    """The lines of the run's log; empty for images from elsewhere."""
 
     @property
     def metrics(self) -> list[MetricValue]:
@@ -146,6 +148,7 @@ class Evaluation:
             *sections.memorization_sections(fake, real, self.memorization, assumption),
             sections.color_section(self.colors),
             *([sections.class_section(by_class)] if by_class else []),
+            *sections.training_sections(self.training),
             sections.bits_section(self.bits_per_dim),
             sections.protocol_section(content["protocol"], "The same in metrics.json, for programs."),
         ]

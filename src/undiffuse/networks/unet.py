@@ -214,8 +214,7 @@ class UNet(nn.Module):
         self, x: Float[Tensor, "b c h w"], c_noise: Float[Tensor, " b"], label: Int[Tensor, " b"] | None = None
     ) -> Float[Tensor, "b c_out h w"]:
         embedding = F.silu(self._embedding(c_noise, label))
-        # channels_last: convolutions train faster in it on a CPU.
-        h = self.input(F.pixel_unshuffle(x, self.config.patch).contiguous(memory_format=torch.channels_last))
+        h = self.input(F.pixel_unshuffle(x, self.config.patch))
         skips = [h]
         for stage in self.down:
             h = stage(h, embedding)

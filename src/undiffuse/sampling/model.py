@@ -3,7 +3,7 @@
 import json
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 import numpy as np
@@ -22,7 +22,8 @@ from undiffuse.report.grids import Images
 from undiffuse.runs.run import Checkpoint, Run
 from undiffuse.sampling.labels import Label, find_label, label_tensor, labels_for
 from undiffuse.sampling.options import check_guidance, noise_levels, sampling_config
-from undiffuse.utils.device import choose_device, state_dtype
+from undiffuse.utils.device import autocast, choose_device, compute_dtype, memory_format, state_dtype
+from undiffuse.utils.names import Precision
 from undiffuse.utils.randomness import ImageRandomness
 from undiffuse.utils.terminal import Meter, speaking
 
@@ -186,15 +187,24 @@ class Model:
         return f"Model{where}: {height}x{width}, {c} channels{classes}{seen}, {self.weights} weights on {self.device}"
 
 
-def model_of(network: nn.Module, config: Config, device: torch.device) -> Model:
-    """The model around a network that is on `device` already."""
-    return Model(predictor(network, config.diffusion.make_parametrization()), config, device, network)
+def model_of(network: nn.Module, config: Config, device: torch.device, precision: Precision = "fp32") -> Model:
+    """The model around a network that is on `device` already, which computes in `precision`."""
+    dtype = compute_dtype(device, precision)
+
+    def computed(x: Tensor, c_noise: Tensor, label: Tensor | None) -> Tensor:
+        with autocast(device, dtype):
+            return network(x, c_noise, label)
+
+    return Model(predictor(computed, config.diffusion.make_parametrization()), config, device, network)
 
 
-def load_model(run: Run, device: torch.device | None = None, weights: str = "ema") -> Model:
+def load_model(
+    run: Run, device: torch.device | None = None, weights: str = "ema", precision: Precision = "fp32"
+) -> Model:
     """The run's model, from its newest whole checkpoint.
 
-    `weights` is "ema", or "network" for the weights that are being trained.
+    `weights` is "ema", or "network" for the weights that are being trained; `precision` that of the network's
+    convolutions and matrix products.
 
     Raises:
         FileNotFoundError: the run has no checkpoint that is whole.
@@ -205,9 +215,8 @@ def load_model(run: Run, device: torch.device | None = None, weights: str = "ema
     device = device or choose_device()
     network = run.config.build_network()
     network.load_state_dict(checkpoint.tensors(weights))
-    network = network.to(device).to(memory_format=torch.channels_last).eval().requires_grad_(False)
-    predict = predictor(network, run.config.diffusion.make_parametrization())
-    return Model(predict, run.config, device, network, run, checkpoint, weights)
+    network = network.to(device).to(memory_format=memory_format(device)).eval().requires_grad_(False)
+    return replace(model_of(network, run.config, device, precision), run=run, checkpoint=checkpoint, weights=weights)
 
 
 def sample_steps(

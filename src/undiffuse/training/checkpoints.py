@@ -5,9 +5,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from undiffuse.runs.run import Checkpoint, Run
-from undiffuse.training.loop import TrainingState
 from undiffuse.training.observers import Event, Observer
 from undiffuse.training.optimizers import load_optimizer_tensors, optimizer_tensors
+from undiffuse.training.state import TrainingState
 
 CHECKPOINT_SECONDS = 300
 

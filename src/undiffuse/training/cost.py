@@ -9,7 +9,7 @@ from torch import Tensor
 from undiffuse.config import Config
 from undiffuse.training.ema import update_ema
 from undiffuse.training.optimizers import optimizer_tensors
-from undiffuse.training.session import new_state
+from undiffuse.training.state import new_state
 from undiffuse.utils.device import autocast, compute_dtype, state_dtype, synchronize
 
 MEASURED_IMAGES = 16
@@ -35,14 +35,11 @@ def measure_cost(config: Config, device: torch.device, processes: int = 1) -> Co
     Each batch is taken to be split over `processes`.
     """
     state = new_state(config, device)
-    images = min(config.training.microbatch, config.training.batch)
+    microbatch = min(config.training.microbatch or config.training.batch, config.training.batch)
+    images = microbatch
     if device.type == "cpu":  # Elsewhere a small batch would measure how fast kernels are launched.
         images = min(MEASURED_IMAGES, images)
-    shape = images, config.network.image_channels, *config.network.size
-    x0, eps = torch.rand(shape, device=device) * 2 - 1, torch.randn(shape, device=device)
-    label = torch.zeros(images, dtype=torch.long, device=device)
-    sigma = state.sigma_sampler.sample(torch.linspace(0.1, 0.9, images, dtype=torch.float64)).sigma
-    sigma, loss_of = sigma.to(device, state_dtype(device)), config.diffusion.make_loss()
+    inputs, loss_of = noise_inputs(config, images, device), config.diffusion.make_loss()
     saved: dict[int, int] = {}
     """The bytes of each tensor kept for the backward pass, by its address."""
 
@@ -58,7 +55,7 @@ def measure_cost(config: Config, device: torch.device, processes: int = 1) -> Co
             torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor),
             autocast(device, compute_dtype(device, config.training.precision)),
         ):
-            loss = loss_of(state.network, x0=x0, eps=eps, sigma=sigma, label=label).mean()
+            loss = loss_of(state.network, **inputs).mean()
         loss.backward()
         seconds_step = _now(device) - began
         for optimizer in state.optimizers:
@@ -70,13 +67,25 @@ def measure_cost(config: Config, device: torch.device, processes: int = 1) -> Co
     optimizer_bytes = sum(t.numel() * t.element_size() for t in optimizer_tensors(state.optimizers).values())
     addresses = {p.untyped_storage().data_ptr() for p in parameters}
     measured = sum(size for address, size in saved.items() if address not in addresses)
-    activation_bytes = measured * min(config.training.microbatch, config.training.batch) // images
+    activation_bytes = measured * microbatch // images
     return Cost(
         parameters=sum(p.numel() for p in parameters),
         memory_bytes=3 * weight_bytes + optimizer_bytes + activation_bytes,  # The weights, their EMA, their gradients.
         activation_bytes=activation_bytes,
         seconds_per_image=(seconds_step / images + seconds_update * processes / config.training.batch) / processes,
     )
+
+
+def noise_inputs(config: Config, images: int, device: torch.device) -> dict[str, Tensor]:
+    """Arguments of a loss: as many images of noise, at noise levels as training samples them."""
+    shape = images, config.network.image_channels, *config.network.size
+    u = torch.linspace(0.1, 0.9, images, dtype=torch.float64)
+    return {
+        "x0": torch.rand(shape, device=device) * 2 - 1,
+        "eps": torch.randn(shape, device=device),
+        "sigma": config.diffusion.make_sigma_sampler().sample(u).sigma.to(device, state_dtype(device)),
+        "label": torch.zeros(images, dtype=torch.long, device=device),
+    }
 
 
 def _now(device: torch.device) -> float:

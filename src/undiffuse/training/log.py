@@ -6,9 +6,12 @@ from typing import Any
 
 from torch.utils.tensorboard.writer import SummaryWriter
 
+from undiffuse.report import style
+from undiffuse.report.curves import held_out_curves
 from undiffuse.runs.run import Run
-from undiffuse.training.loop import TrainingState
+from undiffuse.training.held_out import HeldOut
 from undiffuse.training.observers import Event, Observer
+from undiffuse.training.state import TrainingState
 from undiffuse.utils.files import write_atomically
 
 NOTHING_PENDING = {"batches": 0, "finite": 0, "loss": 0.0, "gradient_norm": 0.0}
@@ -17,14 +20,18 @@ NOTHING_PENDING = {"batches": 0, "finite": 0, "loss": 0.0, "gradient_norm": 0.0}
 class Log(Observer):
     """Writes one line every `log_batches` batches: means over the batches since the line before.
 
-    `pending` is what is known of the next line. Kept in the checkpoint, it makes a line that spans a restart the same
-    as without one.
+    A line is also written, and curves.png is drawn again, whenever the loss on held-out images was measured. `pending`
+    is what is known of the next line: kept in the checkpoint, it makes a line that spans a restart the same as without
+    one.
     """
 
     key = "pending"
 
+    def __init__(self, held_out: HeldOut):
+        self.held_out = held_out
+
     def begin(self, run: Run, state: TrainingState) -> None:
-        self.every, self.pending = run.config.training.log_batches, dict(NOTHING_PENDING)
+        self.run, self.every, self.pending = run, run.config.training.log_batches, dict(NOTHING_PENDING)
         # A run that was killed may have logged steps that its last checkpoint does not have.
         kept = [json.dumps(line) + "\n" for line in run.log_lines() if line["images"] <= state.images]
         write_atomically(run.log_file, "".join(kept))
@@ -41,24 +48,31 @@ class Log(Observer):
             pending["finite"] += 1
             pending["loss"] += event.loss
             pending["gradient_norm"] += event.gradient_norm
-        if pending["batches"] == self.every:
-            self._write(event)
+        measured = self.held_out.take()
+        if pending["batches"] == self.every or measured:
+            self._write(event, measured)
 
-    def _write(self, event: Event) -> None:
+    def _write(self, event: Event, measured: dict[str, Any]) -> None:
         pending, finite = self.pending, self.pending["finite"]
-        line = {
+        line: dict[str, Any] = {
             "images": event.images,
             "loss": pending["loss"] / finite if finite else None,
             "gradient_norm": pending["gradient_norm"] / finite if finite else None,
             "learning_rate": event.learning_rate,
             "skipped_batches": event.state.skipped,
             "seconds": round(event.seconds, 3),
+            **measured,
         }
         self.file.write(json.dumps(line) + "\n")
         self.file.flush()
-        for name in ("loss", "gradient_norm", "learning_rate", "skipped_batches"):
-            if line[name] is not None:
+        for name in ("loss", "held_out_loss", "gradient_norm", "learning_rate", "skipped_batches"):
+            if line.get(name) is not None:
                 self.curves.add_scalar(name, line[name], event.images)
+        for sigma, loss in zip(line.get("sigmas", ()), line.get("held_out_losses", ()), strict=True):
+            self.curves.add_scalar(f"held_out_loss at sigma/{sigma:g}", loss, event.images)
+        if measured:
+            png = style.png(lambda: held_out_curves(self.run.log_lines()), style.LIGHT)
+            write_atomically(self.run.folder / "curves.png", png)
         self.pending = dict(NOTHING_PENDING)
 
     def checkpoint_state(self) -> dict[str, Any]:

@@ -5,40 +5,20 @@ Nothing here shows anything, saves anything or decides when to stop: whoever ite
 
 import math
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn.utils import clip_grad_norm_
-from torch.optim import Optimizer
 
 from undiffuse.config import Config
 from undiffuse.data.batches import Batch
-from undiffuse.diffusion.sigma_samplers import SigmaSampler
 from undiffuse.training.ema import update_ema
 from undiffuse.training.optimizers import learning_rate_factor, set_learning_rate
+from undiffuse.training.state import TrainingState
 from undiffuse.utils.device import autocast, state_dtype
 from undiffuse.utils.randomness import derived_seed
 from undiffuse.utils.world import World
-
-
-@dataclass
-class TrainingState:
-    """Everything that changes during training, and so everything that a checkpoint holds."""
-
-    network: nn.Module
-    ema: nn.Module
-    """The exponential moving average of the network's weights, in a network of its own."""
-    optimizers: list[Optimizer]
-    sigma_sampler: SigmaSampler
-    images: int = 0
-    """Images seen, over all processes."""
-    seconds: float = 0.0
-    """Time spent training, over all restarts."""
-    skipped: int = 0
-    """Batches skipped because the loss or the gradient was not finite."""
-    skipped_in_a_row: int = 0
 
 
 class StepReport(NamedTuple):
@@ -85,7 +65,7 @@ def training_steps(
         sigma, weight = state.sigma_sampler.sample(batch.u)
         losses = []
         tensors = batch.x0, batch.eps, sigma, batch.label, weight / len(sigma)
-        microbatches = _microbatches(tensors, config.training.microbatch, world.device)
+        microbatches = _microbatches(tensors, config.training.microbatch or len(sigma), world.device)
         for i, (*inputs, fraction) in enumerate(microbatches):
             with world.sync_gradients(network, on=i == len(microbatches) - 1):
                 loss = losses_of(*inputs)

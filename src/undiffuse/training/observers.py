@@ -13,7 +13,7 @@ from typing import Any
 from torch import nn
 
 from undiffuse.runs.run import Checkpoint, Run
-from undiffuse.training.loop import TrainingState
+from undiffuse.training.state import TrainingState
 from undiffuse.utils.terminal import Meter
 
 

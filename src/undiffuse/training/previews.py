@@ -11,8 +11,8 @@ from undiffuse.report import grids
 from undiffuse.runs.run import Run
 from undiffuse.sampling.labels import labels_for
 from undiffuse.sampling.model import last, model_of, sample_steps
-from undiffuse.training.loop import TrainingState
 from undiffuse.training.observers import Event, Observer
+from undiffuse.training.state import TrainingState
 
 PREVIEWS = 5
 """Previews over the whole budget, evenly spread."""

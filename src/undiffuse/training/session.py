@@ -15,17 +15,17 @@ from undiffuse.data.store import Store
 from undiffuse.runs.find import is_run
 from undiffuse.runs.run import NonFiniteError, Run, create_run, open_run
 from undiffuse.training.checkpoints import CheckpointOptions, Checkpoints, restore
-from undiffuse.training.ema import ema_copy
+from undiffuse.training.choices import as_begun, chosen
+from undiffuse.training.held_out import HeldOut
 from undiffuse.training.log import Log
-from undiffuse.training.loop import StepReport, TrainingState, training_steps
+from undiffuse.training.loop import StepReport, training_steps
 from undiffuse.training.observers import Event, Observer, ProgressBar, as_observer, watching
-from undiffuse.training.optimizers import build_optimizers
 from undiffuse.training.previews import Previews
 from undiffuse.training.signals import StopRequest
+from undiffuse.training.state import TrainingState, new_state
 from undiffuse.utils.device import compute_dtype, loader_workers
 from undiffuse.utils.errors import WorkFailed
 from undiffuse.utils.files import remove_unfinished, write_atomically
-from undiffuse.utils.randomness import derived_seed
 from undiffuse.utils.terminal import log
 from undiffuse.utils.world import World
 
@@ -46,15 +46,18 @@ MAY_CHANGE = {
 """Settings that may differ when a run is resumed: the budget may grow, and the same images may have moved."""
 
 
-def begin_or_resume(folder: Path, config: Config) -> Run:
+def begin_or_resume(folder: Path, config: Config, total_images: int, world: World) -> Run:
     """The run in `folder`, created if there is none there or one without a checkpoint.
+
+    What the config leaves open is chosen for `total_images` when the run is created, and kept when it is resumed.
 
     Raises:
         ValueError: the run there has other settings, or something else is there.
     """
     if not is_run(folder):
-        return create_run(folder, config)
+        return create_run(folder, chosen(config, total_images, world.device, world.size))
     run = open_run(folder, type(config.network))
+    config = as_begun(config, run.config)
     if not run.config.data_content:
         raise ValueError(
             f"{folder.absolute()} holds an imported model, without the images and the optimizer that training would "
@@ -112,7 +115,7 @@ def train_run(
     stream = _stream(store, config, state.images, world)
     dtype = compute_dtype(world.device, config.training.precision)
     steps = training_steps(state, config, stream, budget.update, world, dtype)
-    watchers = _watchers(options, observers, already) if world.is_main else []
+    watchers = _watchers(store, options, observers, already) if world.is_main else []
     try:
         with _alone_in(run) if world.is_main else nullcontext(), watching(watchers, run, state, checkpoint):
             return _train_watched(steps, state, budget, watchers, world, stop)
@@ -179,10 +182,14 @@ def _train_watched(
 
 
 def _watchers(
-    options: CheckpointOptions, observers: Sequence[Observer | Callable[[Event], object]], already: float
+    store: Store,
+    options: CheckpointOptions,
+    observers: Sequence[Observer | Callable[[Event], object]],
+    already: float,
 ) -> list[Observer]:
     """All observers in order: checkpoints come after the observers whose state they keep."""
-    kept = [Log(), *map(as_observer, observers)]
+    held_out = HeldOut(store, already)
+    kept = [held_out, Log(held_out), *map(as_observer, observers)]
     return [ProgressBar(), *kept, Checkpoints(options, kept), Previews(already)]
 
 
@@ -198,17 +205,9 @@ def _alone_in(run: Run) -> Generator[None, None, None]:
         raise ValueError(f"{run.folder.absolute()} is being trained by another process: wait, or stop it.") from error
 
 
-def new_state(config: Config, device: torch.device) -> TrainingState:
-    """The state before the first step: the same for the same seed on every device."""
-    torch.manual_seed(derived_seed("weights", config.seed))
-    network = config.build_network().to(device).to(memory_format=torch.channels_last)
-    muon_dtype = compute_dtype(device, config.training.precision)
-    optimizers = build_optimizers(network, config.optimizer, muon_dtype)
-    return TrainingState(network, ema_copy(network), optimizers, config.diffusion.make_sigma_sampler())
-
-
 def _stream(store: Store, config: Config, first_image: int, world: World) -> Iterator[Batch]:
-    images = ImageStream(store, config.augmentation, config.training.label_dropout, config.seed)
+    training = config.training
+    images = ImageStream(store, config.augmentation, training.label_dropout, config.seed, training.held_out_images)
     on_gpu = world.device.type == "cuda"
     workers = loader_workers(world.device)
     return batches(images, first_image, config.training.batch, world.rank, world.size, workers, on_gpu)
@@ -217,7 +216,7 @@ def _stream(store: Store, config: Config, first_image: int, world: World) -> Ite
 def _failure(run: Run, state: TrainingState, error: Exception) -> WorkFailed:
     reason = str(error)
     if isinstance(error, torch.OutOfMemoryError):
-        half = max(1, run.config.training.microbatch // 2)
+        half = max(1, (run.config.training.microbatch or 2) // 2)
         reason = f"out of memory; --set training.microbatch={half} needs less and trains the same"
     good = run.last_good()
     kept = f"the last good checkpoint is {good.folder.absolute()}" if good else "there is no checkpoint yet"

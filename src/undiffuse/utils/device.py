@@ -44,6 +44,16 @@ def autocast(device: torch.device, dtype: torch.dtype) -> AbstractContextManager
     return torch.autocast(device.type, dtype)
 
 
+def memory_format(device: torch.device) -> torch.memory_format:
+    """How networks lay their features out in memory.
+
+    CUDA's tensor cores convolve channels_last. On a CPU convolutions are as fast either way (oneDNN reorders to blocks
+    of its own), but group normalization of few channels a group is up to 15 times as fast in the other one:
+    `benchmarks/training.py` measures both.
+    """
+    return torch.channels_last if device.type == "cuda" else torch.contiguous_format
+
+
 def state_dtype(device: torch.device) -> torch.dtype:
     """The precision of a sampler's state: float64, because cosine sigmas reach 2e4; float32 on MPS, which has none."""
     return torch.float32 if device.type == "mps" else torch.float64

@@ -1,7 +1,6 @@
 """Plots of the pages, each a matplotlib figure."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import numpy as np
 from matplotlib import rcParams
@@ -20,9 +19,6 @@ TICK_RATIO = 1.2
 
 LOG_SCALE_FROM = 20
 """If distances differ by more than this factor, their scale is logarithmic."""
-
-SMOOTHED_FRACTION = 0.02
-"""Fraction of a curve that its smoothed line averages over."""
 
 
 def extrapolation(line: Extrapolation, distance: str) -> Figure:
@@ -76,28 +72,3 @@ def distance_by_nfe(curves: Mapping[str, Sequence[tuple[int, float]]], distance:
         axes.set_yscale("log")
     figure.legend(loc="outside lower center", ncols=1 if max(map(len, curves)) > 24 else 2, fontsize=8)
     return figure
-
-
-def training_curves(lines: Sequence[dict[str, Any]]) -> Figure:
-    """Loss and learning rate over the images seen."""
-    finite = [line for line in lines if line["loss"] is not None]
-    images = np.array([line["images"] for line in finite])
-    loss = np.array([line["loss"] for line in finite])
-    figure, (above, below) = new_figure(4.0, rows=2)
-    above.plot(images, loss, color="C0", alpha=0.35, linewidth=0.8, label="as logged")
-    above.plot(images, _smoothed(loss), color="C0", label="smoothed")
-    above.set(ylabel="loss", yscale="log")
-    above.legend()
-    below.plot(images, [line["learning_rate"] for line in finite], color="C0")
-    below.set(xlabel="images seen", ylabel="learning rate")
-    for axes in (above, below):
-        axes.xaxis.set_major_formatter(lambda value, _: f"{value / 1000:g}k" if value < 1e6 else f"{value / 1e6:g}M")
-    return figure
-
-
-def _smoothed(values: np.ndarray) -> np.ndarray:
-    width = max(1, round(len(values) * SMOOTHED_FRACTION))
-    sums = np.cumsum(np.concatenate([[0.0], values]))
-    starts = np.maximum(np.arange(len(values)) - width + 1, 0)
-    ends = np.arange(len(values)) + 1
-    return (sums[ends] - sums[starts]) / (ends - starts)

@@ -15,6 +15,8 @@ from undiffuse.evaluation.pages import plots
 from undiffuse.features.image_sets import ImageSet
 from undiffuse.metrics.frechet import Extrapolation
 from undiffuse.report import grids, page
+from undiffuse.report.curves import held_out_curves
+from undiffuse.runs.finding import finding
 from undiffuse.utils.errors import Skipped
 
 GRID_IMAGES = 60
@@ -41,6 +43,15 @@ def metrics_section(values: Sequence[MetricValue], warnings: Sequence[str]) -> p
 def _details(value: MetricValue) -> str:
     sizes = f"{value.n_fake:,} against {value.n_real:,} of {value.split}"
     return "; ".join(filter(None, (sizes, value.note, value.spread_is and f"± {value.spread_is}")))
+
+
+def training_sections(lines: Sequence[dict[str, Any]]) -> list[page.Section]:
+    """The loss on held-out images while training, and what it says; nothing if it was not measured."""
+    measured = [line for line in lines if "held_out_loss" in line]
+    if not measured:
+        return []
+    caption = "Above: the loss over the images seen. Below: the held-out loss at each noise level, early to late."
+    return [page.Section("Training", finding(measured[-1]), [page.from_plot(lambda: held_out_curves(lines), caption)])]
 
 
 def images_section(fake: ImageSet, references: Sequence[ImageSet]) -> page.Section:
