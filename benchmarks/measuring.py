@@ -27,16 +27,18 @@ def training_speed(config: Config) -> float:
     """Images per second of whole training steps, on made-up images: the median over some seconds."""
     device = choose_device()
     state, batch = new_state(config, device), config.training.batch
-    shape = batch, config.network.image_channels, *config.network.size
-
-    def stream() -> Iterator[Batch]:
-        label = torch.randint(max(1, len(config.class_names)), (batch,))
-        while True:
-            yield Batch(torch.rand(shape) * 2 - 1, label, torch.rand(batch, dtype=torch.float64), torch.randn(shape))
-
     dtype = compute_dtype(device, config.training.precision)
-    steps = training_steps(state, config, stream(), lambda: 0.1, World.alone(device), dtype)
+    steps = training_steps(state, config, made_up_batches(config), lambda: 0.1, World.alone(device), dtype)
     return batch / median_seconds(lambda: next(steps))
+
+
+def made_up_batches(config: Config) -> Iterator[Batch]:
+    """Noise in the shape of training batches, without end."""
+    batch = config.training.batch
+    shape = batch, config.network.image_channels, *config.network.size
+    label = torch.randint(max(1, len(config.class_names)), (batch,))
+    while True:
+        yield Batch(torch.rand(shape) * 2 - 1, label, torch.rand(batch, dtype=torch.float64), torch.randn(shape))
 
 
 def median_seconds(step: Callable[[], object]) -> float:

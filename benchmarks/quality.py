@@ -95,7 +95,7 @@ def ours(
     began = time.monotonic()
     run = undiffuse.train(data / "train", images=images, **options)
     wall = (time.monotonic() - began) / 60
-    model = undiffuse.load(run, precision="auto")
+    model = undiffuse.load(run)
     settings = {setting.partition("=")[0]: setting.partition("=")[2] for setting in set}
     parameters = sum(p.numel() for p in model.network.parameters())
     command = f"ours --name {name} --minutes {minutes:g} --preset {preset} --seed {seed}"
@@ -175,7 +175,7 @@ def again(
     """
     file = RESULTS / f"{name}.json"
     result = Result(**json.loads(file.read_text(encoding="utf-8")))
-    finish(result, undiffuse.load(run, precision=precision), data, count, guidance, steps, sampler, f", {precision}")
+    finish(result, undiffuse.load(run), data, count, guidance, steps, sampler, precision)
 
 
 def finish(
@@ -186,7 +186,7 @@ def finish(
     guidance: tuple[float, ...],
     steps: int,
     sampler: str | None = None,
-    extra: str = "",
+    precision: str = "auto",
 ) -> None:
     """Measures the held-out loss and the samples, and keeps the result."""
     if not result.held_out:
@@ -194,12 +194,14 @@ def finish(
         result.held_out = held_out_losses(model, test)
         result.save()
     for scale in guidance:
-        options = {"guidance": scale} if scale != 1 else {}
+        options = {"precision": precision} | ({"guidance": scale} if scale != 1 else {})
         began = time.monotonic()
         images = model.sample(count, steps=steps, sampler=sampler or "ipndm", **options)
         seconds = time.monotonic() - began
         evaluation = undiffuse.measure(data / "test", images, features=FEATURES)
-        key = f"{count} samples, {sampler or 'ipndm'} {steps}, guidance {scale:g}{extra}"
+        key = f"{count} samples, {sampler or 'ipndm'} {steps}, guidance {scale:g}" + (
+            "" if precision == "auto" else f", {precision}"
+        )
         result.samples[key] = metrics(evaluation) | {"seconds": round(seconds, 1)}
         result.save()
         print(result.name, key, result.samples[key], flush=True)

@@ -262,3 +262,26 @@ def test_empty_and_cut_images_are_made_again(tmp_path: Path, capsys: pytest.Capt
     main(how)
     assert "1 of 4 images are there already" in capsys.readouterr().out
     assert all(np.abs(pixels(str(tmp_path / "out"), seed) - whole[seed]).max() <= 1 for seed in range(4))
+
+
+def test_bf16_is_recorded_and_differs_little(tmp_path: Path) -> None:
+    how = ["sample", "tiny", "--count", "16", "--out"]
+    main([*how, str(tmp_path / "fp32")])
+    main([*how, str(tmp_path / "bf16"), "--precision", "bf16"])
+    recorded = [json.loads((tmp_path / name / "samples.json").read_text())["precision"] for name in ("fp32", "bf16")]
+    assert recorded == ["fp32", "bf16"]
+    differences = [np.abs(pixels(str(tmp_path / "fp32"), n) - pixels(str(tmp_path / "bf16"), n)) for n in range(16)]
+    # bf16 has 8 bits: each evaluation is off by some 2^-8 of a range of 255, and here there are 18.
+    assert 0 < np.mean(differences) < 2
+
+
+def test_samples_of_another_precision_are_not_mixed(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    how = ["sample", "tiny", "--count", "1", "--steps", "2", "--out", str(tmp_path / "one")]
+    main(how)
+    with pytest.raises(SystemExit):
+        main([*how, "--precision", "bf16"])
+    assert "holds samples made with precision fp32" in " ".join(capsys.readouterr().err.split())
+    # Samples of older versions say nothing about it, and are fp32.
+    file = tmp_path / "one/samples.json"
+    file.write_text(json.dumps({k: v for k, v in json.loads(file.read_text()).items() if k != "precision"}))
+    main(how)

@@ -6,7 +6,8 @@ from helpers.tensors import normal
 from torch import Tensor
 
 from undiffuse.diffusion import noise
-from undiffuse.diffusion.sigma_samplers import FixedDistribution, LossSecondMomentResampler
+from undiffuse.diffusion.noise import log_normal
+from undiffuse.diffusion.sigma_samplers import FixedDistribution, LossBalanced, LossSecondMomentResampler
 
 SCHEDULE = noise.sigmas_of_betas(noise.cosine_betas(5))
 T, HISTORY = 5, 3
@@ -162,3 +163,30 @@ def test_processes_learn_what_one_process_would() -> None:
         of_many.observe(own_sigma, own_loss, gathered)
         for name, tensor in one.tensors().items():
             assert torch.equal(of_many.tensors()[name], tensor)
+
+
+def test_balanced_levels_count_alike_whatever_their_losses() -> None:
+    """After balancing, weight times mean loss is the same everywhere, and the weights have mean 1."""
+    sampler = LossBalanced(log_normal(-1.2, 1.2), bins=16, memory=2000)
+    rng = torch.Generator().manual_seed(0)
+    per_bin = 4000
+    for _ in range(per_bin * 16 // 500):
+        sample = sampler.sample(torch.rand(500, generator=rng, dtype=torch.float64))
+        loss = (1 + sample.sigma) * torch.rand(500, generator=rng, dtype=torch.float64)
+        sampler.observe(sample.sigma, loss, lambda tensor: tensor)
+    middles = (torch.arange(16, dtype=torch.float64) + 0.5) / 16
+    weight = sampler.sample(middles).weight
+    assert float(weight.mean()) == pytest.approx(1)
+    balanced = weight * sampler.means
+    # A running mean of 2,000 uniform losses is off by 1 / sqrt(3 * 2000), relatively: four of them.
+    assert float(balanced.max() / balanced.min() - 1) < 2 * 4 / (3 * 2000) ** 0.5
+    assert float(weight[0] / weight[-1]) > 2
+
+
+def test_balancing_goes_on_from_a_checkpoint() -> None:
+    one, other = (LossBalanced(log_normal(-1.2, 1.2)) for _ in range(2))
+    u = torch.linspace(0.01, 0.99, 50, dtype=torch.float64)
+    one.observe(one.sample(u).sigma, u, lambda tensor: tensor)
+    other.load({name: tensor.clone() for name, tensor in one.tensors().items()})
+    assert torch.equal(one.sample(u).weight, other.sample(u).weight)
+    assert not torch.equal(one.sample(u).weight, torch.ones_like(u))

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from undiffuse.config import Config
+from undiffuse.runs import find
 from undiffuse.runs.find import find_run
 from undiffuse.runs.run import NonFiniteError, Run, create_run, open_run
 
@@ -79,3 +80,29 @@ def test_without_runs_the_answer_is_how_to_train_one() -> None:
     for name in (None, "nowhere"):
         with pytest.raises(FileNotFoundError, match="train one with: undiffuse train"):
             find_run(name)
+
+
+@pytest.fixture
+def shipped(tmp_path: Path, preset_config: Callable[[str], Config], monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A package that comes with one model, roses."""
+    folder = tmp_path / "package/models"
+    monkeypatch.setattr(find, "SHIPPED", folder)
+    return create_run(folder / "roses", preset_config("small")).folder
+
+
+def test_a_model_of_the_package_is_found_by_name(shipped: Path, run: Run) -> None:
+    assert find_run("roses") == shipped
+    assert open_run(shipped).output_folder == Path("runs/shipped/roses")
+    assert run.output_folder == run.folder
+    with pytest.raises(FileNotFoundError, match=r"There is no run at .*: there are photos; roses come with undiffuse"):
+        find_run("tulips")
+
+
+def test_a_run_of_ones_own_goes_before_a_model_of_the_package(shipped: Path, run: Run) -> None:
+    own = create_run(Path("runs/roses"), run.config)
+    assert find_run("roses") == own.folder
+
+
+def test_no_name_leads_out_of_the_package(shipped: Path) -> None:
+    with pytest.raises(FileNotFoundError):
+        find_run("../models/tulips")

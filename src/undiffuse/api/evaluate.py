@@ -19,7 +19,7 @@ from undiffuse.features.networks import FeatureNetwork, load_features
 from undiffuse.runs.run import Run
 from undiffuse.sampling.model import Model, Settings, as_settings, load_model
 from undiffuse.sampling.options import sampling_config
-from undiffuse.utils.names import Fit, Split
+from undiffuse.utils.names import Fit, Precision, Split
 from undiffuse.utils.parsing import at_least, parse_count, parse_size
 from undiffuse.utils.terminal import speaking
 from undiffuse.utils.world import World, init_distributed
@@ -40,6 +40,7 @@ def evaluate(
     sampler: str | None = None,
     steps: int | None = None,
     guidance: float | None = None,
+    precision: Precision | None = None,
     set: Settings = (),
     seed: int = 0,
     batch: int = 64,
@@ -65,7 +66,7 @@ def evaluate(
         weights: File of the feature network's weights; None finds or downloads the published ones.
         split: Split of the real images. "auto": the one that the run was trained on, and the test split if there is
             one.
-        sampler: As in `Model.sample`, and so are steps, guidance and set. None: the run's.
+        sampler: As in `Model.sample`, and so are steps, guidance, precision and set. None: the run's.
         seed: Of the first sample, from 0; the others count up from it.
         batch: Images at once; changes speed and memory only.
         likelihood: Number of held-out images whose bits/dim is computed, by the VLB and the probability flow; slow.
@@ -96,9 +97,9 @@ def evaluate(
     with init_distributed() as world, speaking(progress and world.is_main):
         opened = as_run(run)
         context = _context(features, weights, metrics, batch, world)
-        folder = make_output(out or opened.folder / "evaluation", *(() if real is None else (real,)))
+        folder = make_output(out or opened.output_folder / "evaluation", *(() if real is None else (real,)))
         check_outside(folder, opened.config.data.data)
-        sampling = sampling_config(opened.config, sampler, steps, guidance, as_settings(set))
+        sampling = sampling_config(opened.config, sampler, steps, guidance, precision, as_settings(set))
         root = None if data_root is None else str(Path(data_root).expanduser().absolute())
         if real is None:
             references = run_references(opened, split, real_total, root, strict)
@@ -185,6 +186,7 @@ def compare(
     weights: str | Path | None = None,
     split: Split = "auto",
     guidance: float | None = None,
+    precision: Precision | None = None,
     seed: int = 0,
     batch: int = 64,
     out: str | Path | None = None,
@@ -202,6 +204,7 @@ def compare(
         features: As in `evaluate`, and so are weights, batch and metrics.
         split: Split of the real images; "auto" is the one that the runs were trained on.
         guidance: 1 follows the label as trained. None: each run's.
+        precision: As in `Model.sample`. None: each run's.
         seed: Of the first sample, from 0; the others count up from it.
         out: Folder for comparison.html and comparison.json; None writes neither.
         progress: Shows notices and progress bars.
@@ -235,7 +238,7 @@ def compare(
         for run, source in zip(found, opened.values(), strict=True):
             label = run.name if names.count(run.name) == 1 else str(run.folder)
             ways = [
-                sampling_config(run.config, sampler, number, guidance)
+                sampling_config(run.config, sampler, number, guidance, precision)
                 for sampler in samplers or (None,)
                 for number in steps or (None,)
             ]

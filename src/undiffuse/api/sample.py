@@ -23,7 +23,6 @@ def load(
     *,
     weights: Weights = "ema",
     device: torch.device | str | None = None,
-    precision: Precision = "fp32",
     network: type[NetworkConfig] = UNetConfig,
 ) -> Model:
     """Opens the model of a run.
@@ -32,7 +31,6 @@ def load(
         run: A run, its folder, or its name under runs/; None takes the newest there.
         weights: "ema", the exponential moving average, or "network", the weights that are being trained.
         device: Such as "cpu" or "cuda:1"; None takes the best there is.
-        precision: Of convolutions and matrix products; auto is bf16 where the hardware has it.
         network: The config class of a network of your own, where the run was trained with one.
 
     Raises:
@@ -44,7 +42,7 @@ def load(
         model.sample(8, label=3)
     """
     chosen = None if device is None else torch.device(device)
-    return load_model(as_run(run, network), chosen, checkpoint_part(weights), precision)
+    return load_model(as_run(run, network), chosen, checkpoint_part(weights))
 
 
 def sample(
@@ -57,6 +55,7 @@ def sample(
     batch: int = 64,
     sampler: str | None = None,
     steps: int | None = None,
+    precision: Precision | None = None,
     set: Settings = (),
     film: bool = False,
     weights: Weights = "ema",
@@ -94,7 +93,7 @@ def sample(
         if index == NO_LABEL:
             check_guidance(opened.config)
         settings = as_settings(set)
-        sampling = sampling_config(opened.config, sampler, steps, guidance, settings)
+        sampling = sampling_config(opened.config, sampler, steps, guidance, precision, settings)
         model = load_model(opened, weights=checkpoint_part(weights))
         folder = Path(out).expanduser() if out else default_folder(model, sampling, settings, index)
         gallery = gallery_in(folder, model, sampling, index)

@@ -10,8 +10,8 @@ from undiffuse.commands.options import unless_given
 from undiffuse.data.paths import check_data
 from undiffuse.diffusion.sampler_table import SamplerName, options_help
 from undiffuse.features.table import FeaturesName, features_help, find_weights
-from undiffuse.runs.find import find_run
-from undiffuse.utils.names import Fit, Split
+from undiffuse.runs.find import find_run, output_folder
+from undiffuse.utils.names import Fit, Precision, Split
 from undiffuse.utils.parsing import at_least, parse_count
 from undiffuse.utils.terminal import console
 
@@ -34,6 +34,7 @@ def evaluate(
     sampler: Annotated[SamplerName | None, unless_given("the run's")] = None,
     steps: Annotated[int | None, unless_given("the run's")] = None,
     guidance: Annotated[float | None, unless_given("the run's")] = None,
+    precision: Annotated[Precision | None, unless_given("the run's")] = None,
     set: Annotated[tuple[str, ...], unless_given("the run's", help=options_help())] = (),
     seed: int = 0,
     batch: int = 64,
@@ -53,7 +54,7 @@ def evaluate(
     Two sets of images, without a run: see undiffuse measure.
 
     Args:
-        run: A run folder, or its name under runs/.
+        run: A run folder, its name under runs/, or a model that comes with undiffuse, such as digits.
         count: Number of samples. Published values use 50000.
         weights: The feature network's, in a file that torch.load opens with weights_only=True; its hash is recorded.
         real: Other real images, in any form that undiffuse measure takes. An imported run needs them.
@@ -65,6 +66,7 @@ def evaluate(
         sampler: As in undiffuse sample.
         steps: Number of steps from noise to image.
         guidance: 1 follows the label as trained; more exaggerates it.
+        precision: Of the network: fp32; bf16, about twice as fast where the hardware has it; auto, which is bf16 there.
         set: Any other setting of sampling.
         seed: Seed of the first sample; the others count up from it.
         batch: Images at once; changes speed and memory only.
@@ -80,7 +82,14 @@ def evaluate(
                 "Give either a RUN, whose samples --real is compared with, or --real and --fake together: better, use "
                 "undiffuse measure --real A --fake B."
             )
-        options = {"sampler": sampler, "steps": steps, "guidance": guidance, "set": set, "seed": seed}
+        options = {
+            "sampler": sampler,
+            "steps": steps,
+            "guidance": guidance,
+            "precision": precision,
+            "set": set,
+            "seed": seed,
+        }
         _check_unused("--real and --fake", **options, likelihood=likelihood)
         measure(
             real,
@@ -113,7 +122,7 @@ def evaluate(
 
     from undiffuse import api
 
-    target = Path(out).expanduser() if out else folder / "evaluation"
+    target = Path(out).expanduser() if out else output_folder(folder) / "evaluation"
     evaluation = api.evaluate(
         folder,
         real=real,
@@ -125,6 +134,7 @@ def evaluate(
         sampler=sampler,
         steps=steps,
         guidance=guidance,
+        precision=precision,
         set=set,
         seed=seed,
         batch=batch,

@@ -20,7 +20,7 @@ def export(
     undiffuse export RUN --to diffusers DIR, and then in Python: DiffusionPipeline.from_pretrained("DIR")
 
     Args:
-        run: A run folder, or its name under runs/.
+        run: A run folder, its name under runs/, or a model that comes with undiffuse, such as digits.
         to: The format, and the folder to create.
         label: Always make images of this class, by name or index, or none: a DDPMPipeline takes no class.
         weights: The EMA of the weights, or the weights in training; average is the old name of ema.

@@ -7,6 +7,7 @@ import tyro
 from undiffuse.commands.options import unless_given
 from undiffuse.diffusion.sampler_table import SAMPLERS, SamplerName, options_help
 from undiffuse.runs.find import find_run
+from undiffuse.utils.names import Precision
 from undiffuse.utils.parsing import at_least
 
 SAMPLERS_HELP = f"{'; '.join(f'{name}: {row.about}' for name, row in SAMPLERS.items())}.".replace("`", "")
@@ -22,6 +23,7 @@ def sample(
     batch: int = 64,
     sampler: Annotated[SamplerName | None, unless_given("the run's", help=SAMPLERS_HELP)] = None,
     steps: Annotated[int | None, unless_given("the run's")] = None,
+    precision: Annotated[Precision | None, unless_given("the run's")] = None,
     set: Annotated[tuple[str, ...], unless_given("the run's", help=SETTINGS_HELP)] = (),
     film: bool = False,
     weights: Literal["ema", "network", "average"] = "ema",
@@ -35,7 +37,7 @@ def sample(
     For example: undiffuse sample RUN --count 16 --label 3 --sampler heun --steps 18
 
     Args:
-        run: A run folder, or its name under runs/.
+        run: A run folder, its name under runs/, or a model that comes with undiffuse, such as digits.
         count: How many images.
         label: Class, by name or index, or none.
         guidance: 1 follows the label as trained; more exaggerates it, at the cost of variety.
@@ -43,6 +45,7 @@ def sample(
         batch: Images at once; changes speed and memory only.
         sampler: See docs/sampling.md.
         steps: More is slower and, up to a point, better. Below 100, ipndm replaces a run's ancestral or ddim.
+        precision: Of the network: fp32; bf16, about twice as fast where the hardware has it; auto, which is bf16 there.
         set: Any other setting of sampling.
         film: Also save the denoising of the first sixteen as a strip and an animation.
         weights: The EMA of the weights, or the weights in training; average is the old name of ema.
@@ -63,6 +66,7 @@ def sample(
         batch=batch,
         sampler=sampler,
         steps=steps,
+        precision=precision,
         set=set,
         film=film,
         weights=weights,

@@ -112,6 +112,40 @@ class LossSecondMomentResampler:
         self.losses, self.seen = tensors["losses"], tensors["seen"]
 
 
+class LossBalanced:
+    """A distribution whose noise levels all count alike, however large their losses: each is divided by its mean loss.
+
+    That is what a learned log-variance u of each level, with loss / e^u + u, comes to at its optimum (Karras et al.
+    2024, Eq. 21); here e^u is a running mean, in `bins` equally likely ranges of sigma. The weights have mean 1.
+    """
+
+    def __init__(self, quantile: Quantile, bins: int = 32, memory: int = 200):
+        self.quantile, self.memory = quantile, memory
+        self.edges = quantile(torch.arange(1, bins, dtype=torch.float64) / bins)
+        self.means = torch.ones(bins, dtype=torch.float64)
+        """The mean loss of each range, over about the last `memory` images."""
+        self.seen = torch.zeros(bins, dtype=torch.int64)
+
+    def sample(self, u: Float[Tensor, " b"]) -> SigmaSample:
+        sigma = self.quantile(u)
+        weights = 1 / self.means
+        return SigmaSample(sigma, (weights / weights.mean())[self._bin(sigma)].to(u))
+
+    def observe(self, sigma: Float[Tensor, " b"], loss: Float[Tensor, " b"], gather: Gather) -> None:
+        for i, value in zip(self._bin(gather(sigma).cpu()).tolist(), gather(loss).cpu().tolist(), strict=True):
+            self.seen[i] += 1
+            self.means[i] += (value - self.means[i]) / min(int(self.seen[i]), self.memory)
+
+    def tensors(self) -> dict[str, Tensor]:
+        return {"means": self.means, "seen": self.seen}
+
+    def load(self, tensors: dict[str, Tensor]) -> None:
+        self.means, self.seen = tensors["means"], tensors["seen"]
+
+    def _bin(self, sigma: Tensor) -> Tensor:
+        return torch.searchsorted(self.edges, sigma.double())
+
+
 @dataclass(frozen=True)
 class SigmaSamplerRow:
     make: Callable[[Tensor, float, float], SigmaSampler]
@@ -130,6 +164,9 @@ SIGMA_SAMPLERS: dict[str, SigmaSamplerRow] = {
     ),
     "log_normal": SigmaSamplerRow(
         lambda sigmas, mean, std: FixedDistribution(log_normal(mean, std)), False, "EDM's distribution of ln sigma"
+    ),
+    "log_normal_balanced": SigmaSamplerRow(
+        lambda sigmas, mean, std: LossBalanced(log_normal(mean, std)), False, "the same, all levels counting alike"
     ),
     "logit_normal": SigmaSamplerRow(
         lambda sigmas, mean, std: FixedDistribution(logit_normal(mean, std)), False, "the same of flow matching's time"

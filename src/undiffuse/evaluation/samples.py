@@ -11,7 +11,7 @@ from undiffuse.features.image_sets import ImageSet, of_gallery
 from undiffuse.runs.gallery import Gallery, made_by
 from undiffuse.sampling.generate import fill, gallery_in
 from undiffuse.sampling.model import Model
-from undiffuse.sampling.options import nfe
+from undiffuse.sampling.options import nfe, on_device
 from undiffuse.utils.terminal import log
 
 
@@ -26,9 +26,14 @@ def run_samples(
     """
     world, (run, checkpoint) = context.world, model.origin
     source = made_by(run, checkpoint, model.weights)
+    sampling = on_device(sampling, model.device)
+    options = asdict(sampling)
+    if sampling.precision == "fp32":
+        del options["precision"]  # Older versions had no other: their samples go on.
     # Other options or weights get another folder, so that older samples are never in the way.
-    key = hashlib.sha256(json.dumps([source, asdict(sampling)], sort_keys=True).encode()).hexdigest()[:8]
-    folder = run.folder / "evaluation" / "samples" / f"{sampling.sampler}-{sampling.steps}-{checkpoint.images}-{key}"
+    key = hashlib.sha256(json.dumps([source, options], sort_keys=True).encode()).hexdigest()[:8]
+    name = f"{sampling.sampler}-{sampling.steps}-{checkpoint.images}-{key}"
+    folder = run.output_folder / "evaluation" / "samples" / name
     gallery = Gallery(folder, model.shape, model.class_names, sampling, None)
     if world.is_main:
         gallery_in(folder, model, sampling)

@@ -106,6 +106,6 @@ def _read_protocol(file: Path) -> dict[str, Any]:
             raise ValueError("it is not a JSON object")
     except ValueError as error:
         raise ValueError(f"{file.absolute()} is damaged ({error}): choose another --out.") from error
-    renamed = current(protocol, "sampling")
+    renamed = {"precision": "fp32"} | current(protocol, "sampling")  # Older versions had no other.
     weights = renamed.get("weights")
     return renamed | {"weights": next((new for new, old in OLD_PARTS.items() if old == weights), weights)}

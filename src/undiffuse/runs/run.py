@@ -15,6 +15,7 @@ from torch import Tensor
 from undiffuse.config import Config, read_config, to_json
 from undiffuse.networks.network import NetworkConfig
 from undiffuse.networks.unet import UNetConfig
+from undiffuse.runs.find import output_folder
 from undiffuse.utils.files import UNFINISHED, atomic_path, remove, remove_unfinished, write_atomically
 from undiffuse.utils.terminal import log
 from undiffuse.utils.text import CHANNELS, size_text
@@ -112,6 +113,11 @@ class Run:
     def name(self) -> str:
         """The folder's name."""
         return self.folder.name
+
+    @property
+    def output_folder(self) -> Path:
+        """Where samples and evaluations go: the folder itself or, for a model of the package, runs/shipped/NAME."""
+        return output_folder(self.folder)
 
     @property
     def log_file(self) -> Path:

@@ -12,7 +12,7 @@ from undiffuse.report import grids
 from undiffuse.runs.gallery import Gallery, made_by, open_gallery
 from undiffuse.sampling.labels import labels_for
 from undiffuse.sampling.model import Model, last, sample_steps, watched
-from undiffuse.sampling.options import nfe
+from undiffuse.sampling.options import nfe, on_device
 from undiffuse.utils.errors import WorkFailed
 from undiffuse.utils.terminal import Meter, log
 from undiffuse.utils.text import duration
@@ -27,7 +27,7 @@ def gallery_in(folder: Path, model: Model, sampling: SamplingConfig, label: int 
         ValueError: the folder holds samples that were made in another way, or something else.
     """
     run, checkpoint = model.origin
-    gallery = Gallery(folder, model.shape, model.class_names, sampling, label)
+    gallery = Gallery(folder, model.shape, model.class_names, on_device(sampling, model.device), label)
     return open_gallery(gallery, made_by(run, checkpoint, model.weights))
 
 
@@ -37,8 +37,9 @@ def default_folder(model: Model, sampling: SamplingConfig, settings: Sequence[st
     words = [sampling.sampler, str(sampling.steps), model.weights, str(checkpoint.images)]
     words += [setting.replace("=", "-").replace("/", "") for setting in settings]
     words += [f"guidance-{sampling.guidance:g}"] if model.class_names else []
+    words += [] if on_device(sampling, model.device).precision == "fp32" else ["bf16"]
     words += [] if label is None else [f"label-{label}"]
-    return run.folder / "samples" / "-".join(words)
+    return run.output_folder / "samples" / "-".join(words)
 
 
 def fill(gallery: Gallery, model: Model, seeds: Sequence[int], batch: int) -> None:

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from undiffuse.config import Config, SamplingConfig
 from undiffuse.data.pixels import to_pixels
 from undiffuse.diffusion import reverse, samplers
-from undiffuse.diffusion.denoiser import NO_LABEL, Predict, clipped, denoiser, guided, predictor
+from undiffuse.diffusion.denoiser import NO_LABEL, Predict, Prediction, clipped, denoiser, guided, predictor
 from undiffuse.diffusion.recipe import DiffusionConfig
 from undiffuse.diffusion.sampler_table import SAMPLERS
 from undiffuse.diffusion.samplers import Step
@@ -109,6 +109,7 @@ class Model:
         guidance: float | None = None,
         sampler: str | None = None,
         steps: int | None = None,
+        precision: Precision | None = None,
         set: Settings = (),
         seed: int = 0,
     ) -> Iterator[Step]:
@@ -121,7 +122,7 @@ class Model:
                 print(f"{step.sigma:.3f}")
         """
         _check_seeds(count, seed)
-        sampling = sampling_config(self.config, sampler, steps, guidance, as_settings(set))
+        sampling = sampling_config(self.config, sampler, steps, guidance, precision, as_settings(set))
         seeds = range(seed, seed + count)
         return sample_steps(self, seeds, self._labels(seeds, label), sampling)
 
@@ -133,6 +134,7 @@ class Model:
         guidance: float | None = None,
         sampler: str | None = None,
         steps: int | None = None,
+        precision: Precision | None = None,
         set: Settings = (),
         seed: int = 0,
         batch: int = 64,
@@ -148,6 +150,8 @@ class Model:
             guidance: 1 follows the label as trained; more exaggerates it. None: the run's.
             sampler: See `undiffuse sample --help`; None: the run's.
             steps: At least 1; None: the run's. Below 100, ipndm replaces a run's ancestral or ddim.
+            precision: Of the network's convolutions and matrix products: fp32; bf16, about twice as fast where the
+                hardware has it; or auto, which is bf16 there and fp32 elsewhere. None: the run's.
             set: Further options, such as {"eta": 0.5}.
             seed: Of the first image, from 0; the others count up from it.
             batch: Images at once.
@@ -160,7 +164,7 @@ class Model:
             model.sample(8, label="rose", seed=0).save_grid("roses.png")
         """
         _check_seeds(count, seed, batch)
-        sampling = sampling_config(self.config, sampler, steps, guidance, as_settings(set))
+        sampling = sampling_config(self.config, sampler, steps, guidance, precision, as_settings(set))
         seeds, chunks = range(seed, seed + count), []
         with speaking(progress), Meter("sampling", count * sampling.steps) as meter:
             for start in range(0, count, batch):
@@ -187,24 +191,15 @@ class Model:
         return f"Model{where}: {height}x{width}, {c} channels{classes}{seen}, {self.weights} weights on {self.device}"
 
 
-def model_of(network: nn.Module, config: Config, device: torch.device, precision: Precision = "fp32") -> Model:
-    """The model around a network that is on `device` already, which computes in `precision`."""
-    dtype = compute_dtype(device, precision)
-
-    def computed(x: Tensor, c_noise: Tensor, label: Tensor | None) -> Tensor:
-        with autocast(device, dtype):
-            return network(x, c_noise, label)
-
-    return Model(predictor(computed, config.diffusion.make_parametrization()), config, device, network)
+def model_of(network: nn.Module, config: Config, device: torch.device) -> Model:
+    """The model around a network that is on `device` already."""
+    return Model(predictor(network, config.diffusion.make_parametrization()), config, device, network)
 
 
-def load_model(
-    run: Run, device: torch.device | None = None, weights: str = "ema", precision: Precision = "fp32"
-) -> Model:
+def load_model(run: Run, device: torch.device | None = None, weights: str = "ema") -> Model:
     """The run's model, from its newest whole checkpoint.
 
-    `weights` is "ema", or "network" for the weights that are being trained; `precision` that of the network's
-    convolutions and matrix products.
+    `weights` is "ema", or "network" for the weights that are being trained.
 
     Raises:
         FileNotFoundError: the run has no checkpoint that is whole.
@@ -216,7 +211,7 @@ def load_model(
     network = run.config.build_network()
     network.load_state_dict(checkpoint.tensors(weights))
     network = network.to(device).to(memory_format=memory_format(device)).eval().requires_grad_(False)
-    return replace(model_of(network, run.config, device, precision), run=run, checkpoint=checkpoint, weights=weights)
+    return replace(model_of(network, run.config, device), run=run, checkpoint=checkpoint, weights=weights)
 
 
 def sample_steps(
@@ -233,7 +228,7 @@ def sample_steps(
     sigmas = noise_levels(model.diffusion, sampling).to(model.device, state_dtype(model.device))
     start = samplers.starting_noise(normal().to(model.device), sigmas[0])
     label = None if labels is None else torch.tensor(labels, device=model.device)
-    predict = guided(model.predict, sampling.guidance)
+    predict = guided(_in_precision(model, sampling.precision), sampling.guidance)
     sampler = _sampler(model.diffusion, sampling, normal)
     return _without_gradients(sampler(clipped(predict) if sampling.clip else predict, start, sigmas, label))
 
@@ -275,6 +270,17 @@ def _sampler(diffusion: DiffusionConfig, sampling: SamplingConfig, noise: sample
         options["noise"] = noise
     taken = (lambda predict: predict) if row.takes_prediction else denoiser
     return lambda predict, x, sigmas, label: function(taken(predict), x, sigmas, label, **options)
+
+
+def _in_precision(model: Model, precision: Precision) -> Predict:
+    """The model's predictor with the network in that precision; the state and the arithmetic around it keep theirs."""
+    dtype = compute_dtype(model.device, precision)
+
+    def predict(x: Tensor, sigma: Tensor, label: Tensor | None) -> Prediction:
+        with autocast(model.device, dtype):
+            return model.predict(x, sigma, label)
+
+    return predict
 
 
 def _without_gradients(steps: Iterator[Step]) -> Iterator[Step]:

@@ -3,11 +3,14 @@
 from collections.abc import Sequence
 from dataclasses import fields, replace
 
+import torch
 from torch import Tensor
 
 from undiffuse.config import Config, SamplingConfig, current_name, with_settings
 from undiffuse.diffusion.recipe import SIGMAS, DiffusionConfig
 from undiffuse.diffusion.sampler_table import SAMPLERS, options, users
+from undiffuse.utils.device import compute_dtype
+from undiffuse.utils.names import Precision
 
 
 def sampling_config(
@@ -15,6 +18,7 @@ def sampling_config(
     sampler: str | None = None,
     steps: int | None = None,
     guidance: float | None = None,
+    precision: Precision | None = None,
     settings: Sequence[str] = (),
 ) -> SamplingConfig:
     """The run's sampling options, overridden by those that are given; each setting is "NAME=VALUE".
@@ -22,7 +26,7 @@ def sampling_config(
     Raises:
         ValueError: an option is out of range, would do nothing, or the model cannot do it.
     """
-    given = {"sampler": sampler, "steps": steps, "guidance": guidance}
+    given = {"sampler": sampler, "steps": steps, "guidance": guidance, "precision": precision}
     settings = [*settings, *(f"{name}={value}" for name, value in given.items() if value is not None)]
     named = {current_name(setting.partition("=")[0], "sampling") for setting in settings}
     known = [field.name for field in fields(SamplingConfig)]
@@ -53,6 +57,12 @@ def _adapted(sampling: SamplingConfig, named: set[str], own: SamplingConfig) -> 
     if "steps" not in named and is_slow(own.sampler) and not is_slow(sampling.sampler):
         return replace(sampling, steps=SamplingConfig().steps)
     return sampling
+
+
+def on_device(sampling: SamplingConfig, device: torch.device) -> SamplingConfig:
+    """The same with precision auto as what it is on this device, which is what must be recorded."""
+    bf16 = compute_dtype(device, sampling.precision) == torch.bfloat16
+    return replace(sampling, precision="bf16" if bf16 else "fp32")
 
 
 def is_slow(sampler: str) -> bool:

@@ -1,7 +1,9 @@
 """Images while training: the same seeds every time, from the EMA of the weights and from the weights themselves."""
 
+import time
 from dataclasses import replace
 
+import torch
 from PIL import Image
 from torch import nn
 
@@ -19,6 +21,9 @@ PREVIEWS = 5
 IMAGES = 16
 STEPS = 12
 
+COST_FRACTION = 0.05
+"""A preview waits until all of them together have taken no more than this fraction of the time spent training."""
+
 
 class Previews(Observer):
     """Saves a preview whenever another fifth of the budget is spent; `progress` is the fraction spent before."""
@@ -27,14 +32,22 @@ class Previews(Observer):
         self.done = int(progress * PREVIEWS)
 
     def begin(self, run: Run, state: TrainingState) -> None:
-        self.run = run
+        self.run, self.spent, self.last = run, 0.0, 0.0
+        self.began = time.monotonic()
 
     def step(self, event: Event) -> None:
         stopped = event.ends and event.progress < 1
         due = int(event.progress * PREVIEWS)
-        if due > self.done and not (stopped or event.fails):
+        if due > self.done and not (stopped or event.fails) and (event.ends or self._affordable()):
             self.done = due
+            began = time.monotonic()
             save_previews(self.run, event)
+            self.last = time.monotonic() - began
+            self.spent += self.last
+
+    def _affordable(self) -> bool:
+        """Whether another preview as slow as the last one fits. The last of all, at the end, is always made."""
+        return self.spent + self.last <= COST_FRACTION * (time.monotonic() - self.began)
 
 
 def save_previews(run: Run, event: Event) -> None:
@@ -47,14 +60,19 @@ def save_previews(run: Run, event: Event) -> None:
 def _preview(network: nn.Module, config: Config) -> Image.Image:
     was_training = network.training
     network.eval()
-    model = model_of(network, config, next(network.parameters()).device)
+    device = next(network.parameters()).device
+    model = model_of(network, config, device)
     seeds = range(IMAGES)
     labels = labels_for(model.class_names, seeds, None)
-    done = last(sample_steps(model, seeds, labels, _quick(config.sampling)))
+    # Another batch size would compile the network again, which takes longer than the preview.
+    with torch.compiler.set_stance("force_eager"):
+        done = last(sample_steps(model, seeds, labels, _quick(config)))
     network.train(was_training)
     return grids.grid(to_pixels(done.x))
 
 
-def _quick(sampling: SamplingConfig) -> SamplingConfig:
-    """Few steps, with the sampler that makes the most of them."""
-    return replace(sampling, sampler="ipndm", sigmas="auto", steps=min(sampling.steps, STEPS))
+def _quick(config: Config) -> SamplingConfig:
+    """Few steps, with the sampler that makes the most of them, in the precision of training."""
+    sampling = config.sampling
+    steps, precision = min(sampling.steps, STEPS), config.training.precision
+    return replace(sampling, sampler="ipndm", sigmas="auto", steps=steps, precision=precision)

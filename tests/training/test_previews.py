@@ -1,0 +1,91 @@
+"""Previews come at fixed parts of the budget, but never take more than their share of the time."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from undiffuse.config import Config
+from undiffuse.runs.run import Run
+from undiffuse.training import previews
+from undiffuse.training.observers import Event
+from undiffuse.training.previews import Previews
+from undiffuse.training.state import TrainingState, new_state
+
+
+@pytest.fixture
+def state(tiny: Config) -> TrainingState:
+    return new_state(tiny, torch.device("cpu"))
+
+
+def event_at(progress: float, state: TrainingState) -> Event:
+    return Event(
+        images=int(2000 * progress),
+        loss=1.0,
+        gradient_norm=1.0,
+        learning_rate=1e-3,
+        progress=progress,
+        seconds=0.0,
+        skipped=False,
+        ends=progress >= 1,
+        fails=False,
+        state=state,
+    )
+
+
+@pytest.fixture
+def watched(tiny: Config, state: TrainingState, monkeypatch: pytest.MonkeyPatch) -> Callable[[float], list[float]]:
+    """Trains for 1,000 seconds of a made-up clock, each preview taking so long; returns when they were made."""
+
+    def train(preview_seconds: float) -> list[float]:
+        clock, made = [0.0], []
+        monkeypatch.setattr(previews.time, "monotonic", lambda: clock[0])
+
+        def save(run: Run, event: Any) -> None:
+            made.append(clock[0])
+            clock[0] += preview_seconds
+
+        monkeypatch.setattr(previews, "save_previews", save)
+        observer = Previews(0.0)
+        observer.begin(Run(Path("run"), tiny), state)
+        for step in range(1, 101):
+            clock[0] += 10
+            observer.step(event_at(step / 100, state))
+        return made
+
+    return train
+
+
+def test_quick_previews_come_after_every_fifth(watched: Callable) -> None:
+    assert watched(0.0) == [200, 400, 600, 800, 1000]
+
+
+def test_slow_previews_wait_until_they_are_affordable(watched: Callable) -> None:
+    made = watched(30.0)
+    assert made[0] == 200
+    # The second is due at 40%, but two of them are 5% of 1,200 seconds: only the one at the end is left.
+    assert made[1:] == [1030.0]
+
+
+def test_in_between_they_come_later(watched: Callable) -> None:
+    made = watched(12.0)
+    assert made[0] == 200
+    assert made[1] >= 24 / 0.05
+    assert all(12 * (i + 1) <= 0.05 * seconds for i, seconds in enumerate(made[:-1]) if i)
+
+
+def test_a_compiled_network_is_previewed_without_compiling_again(tiny: Config, state: TrainingState) -> None:
+    compiled: list[str] = []
+
+    def backend(graph: Any, inputs: Any) -> Any:
+        compiled.append("once more")
+        return graph.forward
+
+    state.network.compile(backend=backend)
+    previews.save_previews(Run(Path("run"), tiny), event_at(0.5, state))
+    assert len(list(Path("run/previews").iterdir())) == 2
+    assert not compiled
+    state.network(torch.zeros(1, 1, 8, 8), torch.zeros(1), torch.zeros(1, dtype=torch.long))
+    assert compiled
