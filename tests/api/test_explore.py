@@ -48,6 +48,18 @@ def test_the_speed_is_measured_once_when_it_is_needed(measurements: list) -> Non
     assert len(measurements) == 1
 
 
+def test_the_speed_is_measured_until_measurements_agree(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Other work slows single measurements down: only those near the fastest count."""
+    slow_then_quick = iter([3.0, 0.5, 2.0, 0.011, 0.9, 0.01, 0.0105, 99.0])
+    monkeypatch.setattr(cost, "measure_cost", lambda config, device: cost.Cost(1, 1, 1, next(slow_then_quick)))
+    save_noise(Path("p"), "1.png", "2.png")
+    suggestion = ud.explore("p").suggestion
+    assert suggestion is not None
+    assert next(slow_then_quick) == 99.0
+    assert suggestion.images_per_second / suggestion.slowest_images_per_second == pytest.approx(300)
+    assert "other work on this machine slowed it down" in " ".join(suggestion.reasons)
+
+
 def test_out_writes_what_write_writes(measurements: list) -> None:
     save_noise(Path("p"), "1.png", "2.png")
     found = ud.explore(Path("p"), size=16, out="out")

@@ -5,7 +5,7 @@ import pytest
 
 from undiffuse.exploration.framing import measure_framing
 from undiffuse.exploration.inventory import Inventory, Range
-from undiffuse.exploration.suggestion import Request, Suggestion, suggest
+from undiffuse.exploration.suggestion import Request, SecondsPerImage, Suggestion, suggest
 
 
 def images(shapes: Mapping[tuple[int, int], int]) -> Inventory:
@@ -40,11 +40,13 @@ def suggested(
     device: str = "cpu",
     auto: tuple[int, int] = (64, 64),
     request: Request = PLAIN,
+    slowed: float = 1.0,
 ) -> Suggestion:
-    """On a machine with that speed at 32x32, which falls with the number of pixels."""
+    """On a machine with that speed at 32x32, which falls with the number of pixels, and to a fraction when busy."""
 
-    def measure(preset: str, size: tuple[int, int]) -> float:
-        return size[0] * size[1] / 32**2 / images_per_second
+    def measure(preset: str, size: tuple[int, int]) -> SecondsPerImage:
+        seconds = size[0] * size[1] / 32**2 / images_per_second
+        return SecondsPerImage(seconds, seconds / slowed)
 
     return suggest(images(shapes), request, auto, device, measure)
 
@@ -164,3 +166,10 @@ def test_the_reason_for_the_budget_names_the_measurement() -> None:
 def test_images_in_memory_get_a_python_call() -> None:
     run = suggested(PHOTOS, 1000, request=Request(None, (48, 64), options={"channels": "1"}))
     assert run.command == "undiffuse.train(data, channels='1', size='48x64', images='100k')"
+
+
+def test_a_busy_machine_is_named_and_does_not_count() -> None:
+    idle, busy = suggested(PHOTOS, 100), suggested(PHOTOS, 100, slowed=0.2)
+    assert (busy.seconds, busy.total_images) == (idle.seconds, idle.total_images)
+    assert "other work on this machine slowed it down to 5" in " ".join(busy.reasons)
+    assert "other work" not in " ".join(idle.reasons)

@@ -164,6 +164,23 @@ def test_a_truncated_chunk_is_computed_again(images: ImageSet, left: int) -> Non
     assert np.abs(found.features - flat(images)).max() < 1e-6
 
 
+def test_long_work_is_announced_once_with_a_way_around(images: ImageSet, monkeypatch, notices) -> None:
+    monkeypatch.setattr(cache, "LONG_SECONDS", 0)
+    features_of(pixels_network(), images, 2, ALONE, "--real-count 5 needs fewer.")
+    announced = [
+        message for message in notices.messages if "pixels features of photos, split all, 10 images" in message
+    ]
+    assert len(announced) == 1
+    assert "only once. --real-count 5 needs fewer." in announced[0]
+    features_of(pixels_network(), images, 2, ALONE, "--real-count 5 needs fewer.")
+    assert len([message for message in notices.messages if "pixels features" in message]) == 1
+
+
+def test_quick_work_is_not_announced(images: ImageSet, notices) -> None:
+    features_of(pixels_network(), images, 2, ALONE, "--real-count 5 needs fewer.")
+    assert notices.messages == []
+
+
 def test_features_of_a_different_number_of_images_are_not_used(images: ImageSet) -> None:
     features_of(pixels_network(), images, 10, ALONE)
     found = features_of(pixels_network(), replace(images, total_images=9), 10, ALONE)

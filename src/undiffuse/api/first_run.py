@@ -9,7 +9,7 @@ import torch
 from undiffuse.data.open import DataLike, open_source
 from undiffuse.data.store import DataConfig, Store
 from undiffuse.exploration.inventory import Inventory
-from undiffuse.exploration.suggestion import Request, Size, Suggestion, suggest
+from undiffuse.exploration.suggestion import Request, SecondsPerImage, Size, Suggestion, suggest
 from undiffuse.presets import configure
 from undiffuse.training import cost
 from undiffuse.utils.device import choose_device
@@ -18,7 +18,12 @@ from undiffuse.utils.terminal import log
 MEASURED_IMAGES = 8
 """On a CPU the speed of training is measured with this many images at once."""
 
-MEASURING_SECONDS = 2.0
+MEASURING_SECONDS = 15.0
+"""At most this long, while other work on the machine makes the measurements disagree."""
+
+AGREEING = 3
+WITHIN = 1.1
+"""The speed is known once this many measurements are within this factor of the fastest."""
 
 
 @dataclass(frozen=True)
@@ -66,13 +71,13 @@ class FirstRun:
             return inventory.images
         return inventory.splits.get(open_source(self.data, self.config.data_root, "auto").split, inventory.images)
 
-    def _seconds_per_image(self, preset: str, size: Size) -> float:
+    def _seconds_per_image(self, preset: str, size: Size) -> SecondsPerImage:
         device = choose_device()
         config = configure(preset, replace(self.store, size=size), replace(self.config, size=size), seed=0)
         if device.type == "cpu":  # A few images are enough there, and quicker.
             config = replace(config, training=replace(config.training, microbatch=MEASURED_IMAGES))
         # Other work on the machine can only slow a measurement down, so the fastest is the most accurate.
         until, seconds = time.monotonic() + MEASURING_SECONDS, [cost.measure_cost(config, device).seconds_per_image]
-        while time.monotonic() < until:
+        while time.monotonic() < until and sum(each <= WITHIN * min(seconds) for each in seconds) < AGREEING:
             seconds.append(cost.measure_cost(config, device).seconds_per_image)
-        return min(seconds)
+        return SecondsPerImage(min(seconds), max(seconds))

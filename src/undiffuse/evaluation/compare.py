@@ -232,7 +232,7 @@ def compare_candidates(
     candidates: Sequence[Candidate], real: ImageSet, seeds: range, context: EvaluationContext
 ) -> Comparison:
     """Samples and measures each candidate at the same seeds."""
-    reference, entries = context.feature_set(real), []
+    reference, entries = context.feature_set(real, is_real=True), []
     for candidate in candidates:
         log.info(f"\n{candidate.name}, {candidate.sampling.steps} steps")
         images, made_by = run_samples(candidate.model, candidate.sampling, seeds, context)

@@ -21,9 +21,10 @@ class EvaluationContext:
     """Images at once; changes speed and memory only."""
     metrics: tuple[Metric, ...] = METRICS
 
-    def feature_set(self, images: ImageSet) -> FeatureSet:
+    def feature_set(self, images: ImageSet, is_real: bool = False) -> FeatureSet:
         """The images with their features, which the processes compute together."""
-        extracted = features_of(self.network, images, self.batch, self.world)
+        need_less = "--real-count 10000 needs fewer images." if is_real and len(images) > 10_000 else ""
+        extracted = features_of(self.network, images, self.batch, self.world, need_less)
         return FeatureSet(images, self.network, extracted, self.world.device)
 
     def measure(self, fake: ImageSet, references: Sequence[ImageSet]) -> list[Measurement]:
@@ -33,5 +34,5 @@ class EvaluationContext:
             ValueError: there are too few images to measure anything.
         """
         fakes = self.feature_set(fake)
-        reals = [self.feature_set(images) for images in references]
+        reals = [self.feature_set(images, is_real=True) for images in references]
         return [compute_metrics(real, fakes, self.metrics) for real in reals] if self.world.is_main else []

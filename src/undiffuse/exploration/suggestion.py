@@ -3,6 +3,7 @@
 import shlex
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from typing import NamedTuple
 
 from undiffuse.exploration.framing import MULTIPLE, measure_framing, size_of_median_shape, usable_side
 from undiffuse.exploration.inventory import Inventory
@@ -36,8 +37,19 @@ PRESET_FOR = {"digits": "digits", "cifar10": "cifar10-edm"}
 Size = tuple[int, int]
 """Height and width, in pixels."""
 
-MeasureSpeed = Callable[[str, Size], float]
-"""From a preset and a size to the measured seconds that training takes per image."""
+BUSY = 1.25
+"""If measurements differ by more than this factor, the machine has other work, and the page says so."""
+
+
+class SecondsPerImage(NamedTuple):
+    """Of training, measured several times."""
+
+    fastest: float
+    slowest: float
+
+
+MeasureSpeed = Callable[[str, Size], SecondsPerImage]
+"""Measures a preset at a size."""
 
 
 @dataclass(frozen=True)
@@ -51,6 +63,8 @@ class Suggestion:
     epochs: float
     """How often each image is then seen."""
     images_per_second: float
+    """The fastest that was measured: other work on the machine can only slow it down."""
+    slowest_images_per_second: float
     measured_size: Size
     """The size at which the speed was measured; for others it is assumed to fall with the number of pixels."""
     seconds: float
@@ -96,7 +110,8 @@ def suggest(inventory: Inventory, request: Request, auto_size: Size, device: str
     choices = _size_choices(inventory, request, preset, auto_size, device)
     largest, smallest = choices[0].size, choices[-1].size
     probe = largest if device == "cuda" else _scaled(smallest, min(max(smallest), SIDES[-1]))
-    seconds_per_pixel = measure(preset, probe) / (probe[0] * probe[1])
+    measured = measure(preset, probe)
+    seconds_per_pixel = measured.fastest / (probe[0] * probe[1])
     total_images = RECIPES[preset]().training.total_images or FIRST_RUN_IMAGES
 
     def hours(size: Size) -> float:
@@ -116,6 +131,7 @@ def suggest(inventory: Inventory, request: Request, auto_size: Size, device: str
         total_images=total_images,
         epochs=total_images / images,
         images_per_second=total_images / seconds,
+        slowest_images_per_second=total_images / seconds * measured.fastest / measured.slowest,
         measured_size=probe,
         seconds=seconds,
         device=device,
@@ -129,6 +145,9 @@ def _why_budget(run: Suggestion) -> str:
     measured = "measured" if run.size == run.measured_size else f"estimated from {size_text(run.measured_size)}"
     speed = f"{number(run.images_per_second)} images/s ({measured})"
     sentences = [f"At {speed}, {run.total_images:,} images take {duration(run.seconds)}."]
+    if run.images_per_second > BUSY * run.slowest_images_per_second:
+        slowest = number(run.slowest_images_per_second)
+        sentences.append(f"That is the fastest measured; other work on this machine slowed it down to {slowest}.")
     sentences.append(f"Each image is then seen {number(run.epochs)} times.")
     if run.epochs > MANY_EPOCHS:
         sentences.append("That is often enough to memorize some of them: more images help more than more training.")

@@ -1,6 +1,7 @@
 """Features of a set of images, computed once: kept on disk in chunks, so that interrupted work can be resumed."""
 
 import hashlib
+import time
 from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -19,7 +20,8 @@ from undiffuse.features.image_sets import ImageSet
 from undiffuse.features.networks import FeatureNetwork
 from undiffuse.utils.errors import WorkFailed
 from undiffuse.utils.files import atomic_path, remove
-from undiffuse.utils.terminal import Meter
+from undiffuse.utils.terminal import Meter, log
+from undiffuse.utils.text import duration
 from undiffuse.utils.world import World
 
 FORMAT = 1
@@ -27,6 +29,9 @@ FORMAT = 1
 
 CHUNK = 1024
 """Number of images whose features are written at once."""
+
+LONG_SECONDS = 60
+"""If features will take longer than this, a notice says so before they are computed."""
 
 T = TypeVar("T")
 
@@ -44,12 +49,14 @@ class Features:
     """Where they are, and where results that depend only on them may be kept."""
 
 
-def features_of(network: FeatureNetwork, images: ImageSet, batch: int, world: World) -> Features:
+def features_of(
+    network: FeatureNetwork, images: ImageSet, batch: int, world: World, how_to_need_less: str = ""
+) -> Features:
     """The images' features, from the cache if the same network has seen the same images before.
 
     The cache's key contains everything that features depend on: the images' content, size and fit, and the network, its
     resize and its weights. Files that were cut short by a crash count as missing. Processes divide the chunks among
-    them: each computes every `world.size`-th.
+    them: each computes every `world.size`-th. If it takes long, a notice says how long, and `how_to_need_less`.
 
     Raises:
         ValueError: the network returns features that are not finite, or not one row for each image.
@@ -67,7 +74,7 @@ def features_of(network: FeatureNetwork, images: ImageSet, batch: int, world: Wo
         cached = readable(lambda: _load(folder, len(images))) is not None
         world.barrier()  # All processes must have looked before the first one writes.
         if not cached:
-            _compute(network, images, batch, world, folder)
+            _compute(network, images, batch, world, folder, how_to_need_less)
             world.barrier()
             if world.is_main:
                 _join(folder, len(images))
@@ -95,7 +102,9 @@ def _load(folder: Path, total: int) -> tuple[np.ndarray, np.ndarray]:
     return features, logits
 
 
-def _compute(network: FeatureNetwork, images: ImageSet, batch: int, world: World, folder: Path) -> None:
+def _compute(
+    network: FeatureNetwork, images: ImageSet, batch: int, world: World, folder: Path, how_to_need_less: str = ""
+) -> None:
     """Computes this process's chunks that are not there yet."""
     starts = range(world.rank * CHUNK, len(images), world.size * CHUNK)
     missing = [start for start in starts if not _has_chunk(folder, start)]
@@ -103,13 +112,27 @@ def _compute(network: FeatureNetwork, images: ImageSet, batch: int, world: World
         for i, start in enumerate(missing):
             indices, batches = range(start, min(start + CHUNK, len(images))), []
             for first in range(0, len(indices), batch):
+                began = time.monotonic()
                 pixels = images.read(indices[first : first + batch])
                 batches.append(_extract(network, to_nchw(pixels)))
+                if i == 0 and len(batches) == 2:  # The first warms up.
+                    seconds = (time.monotonic() - began) / len(pixels) * len(missing) * CHUNK
+                    _announce(network, images, seconds, how_to_need_less)
                 done = i * CHUNK + first + len(pixels)
                 meter.reach(done, f"{done:,} images")
             features, logits = (np.concatenate(parts) for parts in zip(*batches, strict=True))
             with atomic_path(_chunk_file(folder, start), durable=False) as temporary:
                 np.savez(temporary, features=features, logits=logits)
+
+
+def _announce(network: FeatureNetwork, images: ImageSet, seconds: float, how_to_need_less: str) -> None:
+    if seconds < LONG_SECONDS:
+        return
+    kept = "They are kept on this machine, so it takes that long only once." if network.cacheable else ""
+    log.info(
+        f"{network.name} features of {images.description}: about {duration(seconds)}. "
+        + " ".join(filter(None, [kept, how_to_need_less]))
+    )
 
 
 def _extract(network: FeatureNetwork, pixels: Tensor) -> tuple[np.ndarray, np.ndarray]:
