@@ -4,12 +4,13 @@ BIN := .venv/bin
 INSTALLED := .venv/installed
 DEVELOPS := .venv/installed-dev
 
-.PHONY: help quickstart test lint docs-check clean
+.PHONY: help quickstart test lint docs-check bench clean
 
 help:
 	@echo "make quickstart   install, train on digits, sample, write runs/quickstart/report.html (5 minutes after the install)"
 	@echo "make test         install, then everything that is checked: lint, types, layers, all tests"
 	@echo "make lint         formatting, lint, types, layers"
+	@echo "make bench        short forms of the benchmarks, ours against the peers', in about five minutes"
 	@echo "make docs-check   run the commands and snippets that README and docs show"
 
 quickstart: $(INSTALLED)
@@ -26,6 +27,12 @@ lint: $(DEVELOPS)
 
 docs-check: $(DEVELOPS)
 	$(BIN)/python -m pytest tests/test_docs.py tests/test_docs_python.py
+
+bench: $(DEVELOPS)
+	$(BIN)/python -m pip install --quiet --editable ".[bench]"
+	$(BIN)/python benchmarks/startup.py --repeats 1
+	$(BIN)/python benchmarks/training.py --batch 32 --channels 64 --repeats 2
+	$(BIN)/python benchmarks/sampling.py --channels 64 --repeats 2
 
 clean:
 	rm -rf .venv .pytest_cache .ruff_cache .import_linter_cache
