@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from undiffuse.networks.layers import (
     BlockConfig,
     Downsample,
+    Dropout,
     ResidualBlock,
     SelfAttention,
     Upsample,
@@ -221,3 +222,40 @@ def test_upsampling_is_a_convolution_of_doubled_pixels() -> None:
     up, x = Upsample(3), normal(2, 3, 4, 6)
     copying(up.conv)
     torch.testing.assert_close(up(x), x.repeat_interleave(2, dim=2).repeat_interleave(2, dim=3))
+
+
+@pytest.mark.parametrize("p", [0.0, 0.1, 0.13, 0.5, 0.9])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_dropout_drops_the_fraction_and_keeps_the_mean(p: float, dtype: torch.dtype) -> None:
+    torch.manual_seed(0)
+    n = 1_000_001  # Not a multiple of four.
+    ones = torch.ones(n, dtype=dtype, requires_grad=True)
+    dropped = Dropout(p)(ones)
+    for lane in range(4):  # Each of the four masks in a number: five standard deviations.
+        part = dropped[lane::4] == 0
+        assert abs(float(part.double().mean()) - p) <= 5 * math.sqrt(p * (1 - p) / len(part)) + 2**-16
+    kept = dropped[dropped != 0]
+    assert torch.allclose(kept, torch.tensor(1 / (1 - p)).to(dtype))
+    dropped.sum().backward()
+    assert ones.grad is not None
+    assert torch.equal(ones.grad, dropped.detach())
+
+
+def test_dropout_masks_are_independent_of_each_other() -> None:
+    torch.manual_seed(1)
+    kept = (Dropout(0.5)(torch.ones(400_000)) != 0).double().view(-1, 4) - 0.5
+    # The product of two fair coins has mean 0 and, over n of them, standard deviation 1 / (4 sqrt(n)).
+    bound = 5 / (4 * math.sqrt(len(kept)))
+    for i in range(4):
+        for j in range(i):
+            assert abs(float((kept[:, i] * kept[:, j]).mean())) < bound
+    assert abs(float((kept[1:, 0] * kept[:-1, 3]).mean())) < bound
+
+
+def test_dropout_repeats_with_the_seed() -> None:
+    masks = []
+    for seed in (0, 0, 1):
+        torch.manual_seed(seed)
+        masks.append(Dropout(0.3)(torch.ones(10, 10)))
+    assert torch.equal(masks[0], masks[1])
+    assert not torch.equal(masks[0], masks[2])

@@ -92,7 +92,9 @@ def build_optimizers(network: nn.Module, config: OptimizerConfig, muon_dtype: to
     for_muon = {id(p) for p in matrices}
     rest = [p for p in trained if id(p) not in for_muon]
     lr, weight_decay = config.learning_rate, config.weight_decay
-    optimizers: list[Optimizer] = [AdamW(rest, lr=lr, betas=config.betas, weight_decay=weight_decay)] if rest else []
+    optimizers: list[Optimizer] = (
+        [AdamW(rest, lr=lr, betas=config.betas, weight_decay=weight_decay, fused=True)] if rest else []
+    )
     if matrices:
         optimizers.append(Muon(matrices, lr=lr, weight_decay=weight_decay, dtype=muon_dtype))
     return optimizers
