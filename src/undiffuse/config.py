@@ -99,7 +99,7 @@ class TrainingConfig:
     precision: Precision = "auto"
     """fp32, bf16 for operations that profit from it, or bf16 wherever the hardware has it (auto). Weights are fp32."""
     log_batches: Count = 10
-    """Write a line of log.jsonl every so many batches."""
+    """Batches from one line of log.jsonl to the next."""
 
     def __post_init__(self) -> None:
         if (self.total_images is None) == (self.total_minutes is None):

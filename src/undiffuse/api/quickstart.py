@@ -39,7 +39,7 @@ def quickstart(
 
     Args:
         images: Training budget in images seen, such as "32k", the default of the preset.
-        seed: Of the model.
+        seed: The same seed gives the same model.
         out: Run folder; called again it resumes.
         samples: How many a classifier reads, at least 100.
         progress: Shows notices and progress bars.

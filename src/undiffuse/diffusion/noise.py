@@ -44,7 +44,7 @@ class Schedule:
     betas: Callable[[int], Tensor]
     """num_timesteps -> betas `(T,)`."""
     min_timesteps: int
-    """With fewer there is no schedule left."""
+    """The least number of timesteps for which the formula gives a schedule."""
     about: str
 
 

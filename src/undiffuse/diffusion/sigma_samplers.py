@@ -166,10 +166,14 @@ SIGMA_SAMPLERS: dict[str, SigmaSamplerRow] = {
         lambda sigmas, mean, std: FixedDistribution(log_normal(mean, std)), False, "EDM's distribution of ln sigma"
     ),
     "log_normal_balanced": SigmaSamplerRow(
-        lambda sigmas, mean, std: LossBalanced(log_normal(mean, std)), False, "the same, all levels counting alike"
+        lambda sigmas, mean, std: LossBalanced(log_normal(mean, std)),
+        False,
+        "EDM's distribution, with weights that make all noise levels count alike",
     ),
     "logit_normal": SigmaSamplerRow(
-        lambda sigmas, mean, std: FixedDistribution(logit_normal(mean, std)), False, "the same of flow matching's time"
+        lambda sigmas, mean, std: FixedDistribution(logit_normal(mean, std)),
+        False,
+        "EDM's distribution, of the logit of flow matching's time",
     ),
 }
 """Keyed by the name used in config.json."""

@@ -17,7 +17,7 @@ class CheckpointOptions:
     """When checkpoints are written, and how many are kept."""
 
     keep: int = 3
-    """The newest so many are kept."""
+    """How many checkpoints are kept: the newest ones."""
     checkpoint_images: int | None = None
     """Images from one checkpoint to the next; None writes one every five minutes."""
 

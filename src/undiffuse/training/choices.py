@@ -33,7 +33,7 @@ SLOWER = 1.02
 
 
 def chosen(config: Config, total_images: int, device: torch.device, processes: int) -> Config:
-    """The config of a new run, with what was left open chosen for so many images and this machine."""
+    """The config of a new run, with what was left open chosen for `total_images` images and this machine."""
     training = config.training
     if training.held_out_images is None:
         _, held_out = split_held_out(total_images, None)
@@ -72,7 +72,7 @@ def _fastest_microbatch(config: Config, device: torch.device, most: int) -> int:
 
 
 def _step_timer(config: Config, device: torch.device) -> Callable[[int], float]:
-    """A function that takes the time in seconds of a forward and a backward pass of so many images."""
+    """A function from a number of images to the seconds of a forward and a backward pass."""
     network, loss_of = config.build_network().to(device), config.diffusion.make_loss()
     dtype = compute_dtype(device, config.training.precision)
 

@@ -52,7 +52,7 @@ class Plan:
 
     @classmethod
     def within(cls, evaluations: float, held_out: int) -> "Plan | None":
-        """What so many network evaluations suffice for; None if they are too few to tell anything."""
+        """What this many network evaluations suffice for; None if they are too few to tell anything."""
         for_one_image = 2 * LEVELS  # A training image goes with each held-out image.
         images = min(int(evaluations / (for_one_image * MEASUREMENTS[0])), IMAGES[1], held_out)
         if images < IMAGES[0]:

@@ -82,7 +82,7 @@ class Observer:
         """Called after every training step."""
 
     def checkpoint_state(self) -> dict[str, Any]:
-        """Called before a checkpoint is written: what it shall keep for `resume`, in JSON's types."""
+        """Called before a checkpoint is written: what the checkpoint keeps for `resume`, in JSON's types."""
         return {}
 
     def saved(self, checkpoint: Checkpoint) -> None:
