@@ -24,6 +24,7 @@ from peers import PeerName, PeerSize, train_peer
 
 import undiffuse
 from undiffuse.data.store import DataConfig, open_store
+from undiffuse.runs.run import Run, create_run
 from undiffuse.sampling.model import Model
 
 RESULTS = Path(__file__).parent / "results" / "quality"
@@ -67,6 +68,8 @@ def ours(
     steps: int = 18,
     unconditional: bool = False,
     images_per_second: float | None = None,
+    half_size_first: float = 0.0,
+    half_size_speed: float | None = None,
     out: Path = Path("runs/quality"),
 ) -> None:
     """Trains one of our presets, with settings changed.
@@ -83,6 +86,8 @@ def ours(
         steps: Of the sampler.
         unconditional: Leave out the classes.
         images_per_second: The speed of this machine when it was idle, from an earlier run; None measures it.
+        half_size_first: Train at half the height and width first, for this fraction of the minutes.
+        half_size_speed: Images per second there, as images_per_second.
         out: Folder of the run folders.
     """
     options: dict[str, Any] = {"preset": preset, "set": set, "seed": seed, "out": out / name}
@@ -90,19 +95,39 @@ def ours(
     plan = undiffuse.train(data / "train", minutes=minutes, dry_run=True, **options)
     speed = images_per_second or training_speed(plan.config)
     batch = plan.config.training.batch
-    images = max(1, round(60 * minutes * speed / batch)) * batch
+    images = max(1, round(60 * minutes * (1 - half_size_first) * speed / batch)) * batch
     print(f"{name}: {speed:.1f} images/s, {images:,} images", flush=True)
     began = time.monotonic()
+    if half_size_first:
+        _train_at_half_size(data, plan, 60 * minutes * half_size_first, half_size_speed, options)
     run = undiffuse.train(data / "train", images=images, **options)
     wall = (time.monotonic() - began) / 60
     model = undiffuse.load(run)
     settings = {setting.partition("=")[0]: setting.partition("=")[2] for setting in set}
     parameters = sum(p.numel() for p in model.network.parameters())
     command = f"ours --name {name} --minutes {minutes:g} --preset {preset} --seed {seed}"
+    command += f" --half-size-first {half_size_first:g}" if half_size_first else ""
     command += (" --unconditional" if unconditional else "") + (f" --set {' '.join(set)}" if set else "")
     result = Result(name, command, minutes, images, speed, parameters, seed, settings, machine())
     result.wall_minutes = wall
     finish(result, model, data, count, guidance if model.class_names else (1.0,), steps)
+
+
+def _train_at_half_size(
+    data: Path, plan: Run, seconds: float, images_per_second: float | None, options: dict[str, Any]
+) -> None:
+    """Trains at half the size, at its own speed, and begins the plan's run with what that learned."""
+    small = tuple(side // 2 for side in plan.config.network.size)
+    attention = [side // 2 for side in plan.config.network.attention_resolutions]
+    settings = (*options["set"], f"network.attention_resolutions={attention}", "optimizer.decay_fraction=0")
+    first = options | {"size": small, "set": settings, "out": options["out"].with_name(f"{options['out'].name}-first")}
+    speed = images_per_second or training_speed(undiffuse.train(data / "train", dry_run=True, **first).config)
+    images = round(seconds * speed)
+    checkpoint = undiffuse.train(data / "train", images=images, **first).last_good()
+    assert checkpoint is not None
+    parts = {part: checkpoint.tensors(part) for part in checkpoint.parts}
+    state = {"seconds": 0.0, "skipped": 0, "skipped_in_a_row": 0}
+    create_run(options["out"], plan.config).save(0, parts, state, keep=1)
 
 
 def peer(

@@ -57,6 +57,11 @@ class Checkpoint:
         """Counters and what observers of training keep, as JSON has them."""
         return self._index["state"]
 
+    @property
+    def parts(self) -> tuple[str, ...]:
+        """The names of its parts, as they are stored."""
+        return tuple(self._index["parts"])
+
     def digest(self, part: str) -> str:
         """The SHA-256 of the part's file, in hexadecimal: equal only for equal tensors."""
         return self._index["parts"][self._stored_name(part)]
