@@ -64,7 +64,8 @@ def finding(line: dict[str, Any]) -> str:
     if memorizes:
         told += (
             f" The loss on training images has fallen {gap} further than on those: the model has begun to memorize. "
-            "More images, --set augmentation.flip=true or a smaller network help; more training does not."
+            "More images, a smaller network or augmentation (--set augmentation.flip=true where mirrored images are as "
+            "good) help; more training does not."
         )
     else:
         told += " Training images have no clear lead over them, so memorization has not begun."
