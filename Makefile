@@ -10,7 +10,7 @@ help:
 	@echo "make quickstart   install, train on digits, sample, write runs/quickstart/report.html (5 minutes after the install)"
 	@echo "make test         install, then everything that is checked: lint, types, layers, all tests"
 	@echo "make lint         formatting, lint, types, layers"
-	@echo "make bench        short forms of the benchmarks, ours against the peers', in about five minutes"
+	@echo "make bench        short forms of the benchmarks, ours against the peers'"
 	@echo "make docs-check   run the commands and snippets that README and docs show"
 
 quickstart: $(INSTALLED)
@@ -31,6 +31,7 @@ docs-check: $(DEVELOPS)
 bench: $(DEVELOPS)
 	$(BIN)/python -m pip install --quiet --editable ".[bench]"
 	$(BIN)/python benchmarks/startup.py --repeats 1
+	$(BIN)/python benchmarks/layers.py
 	$(BIN)/python benchmarks/training.py --batch 32 --channels 64 --repeats 2
 	$(BIN)/python benchmarks/sampling.py --channels 64 --repeats 2
 

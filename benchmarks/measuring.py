@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable, Iterator
 
 import torch
+from diffusers import UNet2DModel
 
 from undiffuse.config import Config
 from undiffuse.data.batches import Batch
@@ -41,14 +42,33 @@ def made_up_batches(config: Config) -> Iterator[Batch]:
         yield Batch(torch.rand(shape) * 2 - 1, label, torch.rand(batch, dtype=torch.float64), torch.randn(shape))
 
 
+def diffusers_unet(channels: int, dropout: float) -> UNet2DModel:
+    """diffusers' network of the shape of Ho et al.'s for CIFAR-10, which has 128 channels and dropout 0.1."""
+    return UNet2DModel(
+        sample_size=32,
+        in_channels=3,
+        out_channels=3,
+        block_out_channels=(channels, 2 * channels, 2 * channels, 2 * channels),
+        layers_per_block=2,
+        down_block_types=("DownBlock2D", "AttnDownBlock2D", "DownBlock2D", "DownBlock2D"),
+        up_block_types=("UpBlock2D", "UpBlock2D", "AttnUpBlock2D", "UpBlock2D"),
+        attention_head_dim=None,
+        dropout=dropout,
+    )
+
+
+def seconds_of(step: Callable[[], object]) -> float:
+    began = time.perf_counter()
+    step()
+    return time.perf_counter() - began
+
+
 def median_seconds(step: Callable[[], object]) -> float:
     for _ in range(2):
         step()
     times: list[float] = []
     while sum(times) < MEASURED_SECONDS or len(times) < 3:
-        began = time.monotonic()
-        step()
-        times.append(time.monotonic() - began)
+        times.append(seconds_of(step))
     return statistics.median(times)
 
 

@@ -6,12 +6,12 @@ At equal steps this ratio is that of sampling: everything else costs little. All
 """
 
 import statistics
-import time
 from collections.abc import Callable
 
 import torch
 import tyro
-from diffusers import DDIMPipeline, DDIMScheduler, UNet2DModel
+from diffusers import DDIMPipeline, DDIMScheduler
+from measuring import diffusers_unet, seconds_of
 
 from undiffuse.data.store import DataConfig
 from undiffuse.networks.unet import UNetConfig
@@ -34,7 +34,7 @@ def main(count: int = 16, steps: int = 5, repeats: int = 3, channels: int = 128)
     config = configure("cifar10-ddpm", facts, data, 0, network=UNetConfig(channels=channels))
     network = config.build_network().to(device).to(memory_format=memory_format(device)).eval()
     model = model_of(network, config, device)
-    pipeline = DDIMPipeline(_peer(channels).to(device).eval(), DDIMScheduler())
+    pipeline = DDIMPipeline(diffusers_unet(channels, dropout=0.0).to(device).eval(), DDIMScheduler())
     pipeline.set_progress_bar_config(disable=True)
     makers: dict[str, Callable[[], object]] = {
         "diffusers, fp32": lambda: pipeline(batch_size=count, num_inference_steps=steps, output_type="np"),
@@ -44,32 +44,13 @@ def main(count: int = 16, steps: int = 5, repeats: int = 3, channels: int = 128)
         makers["undiffuse, bf16"] = lambda: model.sample(count, sampler="ddim", steps=steps, precision="bf16")
     for make in makers.values():
         make()  # Warms up.
-    turns = [[_seconds(make) for make in makers.values()] for _ in range(repeats)]
+    turns = [[seconds_of(make) for make in makers.values()] for _ in range(repeats)]
     print(f"{device}, {torch.get_num_threads()} threads, torch {torch.__version__}, {count} images, {steps} DDIM steps")
     for i, name in enumerate(makers):
         speed = count * steps / statistics.median(turn[i] for turn in turns)
         ratios = sorted(turn[0] / turn[i] for turn in turns)
         ratio = f", {statistics.median(ratios):.2f} times as fast ({ratios[0]:.2f} to {ratios[-1]:.2f})" if i else ""
         print(f"{name}: {speed:.1f} evaluations/s{ratio}")
-
-
-def _peer(channels: int) -> UNet2DModel:
-    return UNet2DModel(
-        sample_size=32,
-        in_channels=3,
-        out_channels=3,
-        block_out_channels=(channels, 2 * channels, 2 * channels, 2 * channels),
-        layers_per_block=2,
-        down_block_types=("DownBlock2D", "AttnDownBlock2D", "DownBlock2D", "DownBlock2D"),
-        up_block_types=("UpBlock2D", "UpBlock2D", "AttnUpBlock2D", "UpBlock2D"),
-        attention_head_dim=None,
-    )
-
-
-def _seconds(make: Callable[[], object]) -> float:
-    began = time.perf_counter()
-    make()
-    return time.perf_counter() - began
 
 
 if __name__ == "__main__":

@@ -11,10 +11,12 @@ import tempfile
 import time
 
 import tyro
+from measuring import training_speed
 
 from undiffuse.data.augmentation import AugmentationConfig
 from undiffuse.data.batches import ImageStream
 from undiffuse.data.store import DataConfig, open_store
+from undiffuse.presets import configure
 
 FIRST_STEP = """
 import os, time
@@ -37,16 +39,20 @@ def main(repeats: int = 3, batch: int = 32) -> None:
         repeats: Measurements, of which the median is shown.
         batch: Images that are loaded at once.
     """
-    store = open_store(DataConfig(size=(16, 16)))  # Decodes them, if that was not done before.
+    open_store(DataConfig(size=(16, 16)))  # Decodes them, if that was not done before.
     seconds = statistics.median(_seconds_to_first_step() for _ in range(repeats))
     print(f"train --data digits: first step after {seconds:.1f} s (median of {repeats})")
+    data = DataConfig(size=(32, 32), channels=3)
+    store = open_store(data)
+    step = 1 / training_speed(configure("small", store, data, seed=0))
     stream = ImageStream(store, AugmentationConfig(flip=True), 0.1, 0)
     stream.__getitems__(list(range(batch)))
     began, batches = time.process_time(), 50
     for i in range(1, batches + 1):
         stream.__getitems__(list(range(i * batch, (i + 1) * batch)))
     each = (time.process_time() - began) / (batches * batch)
-    print(f"loader: {1e6 * each:.0f} us of one core for an image of {store.size[0]}x{store.size[1]}, with flips")
+    print(f"loader: {1e6 * each:.0f} us of one core for an image of 32x32, flipped or not")
+    print(f"small: {1e3 * step:.1f} ms of all cores for a training step's image; the loader is {each / step:.1%} of it")
 
 
 def _seconds_to_first_step() -> float:

@@ -8,15 +8,13 @@ slows all of them down alike. The peak is what this machine reaches in the netwo
 """
 
 import statistics
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 import tyro
-from diffusers import UNet2DModel
 from diffusers.training_utils import EMAModel
-from measuring import made_up_batches
+from measuring import diffusers_unet, made_up_batches, seconds_of
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -61,7 +59,7 @@ def main(
         candidates.append(_theirs(batch, dropout, channels, torch.bfloat16))
     for candidate in candidates:
         candidate.step()  # Warms up.
-    turns = [[_seconds(candidate.step) for candidate in candidates] for _ in range(repeats)]
+    turns = [[seconds_of(candidate.step) for candidate in candidates] for _ in range(repeats)]
     dtype = str(compute_dtype(device)).removeprefix("torch.")
     print(f"{device}, {dtype}, {torch.get_num_threads()} threads, torch {torch.__version__}, batch {batch}")
     for i, candidate in enumerate(candidates):
@@ -99,17 +97,7 @@ def _ours(batch: int, dropout: float, muon: bool, microbatch: int | None, channe
 
 def _theirs(batch: int, dropout: float, channels: int, dtype: torch.dtype) -> Candidate:
     device = choose_device()
-    network = UNet2DModel(
-        sample_size=32,
-        in_channels=3,
-        out_channels=3,
-        block_out_channels=(channels, 2 * channels, 2 * channels, 2 * channels),
-        layers_per_block=2,
-        down_block_types=("DownBlock2D", "AttnDownBlock2D", "DownBlock2D", "DownBlock2D"),
-        up_block_types=("UpBlock2D", "UpBlock2D", "AttnUpBlock2D", "UpBlock2D"),
-        attention_head_dim=None,
-        dropout=dropout,
-    ).to(device)
+    network = diffusers_unet(channels, dropout).to(device)
     optimizer = torch.optim.AdamW(network.parameters(), lr=1e-4)
     ema = EMAModel(network.parameters(), decay=0.9999)
 
@@ -139,14 +127,8 @@ def _peak(channels: int) -> float:
         synchronize(device)
 
     step()
-    seconds = min(_seconds(step) for _ in range(10))
+    seconds = min(seconds_of(step) for _ in range(10))
     return 3 * 2 * x.numel() * 9 * 2 * channels / seconds
-
-
-def _seconds(step: Callable[[], object]) -> float:
-    began = time.perf_counter()
-    step()
-    return time.perf_counter() - began
 
 
 if __name__ == "__main__":

@@ -51,8 +51,16 @@ def test_training_images_that_pull_ahead_are_memorization() -> None:
 @pytest.mark.parametrize(
     ("recent", "gap", "told"),
     [
-        ((-0.03, 0.002), (0.01, 0.02), ("still falling, by 3.0%", "a larger budget would help", "has not begun")),
-        ((-0.003, 0.002), (0.04, 0.001), ("no longer changing clearly", "would help little", "has not begun")),
+        (
+            (-0.03, 0.002),
+            (0.01, 0.02),
+            ("still falling, by 3.0%", "a larger budget would help", "no sign of memorization"),
+        ),
+        (
+            (-0.003, 0.002),
+            (0.04, 0.001),
+            ("no longer changing clearly", "would help little", "no sign of memorization"),
+        ),
         ((0.02, 0.002), (0.3, 0.02), ("it rose by 2.0%", "makes it worse", "fallen 30.0% (± 2.0%) further", "flip")),
         ((-0.01, 0.002), (0.3, 0.02), ("still falling", "has begun to memorize", "more training does not")),
     ],

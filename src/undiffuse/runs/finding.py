@@ -11,7 +11,7 @@ CLEAR = 2.0
 """A change counts from this many standard errors."""
 
 MEMORIZING = 0.05
-"""From this fraction of the held-out loss, what training images have gained on held-out ones counts as memorization."""
+"""From this relative change on, what training images have gained on held-out ones counts as memorization."""
 
 
 @dataclass(frozen=True)
@@ -68,5 +68,5 @@ def finding(line: dict[str, Any]) -> str:
             "good) help; more training does not."
         )
     else:
-        told += " Training images have no clear lead over them, so memorization has not begun."
+        told += f" Training images have not clearly gained more than {MEMORIZING:.0%} on them: no sign of memorization."
     return told

@@ -48,8 +48,8 @@ def memory_format(device: torch.device) -> torch.memory_format:
     """How networks lay their features out in memory.
 
     CUDA's tensor cores convolve channels_last. On a CPU convolutions are as fast either way (oneDNN reorders to blocks
-    of its own), but group normalization of few channels a group is up to 15 times as fast in the other one:
-    `benchmarks/training.py` measures both.
+    of its own), but group normalization of few channels a group is about ten times as fast in the other one:
+    `benchmarks/layers.py` measures both.
     """
     return torch.channels_last if device.type == "cuda" else torch.contiguous_format
 
