@@ -24,7 +24,7 @@ from peers import PeerName, PeerSize, train_peer
 
 import undiffuse
 from undiffuse.data.store import DataConfig, open_store
-from undiffuse.runs.run import Run, create_run
+from undiffuse.runs.run import Run
 from undiffuse.sampling.model import Model
 
 RESULTS = Path(__file__).parent / "results" / "quality"
@@ -99,7 +99,9 @@ def ours(
     print(f"{name}: {speed:.1f} images/s, {images:,} images", flush=True)
     began = time.monotonic()
     if half_size_first:
-        _train_at_half_size(data, plan, 60 * minutes * half_size_first, half_size_speed, options)
+        half = _train_at_half_size(data, plan, 60 * minutes * half_size_first, half_size_speed, options)
+        options |= {"preset": None, "from_run": half, "size": plan.config.network.size}
+        options["set"] = (*set, f"optimizer.decay_fraction={plan.config.optimizer.decay_fraction}")
     run = undiffuse.train(data / "train", images=images, **options)
     wall = (time.monotonic() - began) / 60
     model = undiffuse.load(run)
@@ -113,21 +115,14 @@ def ours(
     finish(result, model, data, count, guidance if model.class_names else (1.0,), steps)
 
 
-def _train_at_half_size(
-    data: Path, plan: Run, seconds: float, images_per_second: float | None, options: dict[str, Any]
-) -> None:
-    """Trains at half the size, at its own speed, and begins the plan's run with what that learned."""
-    small = tuple(side // 2 for side in plan.config.network.size)
-    attention = [side // 2 for side in plan.config.network.attention_resolutions]
+def _train_at_half_size(data: Path, plan: Run, seconds: float, speed: float | None, options: dict[str, Any]) -> Run:
+    """Trains the plan's network at half the size, at its own speed."""
+    network = plan.config.network.resized((plan.config.network.size[0] // 2, plan.config.network.size[1] // 2))
+    attention = list(network.attention_resolutions)
     settings = (*options["set"], f"network.attention_resolutions={attention}", "optimizer.decay_fraction=0")
-    first = options | {"size": small, "set": settings, "out": options["out"].with_name(f"{options['out'].name}-first")}
-    speed = images_per_second or training_speed(undiffuse.train(data / "train", dry_run=True, **first).config)
-    images = round(seconds * speed)
-    checkpoint = undiffuse.train(data / "train", images=images, **first).last_good()
-    assert checkpoint is not None
-    parts = {part: checkpoint.tensors(part) for part in checkpoint.parts}
-    state = {"seconds": 0.0, "skipped": 0, "skipped_in_a_row": 0}
-    create_run(options["out"], plan.config).save(0, parts, state, keep=1)
+    half = options | {"size": network.size, "set": settings, "out": options["out"].with_name(f"{plan.name}-half")}
+    speed = speed or training_speed(undiffuse.train(data / "train", dry_run=True, **half).config)
+    return undiffuse.train(data / "train", images=round(seconds * speed), **half)
 
 
 def peer(

@@ -154,6 +154,18 @@ class Recipe:
             raise ValueError("sampling.variance learned needs diffusion.objective hybrid or vlb, which learn it.")
 
 
+@dataclass(frozen=True, config=STRICT)
+class Origin:
+    """The run whose EMA weights training started from."""
+
+    run: str
+    """Its folder, at that time."""
+    images: Annotated[int, Field(ge=0)]
+    """Seen in that run, and in those that it started from."""
+    digest: str
+    """The SHA-256 of the weights' file."""
+
+
 @dataclass(frozen=True, config=STRICT, kw_only=True)
 class Config(Recipe):
     """A run: its recipe, images and seed."""
@@ -165,6 +177,8 @@ class Config(Recipe):
     data_content: str
     """A digest of the images themselves."""
     class_names: tuple[str, ...]
+    origin: Origin | None = None
+    """null: trained from scratch."""
     version: int = VERSION
 
     def __post_init__(self) -> None:

@@ -1,16 +1,18 @@
-"""Training from scratch, and resuming."""
+"""Training from scratch or from another run's weights, and resuming."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from undiffuse.api.data import SizeLike, check_outside, data_config
+from undiffuse.api.runs import RunLike, as_run
 from undiffuse.config import Config, flat, with_settings
 from undiffuse.data.open import DataLike, open_source
 from undiffuse.data.store import DataConfig, Store, store_of
 from undiffuse.networks.network import NetworkConfig
+from undiffuse.networks.unet import UNetConfig
 from undiffuse.presets import RECIPES, ImageFacts, configure
-from undiffuse.runs.run import Run, open_run
+from undiffuse.runs.run import Checkpoint, Run, open_run
 from undiffuse.sampling.model import Settings, as_settings
 from undiffuse.training.checkpoints import CheckpointOptions
 from undiffuse.training.choices import chosen
@@ -18,6 +20,7 @@ from undiffuse.training.cost import Cost, measure_cost
 from undiffuse.training.observers import Event, Observer
 from undiffuse.training.session import begin_or_resume, train_run
 from undiffuse.training.signals import StopRequest
+from undiffuse.training.start import configure_from
 from undiffuse.utils.device import compute_dtype
 from undiffuse.utils.errors import Interrupted
 from undiffuse.utils.names import Channels, Fit, Precision, Split
@@ -62,6 +65,7 @@ def train(
     strict: bool = False,
     unconditional: bool = False,
     preset: str | None = None,
+    from_run: RunLike = None,
     images: int | str | None = None,
     minutes: float | None = None,
     batch: int | None = None,
@@ -77,7 +81,7 @@ def train(
     observers: Sequence[Observer | Callable[[Event], object]] = (),
     progress: bool = False,
 ) -> Run:
-    """Trains a diffusion model on images, from scratch. Called again with the same arguments, it resumes.
+    """Trains a diffusion model on images, from scratch or `from_run`. Called again with the same arguments, it resumes.
 
     Ctrl-C or SIGTERM saves after the current step and raises KeyboardInterrupt. Under torchrun all processes share the
     work, and all of them get the run.
@@ -94,6 +98,8 @@ def train(
         strict: Fail if an image cannot be decoded, instead of leaving it out.
         unconditional: Do not give the network the classes, even if there are some.
         preset: The recipe; None takes digits for digits, else small.
+        from_run: Start with the EMA weights of this run, and its settings in place of a preset's. The images must have
+            its classes and channels; `size` is by default its size, and may be another that its network can take.
         images: Budget in images seen, as in 50_000 or "2M". None takes the preset's budget.
         minutes: Budget in minutes instead.
         batch: Images per step, over all processes.
@@ -123,10 +129,13 @@ def train(
     if images is not None and minutes is not None:
         raise ValueError("A budget is either --images or --minutes: give one of them.")
     every = None if checkpoint_images is None else parse_count(checkpoint_images, "--checkpoint-images")
-    name = parse_preset(preset, data)
+    source = _source(from_run, preset, network)
+    name = parse_preset(preset, data) if source is None else source[0].config.preset
+    own_size = RECIPES[name]().size if source is None else source[0].config.network.size
     request = _Request(
         preset=name,
-        data=data_config(data, data_root, split, RECIPES[name]().size if size is None else size, fit, channels),
+        source=source,
+        data=data_config(data, data_root, split, own_size if size is None else size, fit, channels),
         seed=seed,
         conditional=not unconditional,
         network=network,
@@ -138,7 +147,7 @@ def train(
             lambda: store_of(open_source(data, request.data.data_root, split), request.data, strict)
         )
         config = request.configure(store)
-        folder = Path(out).expanduser() if out else Path("runs") / _run_name(store, name, network)
+        folder = Path(out).expanduser() if out else Path("runs") / _run_name(store, name, network, source)
         check_outside(folder, data)
         _log_summary(folder, store, config, world)
         if dry_run:
@@ -146,7 +155,7 @@ def train(
             return Plan(folder, config, measure_cost(config, world.device, world.size))
         run = world.main_process_first(
             lambda: (
-                begin_or_resume(folder, config, len(store), world)
+                begin_or_resume(folder, config, len(store), world, source[1] if source else None)
                 if world.is_main
                 else open_run(folder, type(config.network))
             )
@@ -161,6 +170,7 @@ class _Request:
     """What the caller requested, before the images are known."""
 
     preset: str
+    source: tuple[Run, Checkpoint] | None
     data: DataConfig
     seed: int
     conditional: bool
@@ -172,16 +182,35 @@ class _Request:
         data = replace(self.data, size=images.size, channels=images.channels)
         if isinstance(images, Store):
             data = replace(data, split=images.split)
-        config = configure(self.preset, images, data, self.seed, self.conditional, self.network)
+        if self.source is None:
+            config = configure(self.preset, images, data, self.seed, self.conditional, self.network)
+        else:
+            config = configure_from(*self.source, images, data, self.seed, self.conditional)
         return with_settings(config, self.settings)
 
     def check_before_images(self, world: World) -> None:
         """Raises ValueError for settings that fit no images at all: to know it after hours of decoding is too late."""
         # Where the images decide size and channels, take any that fit the network.
-        size = self.data.size or RECIPES[self.preset]().network.size
-        batch = self.configure(ImageFacts(size, self.data.channels or 3)).training.batch
+        recipe = RECIPES[self.preset]() if self.source is None else self.source[0].config
+        size, channels = self.data.size or recipe.network.size, self.data.channels or recipe.network.image_channels
+        batch = self.configure(ImageFacts(size, channels)).training.batch
         if batch % world.size:
             raise ValueError(f"A batch of {batch} cannot be split over {world.size} processes.")
+
+
+def _source(
+    from_run: RunLike, preset: str | None, network: NetworkConfig | type[NetworkConfig] | None
+) -> tuple[Run, Checkpoint] | None:
+    """The run to start from and its newest whole checkpoint, or None to train from scratch."""
+    if from_run is None:
+        return None
+    if preset is not None or isinstance(network, NetworkConfig):
+        raise ValueError("--from takes the run's own settings and network: leave out --preset and the network.")
+    run = as_run(from_run, network or UNetConfig)
+    checkpoint = run.last_good()
+    if checkpoint is None:
+        raise FileNotFoundError(f"{run.folder.absolute()} has no whole checkpoint to start from.")
+    return run, checkpoint
 
 
 def _training_settings(
@@ -196,10 +225,16 @@ def _training_settings(
     return settings if batch is None else [*settings, f"training.batch={batch}"]
 
 
-def _run_name(store: Store, preset: str, network: NetworkConfig | type[NetworkConfig] | None) -> str:
+def _run_name(
+    store: Store,
+    preset: str,
+    network: NetworkConfig | type[NetworkConfig] | None,
+    source: tuple[Run, Checkpoint] | None,
+) -> str:
     kind = network if isinstance(network, type) or network is None else type(network)
     own = [] if kind is None else [kind.__name__.removesuffix("Config").lower()]
-    return "-".join(dict.fromkeys([store.name, preset, *own, size_text(store.size)]))
+    name = "-".join(dict.fromkeys([store.name, preset, *own, size_text(store.size)]))
+    return name if source is None else f"{name}-from-{source[0].name}"
 
 
 def _log_summary(folder: Path, store: Store, config: Config, world: World) -> None:

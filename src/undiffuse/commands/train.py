@@ -4,6 +4,7 @@ from typing import Annotated
 
 from undiffuse.commands.options import unless_given
 from undiffuse.data.paths import check_data
+from undiffuse.runs.find import find_run
 from undiffuse.utils.names import Channels, Fit, Precision, Split
 from undiffuse.utils.parsing import at_least, parse_count, parse_preset, parse_size
 from undiffuse.utils.terminal import log
@@ -19,6 +20,7 @@ def train(
     strict: bool = False,
     unconditional: bool = False,
     preset: Annotated[str | None, unless_given("digits for digits, else small")] = None,
+    from_run: Annotated[str | None, unless_given("random weights", name="from", metavar="RUN")] = None,
     images: Annotated[str | None, unless_given("the preset's")] = None,
     minutes: Annotated[float | None, unless_given("the preset's")] = None,
     batch: Annotated[int | None, unless_given("the preset's")] = None,
@@ -31,9 +33,11 @@ def train(
     set: Annotated[tuple[str, ...], unless_given("none")] = (),
     dry_run: bool = False,
 ) -> None:
-    """Train a diffusion model on images, from scratch. The same command again resumes where it stopped.
+    """Train a diffusion model on images, from scratch or from another run. The same command again resumes it.
 
     With a folder of images: undiffuse train --data photos/ --size 32 --minutes 10
+
+    Starting with the weights of a run: undiffuse train --data photos/ --from RUN --size 64 --images 100k
 
     With several GPUs: torchrun --nproc-per-node 2 -m undiffuse train --data photos/ --images 2M
 
@@ -47,6 +51,8 @@ def train(
         strict: Fail if an image cannot be decoded, instead of leaving it out.
         unconditional: Do not give the network the classes, even if there are some.
         preset: Recipe: digits, small, flowers64, or a paper's with cifar10-: ddpm, iddpm, iddpm-vlb, edm, flow.
+        from_run: Start with this run's EMA weights and its settings: its folder, its name under runs/, or a model that
+            comes with undiffuse. The images must have its classes.
         images: Budget in images seen, such as 50k or 2M.
         minutes: Budget in minutes, instead of images.
         batch: Images per step, over all processes.
@@ -67,6 +73,8 @@ def train(
             parse_count(count, name)
     at_least(1, keep=keep)
     parse_preset(preset, data)
+    if from_run is not None:
+        find_run(from_run)
     check_data(data)
     if images is not None and minutes is not None:
         raise ValueError("A budget is either --images or --minutes: give one of them.")
@@ -83,6 +91,7 @@ def train(
         strict=strict,
         unconditional=unconditional,
         preset=preset,
+        from_run=from_run,
         images=images,
         minutes=minutes,
         batch=batch,

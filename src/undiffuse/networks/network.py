@@ -1,12 +1,13 @@
 """What every network has: a config that builds it."""
 
+from dataclasses import replace
 from typing import Annotated
 
-from pydantic import Field
+from pydantic import Field, ValidationError
 from pydantic.dataclasses import dataclass
 from torch import nn
 
-from undiffuse.utils.validation import STRICT
+from undiffuse.utils.validation import STRICT, sentence
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -38,6 +39,17 @@ class NetworkConfig:
     """1 for grayscale, 3 for RGB, 4 for RGBA."""
     classes: Annotated[int, Field(ge=0)] = 0
     """Number of labels the network knows; 0 trains without labels."""
+
+    def resized(self, size: tuple[int, int]) -> "NetworkConfig":
+        """The config of a network with the same weights for images of another size.
+
+        Raises:
+            ValueError: the network cannot take that size.
+        """
+        try:
+            return replace(self, size=size)
+        except ValidationError as error:
+            raise ValueError(sentence(error)) from error
 
     def build(self, learned_variance: bool = False) -> nn.Module:
         """The network, untrained.

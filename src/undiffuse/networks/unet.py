@@ -1,6 +1,7 @@
 """The U-Net of DDPM (Ho et al. 2020, appendix B) and of Improved DDPM (Nichol & Dhariwal 2021), from one config."""
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from itertools import chain
 from typing import Annotated, Literal
 
@@ -93,6 +94,12 @@ class UNetConfig(NetworkConfig):
                     f"{channels} channels cannot be split into {plural(self.groups, 'group')} and {heads}: "
                     "choose channels that are multiples of both."
                 )
+
+    def resized(self, size: tuple[int, int]) -> NetworkConfig:
+        """The same layers for another size: self-attention stays at the levels where it is."""
+        ratio = max(size) / max(self.size)
+        levels = tuple(round(side * ratio) for side in self.attention_resolutions)
+        return replace(super().resized(size), attention_resolutions=levels)
 
     def build(self, learned_variance: bool = False) -> nn.Module:
         """The U-Net, untrained; its output is zero."""

@@ -112,7 +112,9 @@ class Run:
         images = f"{size_text(config.network.size)} {CHANNELS.get(config.network.image_channels, 'images')}"
         classes = f", {len(config.class_names):,} classes" if config.class_names else ""
         trained = f"trained on {checkpoints[0].images:,} images" if checkpoints else "no checkpoint yet"
-        return f"Run({str(self.folder)!r}: preset {config.preset}, {images}{classes}, {trained})"
+        origin = config.origin
+        started = f", started from {Path(origin.run).name} ({origin.images:,} images)" if origin else ""
+        return f"Run({str(self.folder)!r}: preset {config.preset}, {images}{classes}, {trained}{started})"
 
     @property
     def name(self) -> str:

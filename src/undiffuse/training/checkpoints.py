@@ -65,6 +65,8 @@ def restore(state: TrainingState, checkpoint: Checkpoint) -> None:
     """Sets the state back to where the checkpoint was written."""
     state.network.load_state_dict(checkpoint.tensors("network"))
     state.ema.load_state_dict(checkpoint.tensors("ema"))
+    if checkpoint.images == 0:  # Another run's weights: optimizers and sigma sampler begin afresh.
+        return
     load_optimizer_tensors(state.optimizers, checkpoint.tensors("optimizer"))
     if state.sigma_sampler.tensors():
         state.sigma_sampler.load(checkpoint.tensors("sigma_sampler"))

@@ -13,7 +13,7 @@ from undiffuse.config import Config, SamplingConfig, TrainingConfig, differences
 from undiffuse.data.batches import Batch, ImageStream, batches
 from undiffuse.data.store import Store
 from undiffuse.runs.find import is_run
-from undiffuse.runs.run import NonFiniteError, Run, create_run, open_run
+from undiffuse.runs.run import Checkpoint, NonFiniteError, Run, create_run, open_run
 from undiffuse.training.checkpoints import CheckpointOptions, Checkpoints, restore
 from undiffuse.training.choices import as_begun, chosen
 from undiffuse.training.held_out import HeldOut
@@ -22,6 +22,7 @@ from undiffuse.training.loop import StepReport, training_steps
 from undiffuse.training.observers import Event, Observer, ProgressBar, as_observer, watching
 from undiffuse.training.previews import Previews
 from undiffuse.training.signals import StopRequest
+from undiffuse.training.start import save_start, weights_for
 from undiffuse.training.state import TrainingState, new_state
 from undiffuse.utils.device import compute_dtype, loader_workers
 from undiffuse.utils.errors import WorkFailed
@@ -38,24 +39,33 @@ NOT_FINITE = (
 MAY_CHANGE = {
     "data.data",
     "data.data_root",
+    "origin.run",
     "training.total_images",
     "training.total_minutes",
     "training.microbatch",
     *(f"sampling.{field.name}" for field in fields(SamplingConfig)),
 }
-"""Settings that may differ when a run is resumed: the budget may grow, and the same images may have moved."""
+"""Settings that may differ when a run is resumed: the budget may grow, and the same images and the run it started
+from may have moved."""
 
 
-def begin_or_resume(folder: Path, config: Config, total_images: int, world: World) -> Run:
+def begin_or_resume(
+    folder: Path, config: Config, total_images: int, world: World, source: Checkpoint | None = None
+) -> Run:
     """The run in `folder`, created if there is none there or one without a checkpoint.
 
-    What the config leaves open is chosen for `total_images` when the run is created, and kept when it is resumed.
+    A new run starts with the EMA weights of `source`, or else with random ones. What the config leaves open is chosen
+    for `total_images` when the run is created, and kept when it is resumed.
 
     Raises:
         ValueError: the run there has other settings, or something else is there.
     """
     if not is_run(folder):
-        return create_run(folder, chosen(config, total_images, world.device, world.size))
+        weights = None if source is None else weights_for(config, source)
+        run = create_run(folder, chosen(config, total_images, world.device, world.size))
+        if weights is not None:
+            save_start(run, weights)
+        return run
     run = open_run(folder, type(config.network))
     config = as_begun(config, run.config)
     if not run.config.data_content:
@@ -78,7 +88,10 @@ def begin_or_resume(folder: Path, config: Config, total_images: int, world: Worl
         )
     if config != run.config:
         write_atomically(folder / "config.json", to_json(config))
-    return Run(folder, config)
+    run = Run(folder, config)
+    if source is not None and not run.checkpoints():
+        save_start(run, weights_for(config, source))
+    return run
 
 
 def train_run(
@@ -103,7 +116,7 @@ def train_run(
     checkpoint = run.last_good()
     if checkpoint is not None:
         restore(state, checkpoint)
-        log.info(f"Resuming at {state.images:,} images.")
+        log.info(f"Resuming at {state.images:,} images." if state.images else _started_from(config))
     budget = _Budget(config.training, state, world)
     already = budget.update()
     if already >= 1:
@@ -211,6 +224,11 @@ def _stream(store: Store, config: Config, first_image: int, world: World) -> Ite
     on_gpu = world.device.type == "cuda"
     workers = loader_workers(world.device)
     return batches(images, first_image, config.training.batch, world.rank, world.size, workers, on_gpu)
+
+
+def _started_from(config: Config) -> str:
+    origin = config.origin
+    return f"Starting with the weights of {origin.run} ({origin.images:,} images)." if origin else "Starting."
 
 
 def _failure(run: Run, state: TrainingState, error: Exception) -> WorkFailed:
