@@ -1,21 +1,22 @@
-"""Makes the README's images from runs/quickstart, always from the first seeds.
+"""Makes the images of README.md and docs/results.md: always the first seeds, and labels in turn.
 
-make quickstart && .venv/bin/python docs/make_figures.py
+.venv/bin/python docs/make_figures.py models             # of the models that come with undiffuse
+make quickstart && .venv/bin/python docs/make_figures.py quickstart
 """
 
+import shutil
 from pathlib import Path
 
 import numpy as np
 import torch
+import tyro
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+import undiffuse
 from undiffuse.data.store import Store, open_store
-from undiffuse.report import grids
-from undiffuse.runs.gallery import maker, open_gallery
-from undiffuse.runs.run import Run, open_run
-from undiffuse.sampling.model import Model, load_model, sample
-from undiffuse.utils.device import choose_device
+from undiffuse.runs.find import shipped_models
+from undiffuse.sampling.model import Model
 from undiffuse.utils.randomness import ImageRandomness
 
 HERE = Path(__file__).parent
@@ -23,16 +24,32 @@ LEVELS = (0.0, 0.2, 0.5, 1.0, 2.5, 20.0)
 INK, SOFT, BLUE = "#1c1e21", "#5f6670", "#2f6fde"
 
 
-def main() -> None:
-    run = open_run(Path("runs/quickstart"))
-    model, checkpoint = load_model(run, choose_device(), "average", print)
-    folder = run.folder / "samples" / f"quickstart-{checkpoint.images}"
-    gallery = open_gallery(folder, model, run.config.sampling, None, maker(run, checkpoint, "average"))
-    grids.save_png(grids.grid(gallery.pixels(range(64)), columns=8), HERE / "digits.png")
-    how_it_works(run, model, open_store(run.config.data)).savefig(HERE / "how-it-works.png", dpi=110, facecolor="white")
+def models(names: tuple[str, ...] = (), /, out: Path = HERE) -> None:
+    """Grids of seeds 0 to 63 and film strips of seeds 0 to 15.
+
+    Args:
+        names: Which of the models; all of them if none is named.
+        out: Folder of the images.
+    """
+    for name in names or shipped_models():
+        gallery = undiffuse.sample(name, count=64, film=True, progress=True)
+        for image in ("grid", "film"):
+            shutil.copyfile(gallery.folder / f"{image}.png", out / f"{name}-{image}.png")
 
 
-def how_it_works(run: Run, model: Model, store: Store) -> Figure:
+def quickstart(run: str = "runs/quickstart", out: Path = HERE) -> None:
+    """digits.png and how-it-works.png.
+
+    Args:
+        run: A run of digits.
+        out: Folder of the images.
+    """
+    model = undiffuse.load(run)
+    model.sample(64).save_grid(out / "digits.png", columns=8)
+    how_it_works(model, open_store(model.config.data)).savefig(out / "how-it-works.png", dpi=110, facecolor="white")
+
+
+def how_it_works(model: Model, store: Store) -> Figure:
     """Above: a real image at rising noise levels. Below: a sample's way back down the same levels."""
     figure = Figure(figsize=(9, 4.3))
     columns = len(LEVELS)
@@ -42,7 +59,7 @@ def how_it_works(run: Run, model: Model, store: Store) -> Figure:
     for axis, sigma in zip(axes[0], LEVELS, strict=True):
         _show(axis, (real + sigma * eps) / (1 + sigma**2) ** 0.5)
         axis.set_title(f"σ = {sigma:g}", fontsize=10, color=SOFT)
-    steps = list(sample(model, [3], [3], run.config.sampling))
+    steps = list(model.steps(1, label=3, seed=3))
     for axis, sigma in zip(axes[1], LEVELS, strict=True):
         step = min(steps, key=lambda step: abs(float(torch.log((step.sigma + 0.002) / (sigma + 0.002)))))
         _show(axis, step.x / torch.sqrt(1 + step.sigma**2))
@@ -68,4 +85,4 @@ def _arrow(figure: Figure, y: float, text: str, back: bool = False) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    tyro.extras.subcommand_cli_from_dict({"models": models, "quickstart": quickstart})

@@ -98,3 +98,12 @@ def test_the_files_that_a_page_points_to_exist(page: Path) -> None:
     targets = re.findall(r"\]\(([^)#:]+)\)", page.read_text(encoding="utf-8"))
     missing = [target for target in targets if not (page.parent / target).exists()]
     assert missing == []
+
+
+@pytest.mark.parametrize("words", [["models", "digits"], ["quickstart", "--run", "digits"]], ids=lambda words: words[0])
+def test_the_script_that_makes_the_figures_runs(words: list[str], tmp_path: Path) -> None:
+    command = [sys.executable, str(TOP / "docs" / "make_figures.py"), *words, "--out", str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert all(Image.open(image).size[0] > 500 for image in tmp_path.glob("*.png"))
+    assert len(list(tmp_path.glob("*.png"))) == 2
