@@ -9,6 +9,7 @@ import hashlib
 import json
 import shutil
 from dataclasses import replace
+from pathlib import Path
 
 import safetensors.torch
 import torch
@@ -33,6 +34,8 @@ def main(run: str, name: str, /, data: str, guidance: float | None = None) -> No
     if checkpoint is None:
         raise SystemExit(f"{opened.folder} has no whole checkpoint.")
     config = replace(opened.config, data=replace(opened.config.data, data=data, data_root=None))
+    if config.origin:
+        config = replace(config, origin=replace(config.origin, run=Path(config.origin.run).name))
     if guidance is not None:
         config = replace(config, sampling=replace(config.sampling, guidance=guidance))
     folder = SHIPPED / name

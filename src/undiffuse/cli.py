@@ -10,9 +10,9 @@ from pydantic import ValidationError
 from rich.console import Console
 
 from undiffuse import __version__
-from undiffuse.utils.errors import Interrupted, WorkFailed
+from undiffuse.utils import validation
+from undiffuse.utils.errors import Interrupted, PeerFailed, WorkFailed, sentence
 from undiffuse.utils.terminal import console, errors, speaking
-from undiffuse.utils.validation import sentence
 
 COMMANDS = {
     "explore": ("undiffuse.commands.explore:explore", "look at images before training, in one page"),
@@ -56,16 +56,30 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except KeyboardInterrupt:
         _tell(errors, "Stopped.")
         sys.exit(130)
+    except (
+        PeerFailed
+    ) as error:  # Raised in one process only, which need not be rank 0: that may be the one that is gone.
+        errors.print(f"undiffuse {name}: {error}")
+        _exit(1)
     except WorkFailed as error:
         if debug:
             raise
         _tell(errors, f"undiffuse {name}: {error}")
-        sys.exit(1)
+        _exit(1)
     except (ValueError, OSError) as error:
         if debug:
             raise
         _tell(errors, f"undiffuse {name}: {_sentence(error)}")
-        sys.exit(2)
+        _exit(2)
+
+
+def _exit(code: int) -> None:
+    """Exits; one of several processes at once, since work on a GPU that waits for another process would not end."""
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+    sys.exit(code)
 
 
 def _call(name: str, arguments: list[str]) -> None:
@@ -92,8 +106,4 @@ def _tell(where: Console, text: str) -> None:
 
 
 def _sentence(error: ValueError | OSError) -> str:
-    if isinstance(error, ValidationError):
-        return sentence(error)
-    if isinstance(error, OSError) and error.strerror:
-        return f"{error.strerror}: {os.fspath(error.filename) if error.filename else 'no file named'}"
-    return str(error)
+    return validation.sentence(error) if isinstance(error, ValidationError) else sentence(error)

@@ -10,8 +10,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from undiffuse.runs.run import open_run
 
@@ -140,3 +142,16 @@ def test_only_rank_0_has_observers_and_all_ranks_get_the_run() -> None:
     left = {path.name for path in Path().iterdir() if path.name[-2:] in ("-0", "-1")}
     assert left == {"begun-0", "steps-0", "ended-0", "returned-0", "returned-1"}
     assert Path("returned-0").read_text() == Path("returned-1").read_text() == "256"
+
+
+def test_two_processes_sample_like_one() -> None:
+    options = ("sample", "digits", "--count", "7", "--steps", "4", "--batch", "2")
+    run([sys.executable, "-m", "undiffuse", *options, "--out", "one"])
+    run([*TORCHRUN, "-m", "undiffuse", *options, "--out", "two"])
+    one, two = (sorted(Path(name).iterdir()) for name in ("one", "two"))
+    assert [file.name for file in one] == [file.name for file in two]
+    assert len(one) == 9, "seven images, the grid, and samples.json"
+    for ours, theirs in zip(one, two, strict=True):
+        if ours.suffix == ".png":
+            difference = np.asarray(Image.open(ours), dtype=int) - np.asarray(Image.open(theirs), dtype=int)
+            assert abs(difference).max() <= 1, "at most rounding, from batches of other sizes"

@@ -29,8 +29,13 @@ def work(world):
     assert world.any(world.rank == 1) and not world.any(False)
     mine = torch.tensor([1.0, 2.0], dtype=torch.float64) + 10 * world.rank
     assert world.gather(mine).tolist() == [1.0, 2.0, 11.0, 12.0]
-    done = Path('done')
-    world.main_process_first(lambda: done.touch() if world.is_main else done.stat())
+    assert world.share({'rank': world.rank}) == {'rank': 0}
+    assert world.on_main(lambda: ('from', world.rank)) == ('from', 0)
+    assert world.on_each_machine(lambda: ('from', world.rank)) == ('from', 0)
+    assert world.collect(world.rank + 5) == ([5, 6] if world.is_main else [])
+    tensors = {'a': torch.arange(6.0).reshape(2, 3).T, 'n': torch.tensor(3)} if world.is_main else {}
+    shared = world.share_tensors(tensors)
+    assert shared['a'].tolist() == [[0.0, 3.0], [1.0, 4.0], [2.0, 5.0]] and shared['n'].dtype == torch.int64
     assert threads() or not Path('/proc').exists(), 'the test looks for the wrong names'
 
 with init_distributed() as world:
@@ -56,4 +61,6 @@ def test_a_single_process_agrees_with_itself() -> None:
     assert world.any(True)
     assert not world.any(False)
     assert world.gather(tensor) is tensor
-    assert world.main_process_first(lambda: "result") == "result"
+    assert world.share("it") == world.on_main(lambda: "it") == world.on_each_machine(lambda: "it") == "it"
+    assert world.collect("it") == ["it"]
+    assert world.share_tensors({"a": tensor}) == {"a": tensor}

@@ -95,7 +95,7 @@ def evaluate(
     at_least(1, batch=batch)
     at_least(0, likelihood=likelihood, seed=seed)
     with init_distributed() as world, speaking(progress and world.is_main):
-        opened = as_run(run)
+        opened = world.on_main(lambda: as_run(run))
         context = _context(features, weights, metrics, batch, world)
         folder = make_output(out or opened.output_folder / "evaluation", *(() if real is None else (real,)))
         check_outside(folder, opened.config.data.data)
@@ -105,7 +105,7 @@ def evaluate(
             references = run_references(opened, split, real_total, root, strict)
         else:
             references = named_references(opened, DataSpec(real, root, split, None, fit), real_total, strict)
-        model = run if isinstance(run, Model) else load_model(opened, world.device)
+        model = run if isinstance(run, Model) else load_model(opened, world=world)
         fake, made_by = run_samples(model, sampling, range(seed, seed + total), context)
         bits = bits_of(model, references, likelihood, batch)
         title, log_lines = f"How good is {opened.name}?", opened.log_lines()
@@ -242,7 +242,7 @@ def compare(
                 for sampler in samplers or (None,)
                 for number in steps or (None,)
             ]
-            model = source if isinstance(source, Model) else load_model(source, world.device)
+            model = source if isinstance(source, Model) else load_model(source, world=world)
             candidates += [Candidate(label, model, sampling) for sampling in dict.fromkeys(ways)]
         real = run_references(found[0], split, real_total).sets[0]
         comparison = compare_candidates(candidates, real, range(seed, seed + total), context)

@@ -16,6 +16,7 @@ from undiffuse.sampling.options import check_guidance, sampling_config
 from undiffuse.utils.names import Precision
 from undiffuse.utils.parsing import at_least
 from undiffuse.utils.terminal import Meter, log, speaking
+from undiffuse.utils.world import init_distributed
 
 
 def load(
@@ -66,7 +67,7 @@ def sample(
     """Samples a run into a folder: one PNG per seed, grid.png, and samples.json, which says what made them.
 
     The options are those of `undiffuse sample`; `Model.sample` makes images without writing any. Called again it makes
-    only what is missing.
+    only what is missing. Under torchrun all processes share the work, and the main one alone writes.
 
     Args:
         out: The folder; None takes one in the run's samples/ that is named after the options.
@@ -87,23 +88,30 @@ def sample(
     """
     at_least(1, count=count, batch=batch)
     at_least(0, seed=seed)
-    with speaking(progress):
-        opened = as_run(run, network)
+    with init_distributed() as world, speaking(progress and world.is_main):
+        opened = world.on_main(lambda: as_run(run, network))
         index = None if label is None else find_label(opened.config.class_names, label)
         if index == NO_LABEL:
             check_guidance(opened.config)
         settings = as_settings(set)
         sampling = sampling_config(opened.config, sampler, steps, guidance, precision, settings)
-        model = load_model(opened, weights=checkpoint_part(weights))
+        model = load_model(opened, weights=checkpoint_part(weights), world=world)
         folder = Path(out).expanduser() if out else default_folder(model, sampling, settings, index)
-        gallery = gallery_in(folder, model, sampling, index)
+        gallery = world.on_main(lambda: gallery_in(folder, model, sampling, index))
         log.info(f"Images go to {folder.absolute()}")
         seeds = range(seed, seed + count)
-        fill(gallery, model, seeds, batch)
-        log.info(f"  grid  {save_grid(gallery, seeds)}")
-        if film:
-            with Meter("film", sampling.steps) as meter:
-                show = lambda step: meter.reach(step, f"{step}/{sampling.steps} steps")  # noqa: E731
-                strip, animation = save_film(gallery, model, seeds, show)
-            log.info(f"  film  {strip} and {animation.name}")
+        fill(gallery, model, seeds, batch, world)
+        if world.is_main:
+            _save_sheets(gallery, model, seeds, film)
     return gallery
+
+
+def _save_sheets(gallery: Gallery, model: Model, seeds: range, film: bool) -> None:
+    log.info(f"  grid  {save_grid(gallery, seeds)}")
+    if not film:
+        return
+    sampling = gallery.sampling
+    with Meter("film", sampling.steps) as meter:
+        show = lambda step: meter.reach(step, f"{step}/{sampling.steps} steps")  # noqa: E731
+        strip, animation = save_film(gallery, model, seeds, show)
+    log.info(f"  film  {strip} and {animation.name}")

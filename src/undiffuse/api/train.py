@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 from undiffuse.api.data import SizeLike, check_outside, data_config
@@ -12,7 +13,7 @@ from undiffuse.data.store import DataConfig, Store, store_of
 from undiffuse.networks.network import NetworkConfig
 from undiffuse.networks.unet import UNetConfig
 from undiffuse.presets import RECIPES, ImageFacts, configure
-from undiffuse.runs.run import Checkpoint, Run, open_run
+from undiffuse.runs.run import Checkpoint, Run
 from undiffuse.sampling.model import Settings, as_settings
 from undiffuse.training.checkpoints import CheckpointOptions
 from undiffuse.training.choices import chosen
@@ -143,25 +144,23 @@ def train(
     )
     with StopRequest() as stop, init_distributed() as world, speaking(progress and world.is_main):
         request.check_before_images(world)
-        store = world.main_process_first(
+        store = world.on_each_machine(
             lambda: store_of(open_source(data, request.data.data_root, split), request.data, strict)
         )
-        config = request.configure(store)
+        if store.content != world.share(store.content):
+            raise ValueError(f"The images at {request.data.data} are not the same on all machines: copy them anew.")
+        config = world.on_main(lambda: request.configure(store))
         folder = Path(out).expanduser() if out else Path("runs") / _run_name(store, name, network, source)
         check_outside(folder, data)
         _log_summary(folder, store, config, world)
         if dry_run:
             config = chosen(config, len(store), world.device, world.size)
             return Plan(folder, config, measure_cost(config, world.device, world.size))
-        run = world.main_process_first(
-            lambda: (
-                begin_or_resume(folder, config, len(store), world, source[1] if source else None)
-                if world.is_main
-                else open_run(folder, type(config.network))
-            )
-        )
-        if not train_run(run, store, world, stop, CheckpointOptions(keep, every), observers, compile):
-            raise Interrupted(f"Saved. Run the same again to resume: {run.folder.absolute()}")
+        begin = partial(begin_or_resume, folder, config, len(store), world, source[1] if source else None)
+        run = world.on_main(begin)
+        done = train_run(run, store, world, stop, CheckpointOptions(keep, every), observers, compile)
+    if not done:  # All processes were stopped together: that is no failure.
+        raise Interrupted(f"Saved. Run the same again to resume: {run.folder.absolute()}")
     return run
 
 

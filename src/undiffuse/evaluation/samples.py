@@ -8,7 +8,7 @@ from typing import Any
 from undiffuse.config import SamplingConfig
 from undiffuse.evaluation.context import EvaluationContext
 from undiffuse.features.image_sets import ImageSet, of_gallery
-from undiffuse.runs.gallery import Gallery, made_by
+from undiffuse.runs.gallery import made_by
 from undiffuse.sampling.generate import fill, gallery_in
 from undiffuse.sampling.model import Model
 from undiffuse.sampling.options import nfe, on_device
@@ -25,8 +25,8 @@ def run_samples(
         WorkFailed: out of memory.
     """
     world, (run, checkpoint) = context.world, model.origin
-    source = made_by(run, checkpoint, model.weights)
     sampling = on_device(sampling, model.device)
+    source = made_by(run, checkpoint, model.weights)
     options = asdict(sampling)
     if sampling.precision == "fp32":
         del options["precision"]  # Older versions had no other: their samples go on.
@@ -34,13 +34,10 @@ def run_samples(
     key = hashlib.sha256(json.dumps([source, options], sort_keys=True).encode()).hexdigest()[:8]
     name = f"{sampling.sampler}-{sampling.steps}-{checkpoint.images}-{key}"
     folder = run.output_folder / "evaluation" / "samples" / name
-    gallery = Gallery(folder, model.shape, model.class_names, sampling, None)
-    if world.is_main:
-        gallery_in(folder, model, sampling)
-        log.info(f"Samples are kept in {folder.absolute()}")
-    world.barrier()
-    fill(gallery, model, seeds[world.rank :: world.size], context.batch)
-    world.barrier()
+    gallery = world.on_main(lambda: gallery_in(folder, model, sampling))
+    log.info(f"Samples are kept in {folder.absolute()}")
+    fill(gallery, model, seeds, context.batch, world)
+    world.barrier()  # The others read the files that the main process has written.
     return of_gallery(gallery, seeds, run.name), {
         **{"images_seen" if name == "images" else name: value for name, value in source.items()},
         "ema": model.weights == "ema",

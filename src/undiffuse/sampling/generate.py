@@ -2,9 +2,12 @@
 
 import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
 import torch
+from jaxtyping import UInt8
+from torch import Tensor
 
 from undiffuse.config import SamplingConfig
 from undiffuse.data.pixels import to_pixels
@@ -16,6 +19,7 @@ from undiffuse.sampling.options import nfe, on_device
 from undiffuse.utils.errors import WorkFailed
 from undiffuse.utils.terminal import Meter, log
 from undiffuse.utils.text import duration
+from undiffuse.utils.world import World
 
 GRID_IMAGES = 100
 
@@ -42,31 +46,57 @@ def default_folder(model: Model, sampling: SamplingConfig, settings: Sequence[st
     return run.output_folder / "samples" / "-".join(words)
 
 
-def fill(gallery: Gallery, model: Model, seeds: Sequence[int], batch: int) -> None:
-    """Makes the samples that are missing, `batch` at a time, after a notice of how long it will take."""
-    missing = [seed for seed in seeds if not gallery.has(seed)]
+def fill(gallery: Gallery, model: Model, seeds: Sequence[int], batch: int, world: World | None = None) -> None:
+    """Makes the samples that are missing, after a notice of how long it will take.
+
+    The processes of `world` share the work, `batch` at a time each; the main one alone writes files.
+    """
+    world = world or World.alone(model.device)
+    missing = world.on_main(lambda: [seed for seed in seeds if not gallery.has(seed)])
     if len(missing) < len(seeds):
         log.info(f"{len(seeds) - len(missing):,} of {len(seeds):,} images are there already.")
     if not missing:
         return
-    sampling = gallery.sampling
-    evaluations = nfe(sampling, labeled=bool(model.class_names))
-    seconds = _seconds_per_evaluation(gallery, model, missing[:batch]) * evaluations * -(-len(missing) // batch)
-    what = f"{len(missing):,} images, {sampling.steps} {sampling.sampler} steps"
-    log.info(f"{what} (NFE {evaluations}): about {duration(seconds)}.")
-    with Meter("sampling", len(missing) * sampling.steps) as meter:
-        for start in range(0, len(missing), batch):
-            chunk = missing[start : start + batch]
+    together = batch * world.size
+    _announce(gallery, model, missing, batch, together)
+    with Meter("sampling", len(missing)) as meter, ThreadPoolExecutor() as writers:
+        written: list[Future[None]] = []
+        for start in range(0, len(missing), together):
+            chunk = missing[start : start + together]
 
             def show(step: int, start: int = start, size: int = len(chunk)) -> None:
-                meter.reach(start * sampling.steps + step * size, f"{start:,}/{len(missing):,} images")
+                meter.reach(start + step * size / gallery.sampling.steps, f"{start:,}/{len(missing):,} images")
 
-            try:
-                done = last(watched(sample_steps(model, chunk, _labels(gallery, chunk), sampling), show))
-            except torch.OutOfMemoryError as error:
-                raise WorkFailed(f"Out of memory: --batch {max(1, len(chunk) // 2)} needs less.") from error
-            for seed, pixels in zip(chunk, to_pixels(done.x), strict=True):
-                gallery.save(seed, pixels)
+            made = world.collect(_made(gallery, model, chunk[world.rank :: world.size], show))
+            for each in written:  # The batch before is on disk; this one is written while the next is made.
+                each.result()
+            written = [
+                writers.submit(gallery.save, seed, pixels)
+                for rank, images in enumerate(made)
+                for seed, pixels in zip(chunk[rank :: world.size], images, strict=True)
+            ]
+        for each in written:
+            each.result()
+
+
+def _made(
+    gallery: Gallery, model: Model, seeds: Sequence[int], show: Callable[[int], object]
+) -> UInt8[Tensor, "b c h w"]:
+    if not seeds:  # There are more processes than samples.
+        return torch.empty(0, *gallery.shape, dtype=torch.uint8)
+    try:
+        steps = sample_steps(model, seeds, _labels(gallery, seeds), gallery.sampling)
+        return to_pixels(last(watched(steps, show)).x)
+    except torch.OutOfMemoryError as error:
+        raise WorkFailed(f"Out of memory: --batch {max(1, len(seeds) // 2)} needs less.") from error
+
+
+def _announce(gallery: Gallery, model: Model, missing: Sequence[int], batch: int, together: int) -> None:
+    sampling = gallery.sampling
+    evaluations = nfe(sampling, labeled=bool(model.class_names))
+    seconds = _seconds_per_evaluation(gallery, model, missing[:batch]) * evaluations * -(-len(missing) // together)
+    what = f"{len(missing):,} images, {sampling.steps} {sampling.sampler} steps"
+    log.info(f"{what} (NFE {evaluations}): about {duration(seconds)}.")
 
 
 def save_grid(gallery: Gallery, seeds: Sequence[int]) -> Path:

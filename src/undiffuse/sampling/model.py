@@ -22,10 +22,11 @@ from undiffuse.report.grids import Images
 from undiffuse.runs.run import Checkpoint, Run
 from undiffuse.sampling.labels import Label, find_label, label_tensor, labels_for
 from undiffuse.sampling.options import check_guidance, noise_levels, sampling_config
-from undiffuse.utils.device import autocast, choose_device, compute_dtype, memory_format, state_dtype
+from undiffuse.utils.device import autocast, compute_dtype, memory_format, state_dtype
 from undiffuse.utils.names import Precision
 from undiffuse.utils.randomness import ImageRandomness
 from undiffuse.utils.terminal import Meter, speaking
+from undiffuse.utils.world import World
 
 Settings = Sequence[str] | Mapping[str, object]
 """Further options of sampling: ("eta=0.5",) or {"eta": 0.5}."""
@@ -196,22 +197,28 @@ def model_of(network: nn.Module, config: Config, device: torch.device) -> Model:
     return Model(predictor(network, config.diffusion.make_parametrization()), config, device, network)
 
 
-def load_model(run: Run, device: torch.device | None = None, weights: str = "ema") -> Model:
-    """The run's model, from its newest whole checkpoint.
+def load_model(run: Run, device: torch.device | None = None, weights: str = "ema", world: World | None = None) -> Model:
+    """The run's model, from its newest whole checkpoint; of several processes the main one alone reads it.
 
     `weights` is "ema", or "network" for the weights that are being trained.
 
     Raises:
         FileNotFoundError: the run has no checkpoint that is whole.
     """
+    world = world or World.alone(device)
+    checkpoint = world.on_main(lambda: _newest(run))
+    network = run.config.build_network()
+    network.load_state_dict(world.share_tensors(checkpoint.tensors(weights) if world.is_main else {}))
+    device = world.device
+    network = network.to(device).to(memory_format=memory_format(device)).eval().requires_grad_(False)
+    return replace(model_of(network, run.config, device), run=run, checkpoint=checkpoint, weights=weights)
+
+
+def _newest(run: Run) -> Checkpoint:
     checkpoint = run.last_good()
     if checkpoint is None:
         raise FileNotFoundError(f"{run.folder.absolute()} has no whole checkpoint: train it first, or for longer.")
-    device = device or choose_device()
-    network = run.config.build_network()
-    network.load_state_dict(checkpoint.tensors(weights))
-    network = network.to(device).to(memory_format=memory_format(device)).eval().requires_grad_(False)
-    return replace(model_of(network, run.config, device), run=run, checkpoint=checkpoint, weights=weights)
+    return checkpoint
 
 
 def sample_steps(

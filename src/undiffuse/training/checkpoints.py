@@ -4,10 +4,13 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from torch import Tensor
+
 from undiffuse.runs.run import Checkpoint, Run
 from undiffuse.training.observers import Event, Observer
 from undiffuse.training.optimizers import load_optimizer_tensors, optimizer_tensors
 from undiffuse.training.state import TrainingState
+from undiffuse.utils.world import World
 
 CHECKPOINT_SECONDS = 300
 
@@ -61,15 +64,25 @@ class Checkpoints(Observer):
         return self.run.save(state.images, present, {**counters, **kept}, self.options.keep)
 
 
-def restore(state: TrainingState, checkpoint: Checkpoint) -> None:
-    """Sets the state back to where the checkpoint was written."""
-    state.network.load_state_dict(checkpoint.tensors("network"))
-    state.ema.load_state_dict(checkpoint.tensors("ema"))
-    if checkpoint.images == 0:  # Another run's weights: optimizers and sigma sampler begin afresh.
-        return
-    load_optimizer_tensors(state.optimizers, checkpoint.tensors("optimizer"))
-    if state.sigma_sampler.tensors():
-        state.sigma_sampler.load(checkpoint.tensors("sigma_sampler"))
-    state.images = checkpoint.images
+def restore(state: TrainingState, checkpoint: Checkpoint | None, world: World) -> bool:
+    """Sets the state in all processes back to where rank 0's checkpoint was written; False if it has none.
+
+    Rank 0 alone reads: in the folders of the others there may be another checkpoint, or nothing.
+    """
+    about = world.share(None if checkpoint is None else (checkpoint.images, checkpoint.state))
+    if about is None:
+        return False
+    state.images, counters = about
     for name in ("seconds", "skipped", "skipped_in_a_row"):
-        setattr(state, name, checkpoint.state[name])
+        setattr(state, name, counters[name])
+
+    def tensors(part: str) -> dict[str, Tensor]:
+        return world.share_tensors(checkpoint.tensors(part) if checkpoint is not None else {})
+
+    state.network.load_state_dict(tensors("network"))
+    state.ema.load_state_dict(tensors("ema"))
+    if state.images:  # With another run's weights, optimizers and sigma sampler begin afresh.
+        load_optimizer_tensors(state.optimizers, tensors("optimizer"))
+        if state.sigma_sampler.tensors():
+            state.sigma_sampler.load(tensors("sigma_sampler"))
+    return True

@@ -25,7 +25,7 @@ from undiffuse.training.signals import StopRequest
 from undiffuse.training.start import save_start, weights_for
 from undiffuse.training.state import TrainingState, new_state
 from undiffuse.utils.device import compute_dtype, loader_workers
-from undiffuse.utils.errors import WorkFailed
+from undiffuse.utils.errors import PeerFailed, WorkFailed, sentence
 from undiffuse.utils.files import remove_unfinished, write_atomically
 from undiffuse.utils.terminal import log
 from undiffuse.utils.world import World
@@ -113,9 +113,8 @@ def train_run(
     """
     config = run.config
     state = new_state(config, world.device)
-    checkpoint = run.last_good()
-    if checkpoint is not None:
-        restore(state, checkpoint)
+    checkpoint = run.last_good() if world.is_main else None
+    if restore(state, checkpoint, world):
         log.info(f"Resuming at {state.images:,} images." if state.images else _started_from(config))
     budget = _Budget(config.training, state, world)
     already = budget.update()
@@ -133,10 +132,11 @@ def train_run(
         with _alone_in(run) if world.is_main else nullcontext(), watching(watchers, run, state, checkpoint):
             return _train_watched(steps, state, budget, watchers, world, stop)
     except (NonFiniteError, OSError, torch.OutOfMemoryError) as error:
-        if world.is_main:
-            raise _failure(run, state, error) from error
-        if isinstance(error, NonFiniteError):
-            raise SystemExit(1) from error  # Rank 0 fails too, and says why.
+        reason = _reason(config, error)
+        raise WorkFailed(_failure(run, state, reason) if world.is_main else reason) from error
+    except RuntimeError as error:
+        if other := world.failure_of_another(error):
+            raise PeerFailed(f"{_failure(run, state, str(other))} The same command resumes.") from error
         raise
 
 
@@ -231,11 +231,14 @@ def _started_from(config: Config) -> str:
     return f"Starting with the weights of {origin.run} ({origin.images:,} images)." if origin else "Starting."
 
 
-def _failure(run: Run, state: TrainingState, error: Exception) -> WorkFailed:
-    reason = str(error)
+def _reason(config: Config, error: Exception) -> str:
     if isinstance(error, torch.OutOfMemoryError):
-        half = max(1, (run.config.training.microbatch or 2) // 2)
-        reason = f"out of memory; --set training.microbatch={half} needs less and trains the same"
+        half = max(1, (config.training.microbatch or 2) // 2)
+        return f"out of memory; --set training.microbatch={half} needs less and trains the same"
+    return sentence(error)
+
+
+def _failure(run: Run, state: TrainingState, reason: str) -> str:
     good = run.last_good()
     kept = f"the last good checkpoint is {good.folder.absolute()}" if good else "there is no checkpoint yet"
-    return WorkFailed(f"Training stopped after {state.images:,} images: {reason}; {kept}.")
+    return f"Training stopped after {state.images:,} images: {reason}; {kept}."

@@ -37,7 +37,8 @@ class StopRequest:
         name = signal.Signals(number).name
         if not self.saves_itself:
             raise Interrupted(f"{name}: stopped before the first step, so there is nothing to save.")
-        if os.environ.get("RANK", "0") == "0":  # Under torchrun only one process reports it.
+        # Where several processes work, this one may have been told to stop because another failed, which says why.
+        if os.environ.get("WORLD_SIZE", "1") == "1":
             errors.print(
                 f"{name}: stopping after this step. (A second one stops at once, back at the last checkpoint.)"
             )

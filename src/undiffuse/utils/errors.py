@@ -1,5 +1,6 @@
 """What can go wrong though the command was right, and what was left out with a reason."""
 
+import os
 from dataclasses import dataclass
 
 
@@ -8,6 +9,10 @@ class WorkFailed(RuntimeError):
 
     A wrong path or value is a ValueError or FileNotFoundError instead, and exits with 2.
     """
+
+
+class PeerFailed(WorkFailed):
+    """Another of the processes that work together failed. Raised in the one process that tells the user."""
 
 
 class Interrupted(KeyboardInterrupt):
@@ -24,3 +29,10 @@ class Skipped:
 
     reason: str
     """One sentence for the reader."""
+
+
+def sentence(error: BaseException) -> str:
+    """What an error says, for the user; of the system's own errors without numbers and quotes."""
+    if isinstance(error, OSError) and error.strerror:
+        return f"{error.strerror}: {os.fspath(error.filename) if error.filename else 'no file named'}"
+    return str(error)

@@ -2,11 +2,13 @@
 
 import gc
 import os
+import sys
+import warnings
 from collections.abc import Callable, Generator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
@@ -18,8 +20,20 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from undiffuse.utils.device import choose_device
+from undiffuse.utils.errors import PeerFailed, WorkFailed
+from undiffuse.utils.peers import Peers, reason_of
+from undiffuse.utils.text import plural
 
 T = TypeVar("T")
+
+JOINING = timedelta(minutes=10)
+"""How long a process waits for the others to start."""
+
+WAITS = timedelta(days=1)
+"""How long processes wait on the CPU: while the main one downloads and decodes, hours. A failure ends it sooner."""
+
+GPU_WAITS = timedelta(minutes=30)
+"""How long they wait on GPUs, where all of them have work."""
 
 
 @dataclass(frozen=True)
@@ -29,6 +43,11 @@ class World:
     rank: int
     size: int
     device: torch.device
+    local_rank: int = 0
+    """This process among those on its machine."""
+    peers: Peers | None = None
+    control: dist.ProcessGroup | None = None
+    """A group on the CPU for what the processes agree on, however long they wait for it; None takes the default."""
 
     @classmethod
     def alone(cls, device: torch.device | None = None) -> "World":
@@ -43,6 +62,8 @@ class World:
         """The network whose gradients are averaged over the processes."""
         if self.size == 1:
             return network
+        # Of 1x1 convolutions the strides of dimensions of size 1 differ, which changes nothing.
+        warnings.filterwarnings("ignore", "Grad strides do not match bucket view strides")
         return DistributedDataParallel(network, device_ids=[self.device] if self.device.type == "cuda" else None)
 
     def sync_gradients(self, network: nn.Module, on: bool) -> AbstractContextManager:
@@ -55,9 +76,8 @@ class World:
         """Each value summed over the processes; all get the same sums."""
         if self.size == 1:
             return list(values)
-        # MPS has no float64, but there it is always a single process.
-        tensor = torch.tensor(values, dtype=torch.float64, device=self.device)
-        dist.all_reduce(tensor)
+        tensor = torch.tensor(values, dtype=torch.float64)
+        dist.all_reduce(tensor, group=self.control)
         return tensor.tolist()
 
     def gather(self, tensor: Tensor) -> Tensor:
@@ -81,19 +101,59 @@ class World:
         """Whether the flag is set in any process; all get the same answer."""
         return self.sum(flag)[0] > 0
 
-    def main_process_first(self, work: Callable[[], T]) -> T:
-        """Runs `work` in the main process, then in the others. If it fails there, the others exit silently."""
-        if not self.is_main:
-            if self.sum(0.0)[0]:
-                raise SystemExit(1)
+    def share(self, value: T) -> T:
+        """Rank 0's value, of any type that can be pickled, whatever the others pass."""
+        if self.size == 1:
+            return value
+        shared: list[Any] = [value if self.is_main else None]
+        dist.broadcast_object_list(shared, src=0, group=self.control)
+        return shared[0]
+
+    def on_main(self, work: Callable[[], T]) -> T:
+        """What `work` returns in the main process, in all of them; the others wait. If it fails there, all end."""
+        result: Any = work() if self.is_main else None
+        return self.share(result)
+
+    def on_each_machine(self, work: Callable[[], T]) -> T:
+        """What `work` returns in the first process of each machine, in all processes there."""
+        if self.size == 1:
             return work()
-        try:
-            result = work()
-        except BaseException:
-            self.sum(1.0)
-            raise
-        self.sum(0.0)
-        return result
+        mine = work() if self.local_rank == 0 else None
+        everyone: list[Any] = [None] * self.size
+        dist.all_gather_object(everyone, mine, group=self.control)
+        return everyone[self.rank - self.local_rank]
+
+    def collect(self, value: T) -> list[T]:
+        """The values of all processes by rank, in the main one; an empty list in the others."""
+        if self.size == 1:
+            return [value]
+        values: list[Any] | None = [None] * self.size if self.is_main else None
+        dist.gather_object(value, values, dst=0, group=self.control)
+        return values or []
+
+    def share_tensors(self, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Rank 0's tensors by name, on the CPU, whatever the others pass."""
+        if self.size == 1:
+            return tensors
+        shapes = self.share({name: (tuple(tensor.shape), tensor.dtype) for name, tensor in tensors.items()})
+        shared = {}
+        for name, (shape, dtype) in shapes.items():
+            shared[name] = tensors[name].cpu().contiguous() if self.is_main else torch.empty(shape, dtype=dtype)
+            dist.broadcast(shared[name], src=0, group=self.control)
+        return shared
+
+    def failure_of_another(self, error: BaseException) -> PeerFailed | None:
+        """What another process failed of, if that is where the error in this one comes from.
+
+        Raises:
+            SystemExit: it is, but another process tells the user.
+        """
+        failure = self.peers.failure() if self.peers else None
+        if failure is None or self.peers is None or (failure.interrupted and isinstance(error, KeyboardInterrupt)):
+            return None
+        if not self.peers.speaks(failure):
+            raise SystemExit(1) from error
+        return PeerFailed(self.peers.sentence(failure))
 
     def barrier(self) -> None:
         """Waits until all processes have come here."""
@@ -103,19 +163,63 @@ class World:
 
 @contextmanager
 def init_distributed() -> Generator[World, None, None]:
-    """The world of this process: with the others that torchrun started, or alone."""
-    rank, size = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
-    device = choose_device(int(os.environ.get("LOCAL_RANK", "0")))
+    """The world of this process: with the others that torchrun started, or alone.
+
+    If one process fails, all of them end within seconds, and one says why.
+
+    Raises:
+        ValueError: there are more processes on this machine than GPUs.
+        PeerFailed: another process failed.
+        SystemExit: another process failed, and yet another tells the user.
+    """
+    size, local_rank = int(os.environ.get("WORLD_SIZE", "1")), int(os.environ.get("LOCAL_RANK", "0"))
+    device = choose_device(local_rank)
     if size == 1:
         yield World(0, 1, device)
         return
-    if device.type == "cuda":
-        torch.cuda.set_device(device)
-    # The others wait while rank 0 downloads and decodes, which may take hours.
-    dist.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=timedelta(days=1))
+    world = _join(size, local_rank, device)
+    peers = world.peers
+    assert peers is not None
     try:
-        yield World(rank, size, device)
+        yield world
+        peers.leave()
+    except BaseException as error:
+        # A connection may be broken because another process ended; for other errors the reason is here.
+        unclear = isinstance(error, RuntimeError | KeyboardInterrupt) and not isinstance(error, WorkFailed)
+        other = world.failure_of_another(error) if unclear else None
+        if other is None:
+            peers.report(reason_of(error), interrupted=isinstance(error, KeyboardInterrupt))
+        peers.leave()
+        if other is not None:
+            raise other from error
+        raise
     finally:
-        # The group's threads must end here: one that releases a tensor while Python shuts down aborts the process.
-        gc.collect()  # DistributedDataParallel is part of a reference cycle and holds on to the group.
+        _end_groups(device)
+
+
+def _join(size: int, local_rank: int, device: torch.device) -> World:
+    on_gpu = device.type == "cuda"
+    if on_gpu:
+        if int(os.environ.get("LOCAL_WORLD_SIZE", "1")) > torch.cuda.device_count():
+            gpus = plural(torch.cuda.device_count(), "GPU")
+            raise ValueError(f"There are more processes on this machine than its {gpus}: give --nproc-per-node fewer.")
+        torch.cuda.set_device(device)
+    store, rank, _ = next(dist.rendezvous("env://", timeout=JOINING))
+    backend, timeout = ("nccl", GPU_WAITS) if on_gpu else ("gloo", WAITS)
+    group = dist.PrefixStore("group", store)
+    dist.init_process_group(backend, timeout=timeout, store=group, rank=rank, world_size=size)
+    control = dist.new_group(backend="gloo", timeout=WAITS) if on_gpu else None
+    assert not isinstance(control, int)  # It is one for processes outside the group.
+    peers = Peers(dist.PrefixStore("peers", store), rank, size)
+    dist.barrier(group=control)
+    peers.start()
+    return World(rank, size, device, local_rank, peers, control)
+
+
+def _end_groups(device: torch.device) -> None:
+    # The group's threads must end here: one that releases a tensor while Python shuts down aborts the process.
+    gc.collect()  # DistributedDataParallel is part of a reference cycle and holds on to the group.
+    if sys.exception() is None or device.type != "cuda":
         dist.destroy_process_group()
+    elif dist.group.WORLD is not None:  # NCCL's way of ending in order would wait for the process that failed.
+        dist.group.WORLD.abort()
