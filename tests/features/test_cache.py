@@ -108,7 +108,7 @@ def test_processes_share_the_work(images: ImageSet) -> None:
             folder = next(path for path in cache_folder().glob("features-*") if path.is_dir())
             cache._compute(counting(seen[1]), images, 4, World(1, 2, ALONE.device), folder)
 
-    found = features_of(counting(seen[0]), images, 4, OneOfTwo(0, 2, ALONE.device, others_work))
+    found = features_of(counting(seen[0]), images, 4, OneOfTwo(0, 2, ALONE.device, others_work=others_work))
     assert {rank: sum(batches) for rank, batches in seen.items()} == {0: 6, 1: 4}
     alone = features_of(replace(pixels_network(), resize="alone"), images, 4, ALONE)
     assert np.array_equal(found.features, alone.features)

@@ -12,7 +12,7 @@ from undiffuse.runs.run import Run
 from undiffuse.training import previews
 from undiffuse.training.observers import Event
 from undiffuse.training.previews import Previews
-from undiffuse.training.state import TrainingState, new_state
+from undiffuse.training.state import StepReport, TrainingState, new_state
 
 
 @pytest.fixture
@@ -23,12 +23,9 @@ def state(tiny: Config) -> TrainingState:
 def event_at(progress: float, state: TrainingState) -> Event:
     return Event(
         images=int(2000 * progress),
-        loss=1.0,
-        gradient_norm=1.0,
-        learning_rate=1e-3,
+        report=StepReport(torch.tensor([1.0, 1.0]), learning_rate=1e-3),
         progress=progress,
         seconds=0.0,
-        skipped=False,
         ends=progress >= 1,
         fails=False,
         state=state,

@@ -52,6 +52,7 @@ class Checkpoints(Observer):
         return images // every > self.last_images // every
 
     def _save(self, state: TrainingState) -> Checkpoint:
+        state.settle()
         kept = {observer.key: saved for observer in self.observers if (saved := observer.checkpoint_state())}
         counters = {"seconds": state.seconds, "skipped": state.skipped, "skipped_in_a_row": state.skipped_in_a_row}
         parts = {

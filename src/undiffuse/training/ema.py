@@ -6,7 +6,8 @@ DDPM's CIFAR-10 FID is 12.1 without it and 3.2 with it.
 import copy
 
 import torch
-from torch import nn
+from jaxtyping import Bool
+from torch import Tensor, nn
 
 EMA_RAMPUP_RATIO = 0.05
 """The half-life never exceeds this fraction of the images seen, so that a young EMA is not the initial weights
@@ -19,13 +20,27 @@ def ema_copy(network: nn.Module) -> nn.Module:
 
 
 @torch.no_grad()
-def update_ema(ema: nn.Module, network: nn.Module, batch: int, total_images: int, halflife_images: float) -> None:
+def update_ema(
+    ema: nn.Module,
+    network: nn.Module,
+    batch: int,
+    total_images: int,
+    halflife_images: float,
+    unless: Bool[Tensor, ""] | None = None,
+) -> None:
     """Moves the EMA toward the weights after a step on `batch` images, with `total_images` seen by then.
 
-    Counting in images makes the half-life the same for every batch size. Buffers are copied.
+    Counting in images makes the half-life the same for every batch size. Buffers are copied. Nothing moves where
+    `unless` is true, a flag on the device.
     """
     halflife = min(halflife_images, total_images * EMA_RAMPUP_RATIO)
     weight = 1 - 0.5 ** (batch / max(halflife, 1e-9))
-    torch._foreach_lerp_(list(ema.parameters()), list(network.parameters()), weight)
+    averaged: list[Tensor] = list(ema.parameters())
+    current: list[Tensor] = list(network.parameters())
+    if unless is None:
+        torch._foreach_lerp_(averaged, current, weight)
+    else:
+        amount = torch.where(unless, 0.0, weight)
+        torch._foreach_lerp_(averaged, current, [amount.to(each.dtype) for each in averaged])
     for kept, buffer in zip(ema.buffers(), network.buffers(), strict=True):
         kept.copy_(buffer)

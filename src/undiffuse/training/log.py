@@ -11,7 +11,7 @@ from undiffuse.report.curves import held_out_curves
 from undiffuse.runs.run import Run
 from undiffuse.training.held_out import HeldOut
 from undiffuse.training.observers import Event, Observer
-from undiffuse.training.state import TrainingState
+from undiffuse.training.state import StepReport, TrainingState
 from undiffuse.utils.files import write_atomically
 
 NOTHING_PENDING = {"batches": 0, "finite": 0, "loss": 0.0, "gradient_norm": 0.0}
@@ -32,6 +32,7 @@ class Log(Observer):
 
     def begin(self, run: Run, state: TrainingState) -> None:
         self.run, self.every, self.pending = run, run.config.training.log_batches, dict(NOTHING_PENDING)
+        self.unread: list[StepReport] = []
         # A run that was killed may have logged steps that its last checkpoint does not have.
         kept = [json.dumps(line) + "\n" for line in run.log_lines() if line["images"] <= state.images]
         write_atomically(run.log_file, "".join(kept))
@@ -42,17 +43,26 @@ class Log(Observer):
         self.pending = dict(saved)
 
     def step(self, event: Event) -> None:
-        pending = self.pending
-        pending["batches"] += 1
-        if not event.skipped:
-            pending["finite"] += 1
-            pending["loss"] += event.loss
-            pending["gradient_norm"] += event.gradient_norm
+        self.unread.append(event.report)
+        self._read(but=1)  # A GPU is not kept waiting for its last step.
         measured = self.held_out.take()
-        if pending["batches"] == self.every or measured:
+        if self.pending["batches"] + len(self.unread) == self.every or measured:
+            self._read()
             self._write(event, measured)
 
+    def _read(self, but: int = 0) -> None:
+        """Adds the steps that are not among the pending ones yet, or all but the last `but` of them."""
+        pending = self.pending
+        while len(self.unread) > but:
+            report = self.unread.pop(0)
+            pending["batches"] += 1
+            if not report.skipped:
+                pending["finite"] += 1
+                pending["loss"] += report.loss
+                pending["gradient_norm"] += report.gradient_norm
+
     def _write(self, event: Event, measured: dict[str, Any]) -> None:
+        event.state.settle()
         pending, finite = self.pending, self.pending["finite"]
         line: dict[str, Any] = {
             "images": event.images,
@@ -77,6 +87,7 @@ class Log(Observer):
 
     def checkpoint_state(self) -> dict[str, Any]:
         """Everything written so far reaches the disk before the checkpoint that builds on it."""
+        self._read()
         self.file.flush()
         os.fsync(self.file.fileno())
         self.curves.flush()

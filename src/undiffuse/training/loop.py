@@ -5,7 +5,6 @@ Nothing here shows anything, saves anything or decides when to stop: whoever ite
 
 import math
 from collections.abc import Callable, Iterator
-from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -14,23 +13,11 @@ from torch.nn.utils import clip_grad_norm_
 from undiffuse.config import Config
 from undiffuse.data.batches import Batch
 from undiffuse.training.ema import update_ema
-from undiffuse.training.optimizers import learning_rate_factor, set_learning_rate
-from undiffuse.training.state import TrainingState
+from undiffuse.training.optimizers import learning_rate_factor, set_learning_rate, step_unless
+from undiffuse.training.state import StepReport, TrainingState
 from undiffuse.utils.device import autocast, state_dtype
 from undiffuse.utils.randomness import derived_seed
 from undiffuse.utils.world import World
-
-
-class StepReport(NamedTuple):
-    """What one training step came to, the same on every process."""
-
-    loss: float
-    """Mean over the global batch, weighted as the sigma sampler asks."""
-    gradient_norm: float
-    """Before clipping."""
-    learning_rate: float
-    skipped: bool
-    """Whether the loss or the gradient was not finite, so that the weights did not move."""
 
 
 def training_steps(
@@ -41,10 +28,11 @@ def training_steps(
     world: World,
     dtype: torch.dtype,
 ) -> Iterator[StepReport]:
-    """Takes training steps without end. `progress` returns the fraction of the budget that is spent; it may be a
-    collective, so all processes call it together.
+    """Takes training steps without end. `progress` returns the fraction of the budget that is spent.
 
-    A batch whose loss or gradient is not finite changes nothing but the counts in `state`.
+    A batch whose loss or gradient is not finite changes nothing but the counts in `state`. That is decided where the
+    numbers are, on the device: the program looks at the report of a step only after it has begun the next one, so that
+    a GPU never waits for it.
     """
     network = world.wrap(state.network)  # The same network, its gradients averaged over all processes.
     objective = config.diffusion.make_loss()
@@ -55,37 +43,48 @@ def training_steps(
         with autocast(world.device, dtype):
             return objective(network, x0=x0, eps=eps, sigma=sigma, label=label)
 
-    for batch in batches:
-        # Dropout must not depend on the random numbers used before a restart.
-        torch.manual_seed(derived_seed("dropout", config.seed, state.images, world.rank))
-        factor = learning_rate_factor(state.images, progress(), config.optimizer)
-        learning_rate = config.optimizer.learning_rate * factor
-        set_learning_rate(state.optimizers, learning_rate)
-
-        sigma, weight = state.sigma_sampler.sample(batch.u)
+    def backward(microbatches: list[tuple[Tensor, ...]]) -> tuple[Tensor, Tensor]:
+        """Adds the gradients of the batch's loss; returns each image's loss and its fraction of the batch's."""
         losses = []
-        tensors = batch.x0, batch.eps, sigma, batch.label, weight / len(sigma)
-        microbatches = _microbatches(tensors, config.training.microbatch or len(sigma), world.device)
         for i, (*inputs, fraction) in enumerate(microbatches):
             with world.sync_gradients(network, on=i == len(microbatches) - 1):
                 loss = losses_of(*inputs)
                 (fraction.to(loss) * loss).sum().backward()
             losses.append(loss.detach())
-        loss_by_image = torch.cat(losses).cpu()
-        mean_loss = world.mean(float((weight / len(sigma)) @ loss_by_image.to(weight)))
-        gradient_norm = float(clip_grad_norm_(weights, config.optimizer.max_gradient_norm or math.inf))
+        return torch.cat(losses), torch.cat([fraction for *_, fraction in microbatches])
+
+    rehearsed = world.size == 1
+    for batch in batches:
+        factor = learning_rate_factor(state.images, progress(), config.optimizer)
+        learning_rate = config.optimizer.learning_rate * factor
+        set_learning_rate(state.optimizers, learning_rate)
+
+        sigma, weight = state.sigma_sampler.sample(batch.u)
+        tensors = batch.x0, batch.eps, sigma, batch.label, weight / len(sigma)
+        microbatches = _microbatches(tensors, config.training.microbatch or len(sigma), world.device)
+        if not rehearsed:
+            # The first backward pass decides in which order DistributedDataParallel sums gradients from then on. Were
+            # it one that counts, the step after a restart would be summed in another order than without one.
+            backward(microbatches[:1])
+            state.network.zero_grad()
+            rehearsed = True
+        # Dropout must not depend on the random numbers used before a restart.
+        torch.manual_seed(derived_seed("dropout", config.seed, state.images, world.rank))
+        loss_by_image, fraction = backward(microbatches)
+        mean_loss = world.mean_tensor(fraction @ loss_by_image.to(fraction))
+        gradient_norm = clip_grad_norm_(weights, config.optimizer.max_gradient_norm or math.inf)
+        report = StepReport(torch.stack([mean_loss, gradient_norm.to(mean_loss)]), learning_rate)
 
         state.images += batch_size
-        finite = math.isfinite(mean_loss) and math.isfinite(gradient_norm)
-        if finite:
-            for optimizer in state.optimizers:
-                optimizer.step()
-            state.sigma_sampler.observe(sigma, loss_by_image, world.gather)
-            update_ema(state.ema, state.network, batch_size, state.images, halflife_images)
-        state.skipped += not finite
-        state.skipped_in_a_row = 0 if finite else state.skipped_in_a_row + 1
+        for optimizer in state.optimizers:
+            step_unless(report.not_finite, optimizer)
+        update_ema(state.ema, state.network, batch_size, state.images, halflife_images, report.not_finite)
         state.network.zero_grad()
-        yield StepReport(mean_loss, gradient_norm, learning_rate, not finite)
+        if state.sigma_sampler.tensors() and not report.skipped:  # One that learns has to look at every loss.
+            state.sigma_sampler.observe(sigma, loss_by_image.cpu(), world.gather)
+        state.unread.append(report)
+        state.settle(but=1)
+        yield report
 
 
 def _microbatches(batch: tuple[Tensor, ...], size: int, device: torch.device) -> list[tuple[Tensor, ...]]:

@@ -13,7 +13,7 @@ from typing import Any
 from torch import nn
 
 from undiffuse.runs.run import Checkpoint, Run
-from undiffuse.training.state import TrainingState
+from undiffuse.training.state import StepReport, TrainingState
 from undiffuse.utils.terminal import Meter
 
 
@@ -23,23 +23,36 @@ class Event:
 
     images: int
     """Images seen so far, over all processes and restarts."""
-    loss: float
-    """Mean over the batch."""
-    gradient_norm: float
-    """Before clipping."""
-    learning_rate: float
+    report: StepReport
     progress: float
     """The fraction of the budget that is spent: from 0 to 1, or slightly more at the end."""
     seconds: float
     """Time spent training, over all restarts."""
-    skipped: bool
-    """The loss or the gradient was not finite, so the weights did not move."""
     ends: bool
     """This is the last step: the budget is spent, or a stop was requested."""
     fails: bool
     """Too many batches in a row were skipped: training ends here with an error, and nothing is saved."""
     state: TrainingState
     """The network, its EMA and everything else that training changes. Look at it, but do not change it."""
+
+    @property
+    def loss(self) -> float:
+        """Mean over the batch. Reading it waits for the step to finish on a GPU: do so now and then, not every time."""
+        return self.report.loss
+
+    @property
+    def gradient_norm(self) -> float:
+        """Before clipping; to be read like the loss."""
+        return self.report.gradient_norm
+
+    @property
+    def skipped(self) -> bool:
+        """The loss or the gradient was not finite, so the weights did not move; to be read like the loss."""
+        return self.report.skipped
+
+    @property
+    def learning_rate(self) -> float:
+        return self.report.learning_rate
 
     @property
     def network(self) -> nn.Module:
@@ -131,7 +144,8 @@ class ProgressBar(Observer):
 
     def step(self, event: Event) -> None:
         speed = (event.images - self.first_images) / (time.monotonic() - self.began)
-        self.meter.reach(min(event.progress, 1.0), f"{event.images:,} images, {speed:,.0f}/s, loss {event.loss:.4f}")
+        note = lambda: f"{event.images:,} images, {speed:,.0f}/s, loss {event.loss:.4f}"  # noqa: E731
+        self.meter.reach(min(event.progress, 1.0), note)
 
     def end(self) -> None:
         self.meter.__exit__()

@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from typing import Protocol, runtime_checkable
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor, nn
 from torch.optim import AdamW, Optimizer
 
@@ -43,6 +43,8 @@ class Muon(Optimizer):
     ):
         super().__init__(params, {"lr": lr, "momentum": momentum, "weight_decay": weight_decay})
         self.dtype = dtype
+        self.found_inf: Tensor | None = None
+        """Where it is 1, a step changes nothing: see `step_unless`."""
 
     @torch.no_grad()
     def step(self, closure: None = None) -> None:  # ty: ignore[incompatible-method-override]
@@ -55,19 +57,24 @@ class Muon(Optimizer):
                 self._update(params, shape, group)
 
     def _update(self, params: list[Tensor], shape: tuple[int, int], group: dict) -> None:
-        beta = group["momentum"]
+        beta, unless = group["momentum"], self.found_inf
         updates = []
         for p in params:
             if "momentum" not in self.state[p]:
                 self.state[p]["momentum"] = torch.zeros_like(p)
             momentum, gradient = self.state[p]["momentum"], p.grad
             assert gradient is not None
-            momentum.lerp_(gradient, 1 - beta)
+            _set(momentum, momentum.lerp(gradient, 1 - beta), unless)
             updates.append(gradient.lerp(momentum, beta).reshape(shape))  # Nesterov's look-ahead.
         orthogonal = orthogonalized(torch.stack(updates).to(self.dtype))
         lr, scale = group["lr"], 0.2 * max(shape) ** 0.5
         for p, update in zip(params, orthogonal, strict=True):
-            p.mul_(1 - lr * group["weight_decay"]).add_(update.view(p.shape).to(p.dtype), alpha=-lr * scale)
+            decayed = p * (1 - lr * group["weight_decay"])
+            _set(p, decayed.add_(update.view(p.shape).to(p.dtype), alpha=-lr * scale), unless)
+
+
+def _set(tensor: Tensor, value: Tensor, unless: Tensor | None) -> None:
+    tensor.copy_(value if unless is None else torch.where(unless > 0, tensor, value))
 
 
 def orthogonalized(matrices: Float[Tensor, "n rows cols"], iterations: int = 5) -> Float[Tensor, "n rows cols"]:
@@ -123,6 +130,12 @@ def set_learning_rate(optimizers: list[Optimizer], learning_rate: float) -> None
     for optimizer in optimizers:
         for group in optimizer.param_groups:
             group["lr"] = learning_rate
+
+
+def step_unless(flag: Bool[Tensor, ""], optimizer: Optimizer) -> None:
+    """Takes a step that changes nothing where the flag, which stays on the device, is true."""
+    optimizer.found_inf = flag.float()  # ty: ignore[missing-attribute]  As torch's GradScaler tells fused optimizers.
+    optimizer.step()
 
 
 def optimizer_tensors(optimizers: list[Optimizer]) -> dict[str, Tensor]:

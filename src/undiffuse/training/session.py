@@ -18,12 +18,12 @@ from undiffuse.training.checkpoints import CheckpointOptions, Checkpoints, resto
 from undiffuse.training.choices import as_begun, chosen
 from undiffuse.training.held_out import HeldOut
 from undiffuse.training.log import Log
-from undiffuse.training.loop import StepReport, training_steps
+from undiffuse.training.loop import training_steps
 from undiffuse.training.observers import Event, Observer, ProgressBar, as_observer, watching
 from undiffuse.training.previews import Previews
 from undiffuse.training.signals import StopRequest
 from undiffuse.training.start import save_start, weights_for
-from undiffuse.training.state import TrainingState, new_state
+from undiffuse.training.state import StepReport, TrainingState, new_state
 from undiffuse.utils.device import compute_dtype, loader_workers
 from undiffuse.utils.errors import PeerFailed, WorkFailed, sentence
 from undiffuse.utils.files import remove_unfinished, write_atomically
@@ -117,7 +117,7 @@ def train_run(
     if restore(state, checkpoint, world):
         log.info(f"Resuming at {state.images:,} images." if state.images else _started_from(config))
     budget = _Budget(config.training, state, world)
-    already = budget.update()
+    already = budget.progress
     if already >= 1:
         log.info("The budget of this run is spent. To train it further, give more --images or --minutes.")
         return True
@@ -126,7 +126,7 @@ def train_run(
     stop.saves_itself = True
     stream = _stream(store, config, state.images, world)
     dtype = compute_dtype(world.device, config.training.precision)
-    steps = training_steps(state, config, stream, budget.update, world, dtype)
+    steps = training_steps(state, config, stream, lambda: budget.progress, world, dtype)
     watchers = _watchers(store, options, observers, already) if world.is_main else []
     try:
         with _alone_in(run) if world.is_main else nullcontext(), watching(watchers, run, state, checkpoint):
@@ -146,17 +146,25 @@ class _Budget:
     def __init__(self, config: TrainingConfig, state: TrainingState, world: World):
         self.config, self.state, self.world = config, state, world
         self.started = time.monotonic() - state.seconds
+        self.progress = self._spent(state.seconds)
+        """The fraction that is spent: from 0 to 1 and beyond."""
 
-    def update(self) -> float:
-        """Reads the clock into the state, and returns the fraction that is spent: from 0 to 1 and beyond.
+    def update(self, stop_requested: bool) -> bool:
+        """Reads the clock after a step; returns whether any of the processes was requested to stop.
 
-        A collective: a budget in minutes goes by rank 0's clock, so all processes call it together.
+        A collective, the only one of a step besides those of the gradients and the loss: a budget in minutes goes by
+        rank 0's clock.
         """
         self.state.seconds = time.monotonic() - self.started
+        seconds, stops = self.world.sum(self.state.seconds if self.world.is_main else 0.0, stop_requested)
+        self.progress = self._spent(seconds)
+        return stops > 0
+
+    def _spent(self, seconds: float) -> float:
         if self.config.total_images is not None:
             return self.state.images / self.config.total_images
         assert self.config.total_minutes is not None
-        return self.world.broadcast(self.state.seconds) / (60 * self.config.total_minutes)
+        return seconds / (60 * self.config.total_minutes)
 
 
 def _train_watched(
@@ -169,17 +177,16 @@ def _train_watched(
 ) -> bool:
     """Runs in every process, with the same collectives in the same order; returns whether the budget is spent."""
     for report in steps:
-        progress = budget.update()
-        stopped = world.any(stop.requested)  # A signal may reach any of the processes.
-        ends, fails = progress >= 1 or stopped, state.skipped_in_a_row >= MOST_SKIPPED_IN_A_ROW
+        stopped = budget.update(stop.requested)  # A signal may reach any of the processes.
+        ends = budget.progress >= 1 or stopped
+        if ends or state.skipped_in_a_row == MOST_SKIPPED_IN_A_ROW - 1:  # Otherwise the last step is not waited for.
+            state.settle()
+        fails = state.skipped_in_a_row >= MOST_SKIPPED_IN_A_ROW
         event = Event(
             images=state.images,
-            loss=report.loss,
-            gradient_norm=report.gradient_norm,
-            learning_rate=report.learning_rate,
-            progress=progress,
+            report=report,
+            progress=budget.progress,
             seconds=state.seconds,
-            skipped=report.skipped,
             ends=ends,
             fails=fails,
             state=state,
@@ -190,7 +197,7 @@ def _train_watched(
             raise NonFiniteError(NOT_FINITE)
         if ends:
             world.barrier()  # No process leaves before rank 0 has saved.
-            return progress >= 1
+            return budget.progress >= 1
     raise AssertionError("training steps never run out")
 
 

@@ -1,9 +1,12 @@
 """Everything that changes during training."""
 
-from dataclasses import dataclass
+import math
+from dataclasses import dataclass, field
+from functools import cached_property
 
 import torch
-from torch import nn
+from jaxtyping import Bool, Float
+from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from undiffuse.config import Config
@@ -12,6 +15,38 @@ from undiffuse.training.ema import ema_copy
 from undiffuse.training.optimizers import build_optimizers
 from undiffuse.utils.device import compute_dtype, memory_format
 from undiffuse.utils.randomness import derived_seed
+
+
+class StepReport:
+    """What one training step came to, the same on every process.
+
+    Its numbers stay on the device until somebody reads them: doing so waits for the step to finish.
+    """
+
+    def __init__(self, values: Float[Tensor, " 2"], learning_rate: float):
+        self._values = values
+        self.learning_rate = learning_rate
+        self.not_finite: Bool[Tensor, ""] = ~values.isfinite().all()
+
+    @cached_property
+    def _read(self) -> tuple[float, float]:
+        loss, gradient_norm = self._values.tolist()
+        return loss, gradient_norm
+
+    @property
+    def loss(self) -> float:
+        """Mean over the global batch, weighted as the sigma sampler asks."""
+        return self._read[0]
+
+    @property
+    def gradient_norm(self) -> float:
+        """Before clipping."""
+        return self._read[1]
+
+    @property
+    def skipped(self) -> bool:
+        """Whether the loss or the gradient was not finite, so that the weights did not move."""
+        return not all(map(math.isfinite, self._read))
 
 
 @dataclass
@@ -30,6 +65,15 @@ class TrainingState:
     skipped: int = 0
     """Batches skipped because the loss or the gradient was not finite."""
     skipped_in_a_row: int = 0
+    unread: list[StepReport] = field(default_factory=list)
+    """The last steps, which the two counts do not have yet: see `settle`."""
+
+    def settle(self, but: int = 0) -> None:
+        """Reads the reports of all steps, or of all but the last `but`, and counts the batches that were skipped."""
+        while len(self.unread) > but:
+            skipped = self.unread.pop(0).skipped
+            self.skipped += skipped
+            self.skipped_in_a_row = self.skipped_in_a_row + 1 if skipped else 0
 
 
 def new_state(config: Config, device: torch.device) -> TrainingState:

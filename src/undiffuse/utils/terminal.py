@@ -2,7 +2,7 @@
 
 import logging
 import time
-from collections.abc import Generator, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import contextmanager
 from typing import TypeVar
 
@@ -90,16 +90,25 @@ class Meter:
     def __exit__(self, *error: object) -> None:
         self.bar.stop()
 
-    def reach(self, done: float, note: str) -> None:
-        """Shows `done` of the total, and the note. Cheap enough to call for every item."""
+    def reach(self, done: float, note: str | Callable[[], str]) -> None:
+        """Shows `done` of the total, and the note, which may be a function to call only when it is shown.
+
+        Cheap enough to call for every item.
+        """
         now = time.monotonic()
         if self.first is None:
             self.first = done, now
-        if now - self.last_update >= UPDATE_SECONDS:
+        if self.quiet:
+            return
+        if console.is_terminal and now - self.last_update >= UPDATE_SECONDS:
             self.last_update = now
-            self.bar.update(self.task, completed=done, note=note)
-        if not self.quiet and not console.is_terminal and now - self.last_line >= LOG_SECONDS:
+            self.bar.update(self.task, completed=done, note=_text(note))
+        if not console.is_terminal and now - self.last_line >= LOG_SECONDS:
             self.last_line = now
             began, then = self.first  # Work done before this process began says nothing of its speed.
             left = f", {duration((now - then) * (self.total - done) / (done - began))} left" if done > began else ""
-            print(f"{self.what}: {note}{left}", flush=True)
+            print(f"{self.what}: {_text(note)}{left}", flush=True)
+
+
+def _text(note: str | Callable[[], str]) -> str:
+    return note if isinstance(note, str) else note()

@@ -93,6 +93,13 @@ class World:
         """The mean over the processes; all get the same."""
         return self.sum(value)[0] / self.size
 
+    def mean_tensor(self, value: Tensor) -> Tensor:
+        """The mean over the processes, on the device and without waiting for it."""
+        if self.size > 1:
+            dist.all_reduce(value)
+            value = value / self.size
+        return value
+
     def broadcast(self, value: float) -> float:
         """Rank 0's value, whatever the others pass."""
         return self.sum(value if self.is_main else 0.0)[0]
