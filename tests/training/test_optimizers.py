@@ -1,6 +1,9 @@
 """Muon against the singular value decomposition and its own steps by hand, and state that survives a restart."""
 
 from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from threading import Barrier
 
 import pytest
 import safetensors.torch
@@ -13,13 +16,16 @@ from undiffuse.config import OptimizerConfig
 from undiffuse.networks.unet import UNet, UNetConfig
 from undiffuse.training.optimizers import (
     Muon,
+    _divided,
     build_optimizers,
     learning_rate_factor,
     load_optimizer_tensors,
     optimizer_tensors,
     orthogonalized,
     set_learning_rate,
+    step_unless,
 )
+from undiffuse.utils.world import World
 
 
 def by_singular_values(matrix: Tensor) -> Tensor:
@@ -55,6 +61,72 @@ def test_most_singular_values_end_between_0_68_and_1_21() -> None:
 def test_orthogonalizing_does_not_depend_on_the_gradients_size(scale: float) -> None:
     matrix = normal(1, 8, 20)
     torch.testing.assert_close(orthogonalized(scale * matrix), orthogonalized(matrix), rtol=1e-2, atol=0)
+
+
+@dataclass(frozen=True)
+class Threads(World):
+    """Processes played by threads: what each gathers is put down for the others to pick up."""
+
+    barrier_of_all: Barrier = field(default_factory=lambda: Barrier(1))
+    put_down: dict[int, Tensor] = field(default_factory=dict)
+
+    def gather(self, tensor: Tensor) -> Tensor:
+        self.put_down[self.rank] = tensor
+        self.barrier_of_all.wait()
+        everything = torch.cat([self.put_down[rank] for rank in range(self.size)])
+        self.barrier_of_all.wait()
+        return everything
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_processes_that_share_the_matrices_take_the_same_step_as_one(dtype: torch.dtype) -> None:
+    shapes = [(6, 15), (15, 6), (6, 15), (4, 3, 3, 3), (40, 40)]
+
+    def steps(world: World) -> list[Tensor]:
+        weights = [nn.Parameter(normal(*shape, seed=i).float()) for i, shape in enumerate(shapes)]
+        muon = Muon(weights, lr=0.1, dtype=dtype, world=world)
+        for step in range(2):
+            for i, weight in enumerate(weights):
+                weight.grad = normal(*weight.shape, seed=10 * step + i).float()
+            muon.step()
+        return [weight.detach() for weight in weights]
+
+    alone, barrier, put_down = steps(World.alone(torch.device("cpu"))), Barrier(3), {}
+    worlds = [Threads(r, 3, torch.device("cpu"), barrier_of_all=barrier, put_down=put_down) for r in range(3)]
+    with ThreadPoolExecutor(3) as pool:
+        together = list(pool.map(steps, worlds))
+    for weights in together:
+        for one, many in zip(alone, weights, strict=True):
+            # A matrix in another batch may be multiplied in another order.
+            torch.testing.assert_close(many, one, rtol=0, atol=1e-6 if dtype == torch.float32 else 4e-3)
+    assert all(torch.equal(a, b) for weights in together for a, b in zip(weights, together[0], strict=True))
+
+
+def test_the_costliest_matrices_go_to_different_processes() -> None:
+    owners = _divided([1, 100, 2, 90, 3, 80], 3)
+    assert len({owners[1], owners[3], owners[5]}) == 3
+    assert set(owners[::2]) == {owners[5]}, "the cheap ones go to the process that has least to do"
+
+
+@pytest.mark.parametrize("muon", [True, False])
+def test_a_step_that_is_called_off_changes_nothing(muon: bool) -> None:
+    network = UNetConfig(size=(8, 8), channels=8, multipliers=(1,), groups=4, attention_resolutions=()).build()
+    optimizers = build_optimizers(network, OptimizerConfig(muon=muon), torch.float32)
+
+    def take(flag: bool, value: float) -> None:
+        for parameter in network.parameters():
+            parameter.grad = torch.full_like(parameter, value)
+        for optimizer in optimizers:
+            step_unless(torch.tensor(flag), optimizer)
+
+    take(False, 0.1)
+    state = {name: value.clone() for name, value in optimizer_tensors(optimizers).items()}
+    weights = [parameter.detach().clone() for parameter in network.parameters()]
+    take(True, float("nan"))
+    assert all(torch.equal(value, state[name]) for name, value in optimizer_tensors(optimizers).items())
+    assert all(torch.equal(a, b) for a, b in zip(network.parameters(), weights, strict=True))
+    take(False, 0.1)
+    assert not any(torch.equal(a, b) for a, b in zip(network.parameters(), weights, strict=True))
 
 
 def test_a_zero_gradient_gives_a_zero_update() -> None:

@@ -11,6 +11,7 @@ from torch.optim import AdamW, Optimizer
 
 from undiffuse.config import OptimizerConfig
 from undiffuse.utils.terminal import log
+from undiffuse.utils.world import World
 
 
 @runtime_checkable
@@ -30,7 +31,7 @@ class Muon(Optimizer):
 
     torch.optim.Muon takes only two-dimensional parameters, one at a time, and always computes in bf16, which a CPU
     without bf16 emulates slowly (`undiffuse doctor` measures it). Here parameters of equal shape share one batched
-    product, computed in `dtype`.
+    product, computed in `dtype`, and the processes of `world` share the products.
     """
 
     def __init__(
@@ -40,37 +41,73 @@ class Muon(Optimizer):
         momentum: float = 0.95,
         weight_decay: float = 0.0,
         dtype: torch.dtype = torch.float32,
+        world: World | None = None,
     ):
         super().__init__(params, {"lr": lr, "momentum": momentum, "weight_decay": weight_decay})
         self.dtype = dtype
+        self.world = world or World.alone(torch.device("cpu"))
         self.found_inf: Tensor | None = None
         """Where it is 1, a step changes nothing: see `step_unless`."""
 
     @torch.no_grad()
     def step(self, closure: None = None) -> None:  # ty: ignore[incompatible-method-override]
         for group in self.param_groups:
-            by_shape: dict[tuple[int, int], list[Tensor]] = defaultdict(list)
-            for p in group["params"]:
-                if p.grad is not None:
-                    by_shape[p.shape[0], p[0].numel()].append(p)
-            for shape, params in by_shape.items():
-                self._update(params, shape, group)
+            params = [p for p in group["params"] if p.grad is not None]
+            directions = self._orthogonalized([self._direction(p, group["momentum"]) for p in params])
+            for p, direction in zip(params, directions, strict=True):
+                decayed = p * (1 - group["lr"] * group["weight_decay"])
+                scale = 0.2 * max(direction.shape) ** 0.5
+                moved = decayed.add_(direction.view(p.shape).to(p.dtype), alpha=-group["lr"] * scale)
+                _set(p, moved, self.found_inf)
 
-    def _update(self, params: list[Tensor], shape: tuple[int, int], group: dict) -> None:
-        beta, unless = group["momentum"], self.found_inf
-        updates = []
-        for p in params:
-            if "momentum" not in self.state[p]:
-                self.state[p]["momentum"] = torch.zeros_like(p)
-            momentum, gradient = self.state[p]["momentum"], p.grad
-            assert gradient is not None
-            _set(momentum, momentum.lerp(gradient, 1 - beta), unless)
-            updates.append(gradient.lerp(momentum, beta).reshape(shape))  # Nesterov's look-ahead.
-        orthogonal = orthogonalized(torch.stack(updates).to(self.dtype))
-        lr, scale = group["lr"], 0.2 * max(shape) ** 0.5
-        for p, update in zip(params, orthogonal, strict=True):
-            decayed = p * (1 - lr * group["weight_decay"])
-            _set(p, decayed.add_(update.view(p.shape).to(p.dtype), alpha=-lr * scale), unless)
+    def _direction(self, p: Tensor, beta: float) -> Float[Tensor, "rows cols"]:
+        """Nesterov's look-ahead along the momentum, as a matrix in the precision of the iteration."""
+        if "momentum" not in self.state[p]:
+            self.state[p]["momentum"] = torch.zeros_like(p)
+        momentum, gradient = self.state[p]["momentum"], p.grad
+        assert gradient is not None
+        _set(momentum, momentum.lerp(gradient, 1 - beta), self.found_inf)
+        return gradient.lerp(momentum, beta).reshape(p.shape[0], -1).to(self.dtype)
+
+    def _orthogonalized(self, matrices: list[Tensor]) -> list[Tensor]:
+        """Each matrix orthogonalized. Processes divide them among themselves: all have the same gradients."""
+        size, rank = self.world.size, self.world.rank
+        owners = _divided([m.shape[0] * m.shape[1] * min(m.shape) for m in matrices], size)
+        mine = [i for i in range(len(matrices)) if owners[i] == rank]
+        done = dict(zip(mine, _by_shape([matrices[i] for i in mine]), strict=True))
+        if size == 1:
+            return [done[i] for i in range(len(matrices))]
+        lengths = [sum(m.numel() for m, owner in zip(matrices, owners, strict=True) if owner == r) for r in range(size)]
+        sent = torch.zeros(max(lengths), dtype=self.dtype, device=self.world.device)
+        if mine:
+            sent[: lengths[rank]] = torch.cat([done[i].flatten() for i in mine])
+        gathered = self.world.gather(sent.view(torch.uint8)[None]).view(self.dtype)  # gloo knows no bf16.
+        offsets, found = [0] * size, []
+        for matrix, owner in zip(matrices, owners, strict=True):
+            start = offsets[owner]
+            offsets[owner] += matrix.numel()
+            found.append(gathered[owner, start : offsets[owner]].view(matrix.shape))
+        return found
+
+
+def _divided(costs: list[int], processes: int) -> list[int]:
+    """Which process does each of the tasks, so that all take about as long: the costliest first, to the idlest."""
+    owners, load = [0] * len(costs), [0] * processes
+    for i in sorted(range(len(costs)), key=lambda i: -costs[i]):
+        owners[i] = load.index(min(load))
+        load[owners[i]] += costs[i]
+    return owners
+
+
+def _by_shape(matrices: list[Tensor]) -> list[Tensor]:
+    """Each matrix orthogonalized; those of equal shape in one batched product."""
+    by_shape: dict[tuple[int, ...], list[int]] = defaultdict(list)
+    for i, matrix in enumerate(matrices):
+        by_shape[tuple(matrix.shape)].append(i)
+    found: dict[int, Tensor] = {}
+    for indices in by_shape.values():
+        found |= zip(indices, orthogonalized(torch.stack([matrices[i] for i in indices])), strict=True)
+    return [found[i] for i in range(len(matrices))]
 
 
 def _set(tensor: Tensor, value: Tensor, unless: Tensor | None) -> None:
@@ -92,7 +129,9 @@ def orthogonalized(matrices: Float[Tensor, "n rows cols"], iterations: int = 5) 
     return wide if X.shape[1] <= X.shape[2] else wide.mT
 
 
-def build_optimizers(network: nn.Module, config: OptimizerConfig, muon_dtype: torch.dtype) -> list[Optimizer]:
+def build_optimizers(
+    network: nn.Module, config: OptimizerConfig, muon_dtype: torch.dtype, world: World | None = None
+) -> list[Optimizer]:
     """AdamW for all parameters, or with `config.muon` Muon for the hidden matrices and AdamW for the rest."""
     trained = [p for p in network.parameters() if p.requires_grad]
     matrices = _hidden_matrices(network, trained) if config.muon else []
@@ -103,7 +142,7 @@ def build_optimizers(network: nn.Module, config: OptimizerConfig, muon_dtype: to
         [AdamW(rest, lr=lr, betas=config.betas, weight_decay=weight_decay, fused=True)] if rest else []
     )
     if matrices:
-        optimizers.append(Muon(matrices, lr=lr, weight_decay=weight_decay, dtype=muon_dtype))
+        optimizers.append(Muon(matrices, lr=lr, weight_decay=weight_decay, dtype=muon_dtype, world=world))
     return optimizers
 
 

@@ -112,7 +112,7 @@ def train_run(
         WorkFailed: loss or weights are not finite, memory ran out or the disk is full; names the last good checkpoint.
     """
     config = run.config
-    state = new_state(config, world.device)
+    state = new_state(config, world.device, world)
     checkpoint = run.last_good() if world.is_main else None
     if restore(state, checkpoint, world):
         log.info(f"Resuming at {state.images:,} images." if state.images else _started_from(config))

@@ -15,6 +15,7 @@ from undiffuse.training.ema import ema_copy
 from undiffuse.training.optimizers import build_optimizers
 from undiffuse.utils.device import compute_dtype, memory_format
 from undiffuse.utils.randomness import derived_seed
+from undiffuse.utils.world import World
 
 
 class StepReport:
@@ -76,10 +77,10 @@ class TrainingState:
             self.skipped_in_a_row = self.skipped_in_a_row + 1 if skipped else 0
 
 
-def new_state(config: Config, device: torch.device) -> TrainingState:
-    """The state before the first step: the same for the same seed on every device."""
+def new_state(config: Config, device: torch.device, world: World | None = None) -> TrainingState:
+    """The state before the first step: the same for the same seed on every device. `world` has all processes."""
     torch.manual_seed(derived_seed("weights", config.seed))
     network = config.build_network().to(device).to(memory_format=memory_format(device))
     muon_dtype = compute_dtype(device, config.training.precision)
-    optimizers = build_optimizers(network, config.optimizer, muon_dtype)
+    optimizers = build_optimizers(network, config.optimizer, muon_dtype, world)
     return TrainingState(network, ema_copy(network), optimizers, config.diffusion.make_sigma_sampler())
