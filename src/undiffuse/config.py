@@ -97,7 +97,8 @@ class TrainingConfig:
     """Images that are never trained on, so that their loss tells learning from memorizing. null: 5% of the images, at
     most 1,000, where there are at least 1,000."""
     precision: Precision = "auto"
-    """fp32, bf16 for operations that profit from it, or bf16 wherever the hardware has it (auto). Weights are fp32."""
+    """Of the operations that profit from it: fp32, bf16, fp16 with a scaled loss, or auto, which is bf16 where the
+    hardware has it and fp16 on older GPUs. Weights are fp32."""
     log_batches: Count = 10
     """Batches from one line of log.jsonl to the next."""
 
@@ -125,8 +126,8 @@ class SamplingConfig:
     guidance: float = 1.0
     """1 follows the label as trained; more exaggerates it, at the cost of variety."""
     precision: Precision = "fp32"
-    """Of convolutions and matrix products: fp32; bf16, about twice as fast where the hardware has it; or auto, which is
-    bf16 there."""
+    """Of convolutions and matrix products: fp32; bf16 or fp16, about twice as fast where the hardware has it; or auto,
+    which takes the one it has."""
     clip: bool = False
     """Clip each predicted clean image to [-1, 1], as DDPM does."""
     sigmas: Literal["auto", *SIGMAS] = "auto"  # ty: ignore[invalid-type-form]

@@ -11,6 +11,7 @@ import contextlib
 import io
 import json
 import os
+import random
 import shutil
 import signal
 import socket
@@ -253,15 +254,60 @@ def separate(whole: Path) -> dict[str, Any]:
     return {"wrong": wrong}
 
 
-def main(processes: tuple[int, ...] = (2,), only: tuple[str, ...] = (), own_folders: bool = False) -> None:
+def killed(whole: Path, times: int) -> dict[str, Any]:
+    """One process alone, killed so many times, each time a little further on, and resumed."""
+    folder, moments, reached = Path(tempfile.mkdtemp()), random.Random(0), 0
+    log = folder / "run" / "log.jsonl"
+
+    def logged() -> list[dict[str, Any]]:
+        lines = log.read_text().splitlines() if log.exists() else []
+        return [json.loads(line) for line in lines if line.endswith("}")]
+
+    for _ in range(times):
+        target = reached + 64 * moments.randint(1, 3)
+        if not (pid := os.fork()):
+            _child(folder, 0, 1, 0, folder, None)
+        while not any(line["images"] >= target for line in logged()):
+            time.sleep(0.01)
+        time.sleep(moments.uniform(0, 0.05))
+        os.kill(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)
+        reached = logged()[-1]["images"]
+    killed_at, (codes, said, _) = reached, run(folder, 1)
+    wrong = [] if not any(codes) else [said]
+    if digests(folder) != digests(whole):
+        wrong.append("other bits than a run that was never killed")
+    ours, theirs = (
+        [
+            (line["images"], line["loss"])
+            for line in map(json.loads, (each / "run" / "log.jsonl").read_text().splitlines())
+        ]
+        for each in (folder, whole)
+    )
+    if ours != theirs:
+        wrong.append(f"other losses: {ours} {theirs}")
+    if list(folder.rglob(".unfinished-*")):
+        wrong.append("half-written files were left")
+    return {"killed_at": killed_at, "wrong": wrong}
+
+
+def main(
+    processes: tuple[int, ...] = (2,), only: tuple[str, ...] = (), own_folders: bool = False, kills: int = 0
+) -> None:
     """Prints a JSON line for each trial.
 
     Args:
         processes: How many work together.
         only: The names of trials, FAULT-PHASE-VICTIM; all of them if empty.
         own_folders: Instead, two processes without a shared folder.
+        kills: Instead, one process alone that is killed so many times.
     """
     torch.set_num_threads(1)
+    if kills:
+        whole = Path(tempfile.mkdtemp())
+        run(whole, 1)
+        print(json.dumps(killed(whole, kills)))
+        return
     if own_folders:
         whole = Path(tempfile.mkdtemp())
         run(whole, 2)

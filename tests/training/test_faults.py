@@ -19,16 +19,19 @@ def outcomes(*options: str) -> list[dict[str, Any]]:
     return [json.loads(line) for line in done.stdout.splitlines()]
 
 
-SOME = (
-    *("bad-file-start-0", "kill-decode-1", "disk-full-step-1", "out-of-memory-step-0", "kill-step-0"),
-    *("kill-checkpoint-1", "disk-full-checkpoint-0", "bug-preview-0", "kill-end-1"),
-)
+SOME = ("bad-file-decode-0", "disk-full-step-1", "kill-step-0", "kill-checkpoint-1", "disk-full-checkpoint-0")
 
 
 def test_all_processes_end_with_one_reason_and_resume_to_the_same_bits() -> None:
     found = outcomes("--only", *SOME)
     assert len(found) == len(SOME)
     assert [each for each in found if each["wrong"]] == []
+
+
+def test_a_run_killed_five_times_equals_an_unbroken_one() -> None:
+    (found,) = outcomes("--kills", "5")
+    assert found["killed_at"] < 960, "it should have been killed before its end"
+    assert found["wrong"] == []
 
 
 def test_processes_without_a_shared_folder_train_as_rank_0_says() -> None:

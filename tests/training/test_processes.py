@@ -1,7 +1,6 @@
 """Training in whole processes: killed, stopped, several at once. Slower than the rest: each has to load torch."""
 
 import json
-import random
 import signal
 import subprocess
 import sys
@@ -55,29 +54,6 @@ def wait_for(process: subprocess.Popen, folder: Path, images: int) -> None:
 
 def final_state(folder: Path, images: int) -> dict[str, bytes]:
     return {file.name: file.read_bytes() for file in (folder / "checkpoints" / str(images)).glob("*.safetensors")}
-
-
-def test_a_run_killed_five_times_equals_an_unbroken_one() -> None:
-    options = ("--images", "12800", "--checkpoint-images", "640")
-    run(train_command(*options, "--out", "whole"))
-
-    moments = random.Random(0)
-    reached = 0
-    for _ in range(5):
-        process = start(train_command(*options, "--out", "killed"))
-        wait_for(process, Path("killed"), reached + moments.randint(1, 20) * 64)
-        time.sleep(moments.uniform(0, 0.05))
-        process.kill()
-        process.wait()
-        reached = logged(Path("killed"))[-1]["images"]
-        assert reached < 12800, "it should have been killed before its end"
-    run(train_command(*options, "--out", "killed"))
-
-    whole, killed = Path("whole"), Path("killed")
-    assert final_state(whole, 12800).keys() == {"network.safetensors", "ema.safetensors", "optimizer.safetensors"}
-    assert final_state(whole, 12800) == final_state(killed, 12800)
-    assert [(x["images"], x["loss"]) for x in logged(whole)] == [(x["images"], x["loss"]) for x in logged(killed)]
-    assert not list(killed.rglob(".unfinished-*"))
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

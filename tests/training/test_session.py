@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+import threading
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -124,6 +125,30 @@ def test_the_sigma_sampler_sees_unweighted_losses_in_order(tiny: Config, store: 
     assert report.loss == pytest.approx(float((weight * squares).mean()), rel=1e-5)
 
 
+def test_training_goes_on_while_a_checkpoint_is_written(tiny: Config, run_training: Train, monkeypatch) -> None:
+    usual, went_on = Run.save, threading.Event()
+    seen: list[tuple[int, bool]] = []
+
+    def slow(run: Run, images: int, *arguments, **named):
+        assert went_on.wait(30)
+        return usual(run, images, *arguments, **named)
+
+    def watch(event) -> None:
+        seen.append((event.images, (Path("run") / "checkpoints" / "500").exists()))
+        if event.images == 700:
+            went_on.set()
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Run, "save", slow)
+        assert run_training(Path("run"), with_budget(tiny, 1000), CheckpointOptions(checkpoint_images=500), [watch])
+    assert [written for images, written in seen if images <= 700] == [False] * 7
+    whole = open_run(Path("run")).checkpoints()
+    assert [checkpoint.images for checkpoint in whole] == [1000, 500]
+    run_training(Path("alone"), with_budget(tiny, 1000), CheckpointOptions(checkpoint_images=500))
+    for ours, theirs in zip(whole, open_run(Path("alone")).checkpoints(), strict=True):
+        assert ours.digest("network") == theirs.digest("network"), "a snapshot, not what training has made of it since"
+
+
 READS = ("item", "tolist", "cpu", "numpy", "__bool__", "__float__", "__int__")
 """What makes a program wait for a GPU."""
 
@@ -135,16 +160,16 @@ def test_a_step_reads_only_the_report_of_the_step_before(tiny: Config, store: St
     batches = [stream.__getitems__(list(range(100 * i, 100 * i + 100))) for i in range(4)]
     steps = loop.training_steps(state, config, iter(batches), lambda: 0.0, ALONE, torch.float32)
     reports, read = [next(steps)], []
-    for name in READS:
-        usual = getattr(torch.Tensor, name)
+    with monkeypatch.context() as patch:
+        for name in READS:
+            usual = getattr(torch.Tensor, name)
 
-        def noting(tensor: torch.Tensor, *arguments, usual=usual, name=name, **named):
-            read.append((name, tensor))
-            return usual(tensor, *arguments, **named)
+            def noting(tensor: torch.Tensor, *arguments, usual=usual, name=name, **named):
+                read.append((name, tensor))
+                return usual(tensor, *arguments, **named)
 
-        monkeypatch.setattr(torch.Tensor, name, noting)
-    reports += list(steps)
-    monkeypatch.undo()
+            patch.setattr(torch.Tensor, name, noting)
+        reports += list(steps)
     assert [name for name, _ in read] == ["tolist"] * 3
     assert all(tensor is report._values for (_, tensor), report in zip(read, reports, strict=False))
 
@@ -272,7 +297,7 @@ def test_a_full_disk_names_the_last_good_checkpoint(tiny: Config, run_training: 
         return usual(path, content)
 
     monkeypatch.setattr(Path, "write_bytes", full_after_500)
-    with pytest.raises(WorkFailed, match=r"1,000 images: .*No space left.*last good checkpoint is .*500"):
+    with pytest.raises(WorkFailed, match=r"1,[01]00 images: .*No space left.*last good checkpoint is .*500"):
         run_training(Path("run"), tiny, CheckpointOptions(checkpoint_images=500))
     run = open_run(Path("run"))
     assert [checkpoint.images for checkpoint in run.checkpoints()] == [500]

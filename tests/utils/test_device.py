@@ -5,7 +5,14 @@ import os
 import pytest
 import torch
 
-from undiffuse.utils.device import compute_dtype, has_fast_bf16, loader_workers, state_dtype
+from undiffuse.utils.device import (
+    compile_network,
+    compute_dtype,
+    has_fast_bf16,
+    loader_workers,
+    resolved,
+    state_dtype,
+)
 
 CPU = torch.device("cpu")
 
@@ -28,7 +35,33 @@ def test_samplers_keep_float64_where_the_device_has_it() -> None:
 def test_processes_on_gpus_share_the_cores_for_loading(
     monkeypatch: pytest.MonkeyPatch, cores: int, processes: int, workers: int
 ) -> None:
-    monkeypatch.setattr(os, "cpu_count", lambda: cores)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda process: set(range(cores)), raising=False)
     monkeypatch.setenv("LOCAL_WORLD_SIZE", str(processes))
     assert loader_workers(torch.device("cuda")) == workers
     assert loader_workers(CPU) == 0
+
+
+def test_a_machine_without_a_compiler_trains_without_it(
+    monkeypatch: pytest.MonkeyPatch, notices: pytest.LogCaptureFixture
+) -> None:
+    def broken(function: object, **named: object) -> None:
+        raise RuntimeError("no C++ compiler found\nand a long trace")
+
+    monkeypatch.setattr(torch, "compile", broken)
+    network = torch.nn.Linear(2, 2)
+    assert not compile_network(network, torch.device("cpu"))
+    assert notices.messages == [
+        "torch.compile does not work here (no C++ compiler found): training goes on without it, slower."
+    ]
+    assert network(torch.ones(1, 2)).shape == (1, 2)
+
+
+@pytest.mark.parametrize(("device", "bf16", "expected"), [("cpu", False, "fp32"), ("cuda", False, "fp16")])
+def test_auto_takes_what_the_hardware_has(
+    device: str, bf16: bool, expected: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("undiffuse.utils.device.has_fast_bf16", lambda device: bf16)
+    assert resolved(torch.device(device), "auto") == expected
+    monkeypatch.setattr("undiffuse.utils.device.has_fast_bf16", lambda device: True)
+    assert resolved(torch.device(device), "auto") == "bf16"
+    assert resolved(torch.device(device), "fp32") == "fp32"

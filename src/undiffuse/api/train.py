@@ -24,7 +24,7 @@ from undiffuse.training.signals import StopRequest
 from undiffuse.training.start import configure_from
 from undiffuse.utils.device import compute_dtype
 from undiffuse.utils.errors import Interrupted
-from undiffuse.utils.names import Channels, Fit, Precision, Split
+from undiffuse.utils.names import Channels, Compile, Fit, Precision, Split
 from undiffuse.utils.parsing import at_least, parse_count, parse_preset
 from undiffuse.utils.terminal import log, speaking
 from undiffuse.utils.text import CHANNELS, duration, size_text
@@ -75,7 +75,7 @@ def train(
     seed: int = 0,
     out: str | Path | None = None,
     precision: Precision = "auto",
-    compile: bool = False,
+    compile: Compile = "auto",
     set: Settings = (),
     dry_run: bool = False,
     network: NetworkConfig | type[NetworkConfig] | None = None,
@@ -108,8 +108,8 @@ def train(
         keep: How many checkpoints are kept.
         seed: The same seed and settings give the same model.
         out: The run folder; None takes runs/DATA-PRESET-SIZE.
-        precision: Of convolutions and matrix products; auto is bf16 where the hardware has it.
-        compile: Speed the network up with torch.compile, which takes a minute or more at the start.
+        precision: Of convolutions and matrix products; auto is bf16 where the hardware has it, and fp16 on older GPUs.
+        compile: Speed the network up with torch.compile, which takes a minute or more at the start; auto: on CUDA.
         set: Any other settings, as in {"network.dropout": 0.2} or ("network.dropout=0.2",); a dry run lists them.
         dry_run: Do not train: return a `Plan`, a run not yet made, with its measured `cost`.
         network: A network of your own in place of the preset's U-Net: a NetworkConfig, or the class of one.

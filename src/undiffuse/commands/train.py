@@ -5,7 +5,7 @@ from typing import Annotated
 from undiffuse.commands.options import unless_given
 from undiffuse.data.paths import check_data
 from undiffuse.runs.find import find_run
-from undiffuse.utils.names import Channels, Fit, Precision, Split
+from undiffuse.utils.names import Channels, Compile, Fit, Precision, Split
 from undiffuse.utils.parsing import at_least, parse_count, parse_preset, parse_size
 from undiffuse.utils.terminal import log
 
@@ -29,7 +29,7 @@ def train(
     seed: int = 0,
     out: Annotated[str | None, unless_given("runs/DATA-PRESET-SIZE")] = None,
     precision: Precision = "auto",
-    compile: bool = False,
+    compile: Compile = "auto",
     set: Annotated[tuple[str, ...], unless_given("none")] = (),
     dry_run: bool = False,
 ) -> None:
@@ -60,8 +60,8 @@ def train(
         keep: How many checkpoints to keep.
         seed: The same seed and settings give the same model.
         out: Run folder.
-        precision: Precision of convolutions and matrix products; auto is bf16 where the hardware has it.
-        compile: Speed up the network with torch.compile; compiling takes a minute or more at the start.
+        precision: Of convolutions and matrix products; auto is bf16 where the hardware has it, fp16 on older GPUs.
+        compile: Speed up the network with torch.compile, which takes a minute or more at the start; auto: on CUDA.
         set: Any other setting that --dry-run lists, as in network.dropout=0.2 optimizer.learning_rate=1e-3.
         dry_run: Show the resolved settings, memory and time, and train nothing.
     """

@@ -41,7 +41,8 @@ def default_folder(model: Model, sampling: SamplingConfig, settings: Sequence[st
     words = [sampling.sampler, str(sampling.steps), model.weights, str(checkpoint.images)]
     words += [setting.replace("=", "-").replace("/", "") for setting in settings]
     words += [f"guidance-{sampling.guidance:g}"] if model.class_names else []
-    words += [] if on_device(sampling, model.device).precision == "fp32" else ["bf16"]
+    precision = on_device(sampling, model.device).precision
+    words += [] if precision == "fp32" else [precision]
     words += [] if label is None else [f"label-{label}"]
     return run.output_folder / "samples" / "-".join(words)
 

@@ -9,7 +9,7 @@ from torch import Tensor
 from undiffuse.config import Config, SamplingConfig, current_name, with_settings
 from undiffuse.diffusion.recipe import SIGMAS, DiffusionConfig
 from undiffuse.diffusion.sampler_table import SAMPLERS, options, users
-from undiffuse.utils.device import compute_dtype
+from undiffuse.utils.device import resolved
 from undiffuse.utils.names import Precision
 
 
@@ -61,8 +61,7 @@ def _adapted(sampling: SamplingConfig, named: set[str], own: SamplingConfig) -> 
 
 def on_device(sampling: SamplingConfig, device: torch.device) -> SamplingConfig:
     """The same with precision auto as what it is on this device, which is what must be recorded."""
-    bf16 = compute_dtype(device, sampling.precision) == torch.bfloat16
-    return replace(sampling, precision="bf16" if bf16 else "fp32")
+    return replace(sampling, precision=resolved(device, sampling.precision))
 
 
 def is_slow(sampler: str) -> bool:

@@ -1,12 +1,15 @@
 """Checkpoints while training, and the way back from one, exact to the last bit."""
 
+import copy
 import time
 from collections.abc import Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 
 from torch import Tensor
 
-from undiffuse.runs.run import Checkpoint, Run
+from undiffuse.runs.run import Checkpoint, NonFiniteError, Run
 from undiffuse.training.observers import Event, Observer
 from undiffuse.training.optimizers import load_optimizer_tensors, optimizer_tensors
 from undiffuse.training.state import TrainingState
@@ -36,14 +39,35 @@ class Checkpoints(Observer):
 
     def begin(self, run: Run, state: TrainingState) -> None:
         self.run, self.last_images, self.last_time = run, state.images, time.monotonic()
+        self.writer = ThreadPoolExecutor(1)
+        self.writing: Future[Checkpoint] | None = None
 
     def step(self, event: Event) -> None:
+        if self.writing is not None and self.writing.done():
+            self._finish()
         if event.fails or not (event.ends or self._due(event.images)):
             return
+        self._finish()
         self.last_images, self.last_time = event.images, time.monotonic()
-        checkpoint = self._save(event.state)
-        for observer in self.observers:
-            observer.saved(checkpoint)
+        self._save(event.state)
+        if event.ends:
+            self._finish()
+
+    def end(self) -> None:
+        with suppress(NonFiniteError, OSError):  # Training has failed before, and its reason is the one to be told.
+            self._finish()
+        self.writer.shutdown()
+
+    def _finish(self) -> None:
+        """Waits for the checkpoint that is being written, if one is, and tells the observers.
+
+        Raises:
+            NonFiniteError, OSError: it could not be written; see `Run.save`.
+        """
+        if self.writing is not None:
+            checkpoint, self.writing = self.writing.result(), None
+            for observer in self.observers:
+                observer.saved(checkpoint)
 
     def _due(self, images: int) -> bool:
         every = self.options.checkpoint_images
@@ -51,7 +75,8 @@ class Checkpoints(Observer):
             return time.monotonic() - self.last_time >= CHECKPOINT_SECONDS
         return images // every > self.last_images // every
 
-    def _save(self, state: TrainingState) -> Checkpoint:
+    def _save(self, state: TrainingState) -> None:
+        """Takes a snapshot, which a thread writes while training goes on."""
         state.settle()
         kept = {observer.key: saved for observer in self.observers if (saved := observer.checkpoint_state())}
         counters = {"seconds": state.seconds, "skipped": state.skipped, "skipped_in_a_row": state.skipped_in_a_row}
@@ -60,9 +85,15 @@ class Checkpoints(Observer):
             "ema": state.ema.state_dict(),
             "optimizer": optimizer_tensors(state.optimizers),
             "sigma_sampler": state.sigma_sampler.tensors(),
+            "loss_scale": state.loss_scale.tensors() if state.loss_scale else {},
         }
-        present = {name: tensors for name, tensors in parts.items() if tensors}
-        return self.run.save(state.images, present, {**counters, **kept}, self.options.keep)
+        snapshot = {
+            part: {name: tensor.detach().to("cpu", copy=True) for name, tensor in tensors.items()}
+            for part, tensors in parts.items()
+            if tensors
+        }
+        about = copy.deepcopy({**counters, **kept})
+        self.writing = self.writer.submit(self.run.save, state.images, snapshot, about, self.options.keep)
 
 
 def restore(state: TrainingState, checkpoint: Checkpoint | None, world: World) -> bool:
@@ -86,4 +117,6 @@ def restore(state: TrainingState, checkpoint: Checkpoint | None, world: World) -
         load_optimizer_tensors(state.optimizers, tensors("optimizer"))
         if state.sigma_sampler.tensors():
             state.sigma_sampler.load(tensors("sigma_sampler"))
+        if state.loss_scale is not None:
+            state.loss_scale.load(tensors("loss_scale"))
     return True

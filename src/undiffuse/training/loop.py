@@ -35,7 +35,7 @@ def training_steps(
     a GPU never waits for it.
     """
     network = world.wrap(state.network)  # The same network, its gradients averaged over all processes.
-    objective = config.diffusion.make_loss()
+    objective, scale = config.diffusion.make_loss(), state.loss_scale
     weights = list(state.network.parameters())
     batch_size, halflife_images = config.training.batch, config.training.ema_halflife_images
 
@@ -49,7 +49,8 @@ def training_steps(
         for i, (*inputs, fraction) in enumerate(microbatches):
             with world.sync_gradients(network, on=i == len(microbatches) - 1):
                 loss = losses_of(*inputs)
-                (fraction.to(loss) * loss).sum().backward()
+                weighted = (fraction.to(loss) * loss).sum()
+                (weighted if scale is None else scale.value * weighted).backward()
             losses.append(loss.detach())
         return torch.cat(losses), torch.cat([fraction for *_, fraction in microbatches])
 
@@ -72,10 +73,14 @@ def training_steps(
         torch.manual_seed(derived_seed("dropout", config.seed, state.images, world.rank))
         loss_by_image, fraction = backward(microbatches)
         mean_loss = world.mean_tensor(fraction @ loss_by_image.to(fraction))
+        if scale is not None:
+            scale.unscale([p.grad for p in weights if p.grad is not None])
         gradient_norm = clip_grad_norm_(weights, config.optimizer.max_gradient_norm or math.inf)
         report = StepReport(torch.stack([mean_loss, gradient_norm.to(mean_loss)]), learning_rate)
 
         state.images += batch_size
+        if scale is not None:
+            scale.update(report.not_finite)
         for optimizer in state.optimizers:
             step_unless(report.not_finite, optimizer)
         update_ema(state.ema, state.network, batch_size, state.images, halflife_images, report.not_finite)

@@ -24,9 +24,10 @@ from undiffuse.training.previews import Previews
 from undiffuse.training.signals import StopRequest
 from undiffuse.training.start import save_start, weights_for
 from undiffuse.training.state import StepReport, TrainingState, new_state
-from undiffuse.utils.device import compute_dtype, loader_workers
+from undiffuse.utils.device import compile_network, compute_dtype, loader_workers
 from undiffuse.utils.errors import PeerFailed, WorkFailed, sentence
 from undiffuse.utils.files import remove_unfinished, write_atomically
+from undiffuse.utils.names import Compile
 from undiffuse.utils.terminal import log
 from undiffuse.utils.world import World
 
@@ -101,12 +102,12 @@ def train_run(
     stop: StopRequest,
     options: CheckpointOptions = CheckpointOptions(),  # noqa: B008
     observers: Sequence[Observer | Callable[[Event], object]] = (),
-    compile: bool = False,
+    compile: Compile = "auto",
 ) -> bool:
     """Trains until the budget is spent (then returns True) or a stop is requested; everything is saved either way.
 
     All processes call this with the same arguments. Rank 0 alone has observers: progress bar, log, the given ones,
-    checkpoints, previews. `compile` speeds the network up with torch.compile.
+    checkpoints, previews. `compile` speeds the network up with torch.compile; auto does so on CUDA.
 
     Raises:
         WorkFailed: loss or weights are not finite, memory ran out or the disk is full; names the last good checkpoint.
@@ -121,8 +122,8 @@ def train_run(
     if already >= 1:
         log.info("The budget of this run is spent. To train it further, give more --images or --minutes.")
         return True
-    if compile:
-        state.network.compile()
+    if compile == "on" or (compile == "auto" and world.device.type == "cuda"):
+        compile_network(state.network, world.device)
     stop.saves_itself = True
     stream = _stream(store, config, state.images, world)
     dtype = compute_dtype(world.device, config.training.precision)

@@ -50,6 +50,34 @@ class StepReport:
         return not all(map(math.isfinite, self._read))
 
 
+class LossScale:
+    """The factor on the loss that keeps gradients in the range of fp16 (Micikevicius et al. 2018, section 3.2).
+
+    It is halved after a gradient that is not finite, and doubled after so many steps without one, on the device.
+    """
+
+    STEPS_TO_DOUBLE = 2000
+
+    def __init__(self, device: torch.device):
+        self.value = torch.tensor(2.0**13, device=device)
+        self.finite_steps = torch.tensor(0, dtype=torch.int32, device=device)
+
+    def unscale(self, gradients: list[Tensor]) -> None:
+        """Divides the gradients by the factor."""
+        torch._foreach_mul_(gradients, 1 / self.value)
+
+    def update(self, not_finite: Bool[Tensor, ""]) -> None:
+        """Adapts the factor after a step."""
+        torch._amp_update_scale_(self.value, self.finite_steps, not_finite.float(), 2.0, 0.5, self.STEPS_TO_DOUBLE)
+
+    def tensors(self) -> dict[str, Tensor]:
+        return {"value": self.value, "finite_steps": self.finite_steps}
+
+    def load(self, tensors: dict[str, Tensor]) -> None:
+        self.value.copy_(tensors["value"])
+        self.finite_steps.copy_(tensors["finite_steps"])
+
+
 @dataclass
 class TrainingState:
     """Everything that changes during training, and so everything that a checkpoint holds."""
@@ -59,6 +87,8 @@ class TrainingState:
     """The exponential moving average of the network's weights, in a network of its own."""
     optimizers: list[Optimizer]
     sigma_sampler: SigmaSampler
+    loss_scale: LossScale | None = None
+    """For training in fp16."""
     images: int = 0
     """Images seen, over all processes."""
     seconds: float = 0.0
@@ -81,6 +111,7 @@ def new_state(config: Config, device: torch.device, world: World | None = None) 
     """The state before the first step: the same for the same seed on every device. `world` has all processes."""
     torch.manual_seed(derived_seed("weights", config.seed))
     network = config.build_network().to(device).to(memory_format=memory_format(device))
-    muon_dtype = compute_dtype(device, config.training.precision)
-    optimizers = build_optimizers(network, config.optimizer, muon_dtype, world)
-    return TrainingState(network, ema_copy(network), optimizers, config.diffusion.make_sigma_sampler())
+    dtype = compute_dtype(device, config.training.precision)
+    optimizers = build_optimizers(network, config.optimizer, dtype, world)
+    loss_scale = LossScale(device) if dtype == torch.float16 else None
+    return TrainingState(network, ema_copy(network), optimizers, config.diffusion.make_sigma_sampler(), loss_scale)

@@ -5,8 +5,10 @@ import os
 from contextlib import AbstractContextManager
 
 import torch
+from torch import nn
 
 from undiffuse.utils.names import Precision
+from undiffuse.utils.terminal import log
 
 
 def choose_device(local_rank: int = 0) -> torch.device:
@@ -31,10 +33,19 @@ def has_fast_bf16(device: torch.device) -> bool:
     return False  # MPS: fp32 is safe everywhere.
 
 
+def resolved(device: torch.device, precision: Precision) -> Precision:
+    """The precision, with auto as what it is on this device.
+
+    auto takes bf16 where the hardware has it, and fp16 on GPUs before Ampere, which have only that.
+    """
+    if precision != "auto":
+        return precision
+    return "bf16" if has_fast_bf16(device) else "fp16" if device.type == "cuda" else "fp32"
+
+
 def compute_dtype(device: torch.device, precision: Precision = "auto") -> torch.dtype:
-    """The precision of convolutions and matrix products in training. Weights are always kept in fp32."""
-    bf16 = precision == "bf16" or (precision == "auto" and has_fast_bf16(device))
-    return torch.bfloat16 if bf16 else torch.float32
+    """The type of convolutions and matrix products. Weights are always kept in fp32."""
+    return {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[resolved(device, precision)]
 
 
 def autocast(device: torch.device, dtype: torch.dtype) -> AbstractContextManager:
@@ -42,6 +53,22 @@ def autocast(device: torch.device, dtype: torch.dtype) -> AbstractContextManager
     if dtype == torch.float32:
         return contextlib.nullcontext()
     return torch.autocast(device.type, dtype)
+
+
+def compile_network(network: nn.Module, device: torch.device) -> bool:
+    """Speeds the network up in place with torch.compile, if that works here; says so if it does not.
+
+    A compiler may be missing, or fail on a part of the network: that part then runs as it is.
+    """
+    try:
+        torch.compile(lambda x: 2 * x + 1)(torch.ones(4, device=device))
+    except Exception as error:  # Missing compilers and drivers raise nearly anything.
+        reason = str(error).strip().partition("\n")[0]
+        log.info(f"torch.compile does not work here ({reason}): training goes on without it, slower.")
+        return False
+    torch._dynamo.config.suppress_errors = True  # ty: ignore[invalid-assignment]
+    network.compile()
+    return True
 
 
 def memory_format(device: torch.device) -> torch.memory_format:
@@ -67,7 +94,12 @@ def synchronize(device: torch.device) -> None:
         torch.mps.synchronize()
 
 
+def usable_cores() -> int:
+    """The cores that this process may use: in a container or under a scheduler, fewer than the machine has."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 def loader_workers(device: torch.device) -> int:
     """How many worker processes prepare batches: up to eight on a GPU, none where the CPU trains too."""
     local_processes = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
-    return min(8, max(0, (os.cpu_count() or 1) // local_processes - 1)) if device.type == "cuda" else 0
+    return min(8, max(0, usable_cores() // local_processes - 1)) if device.type == "cuda" else 0

@@ -10,4 +10,5 @@ PRESETS = (
 Split = Literal["auto", "train", "val", "test", "all"]
 Fit = Literal["crop", "pad", "stretch"]
 Channels = Literal["auto", "1", "3", "4"]
-Precision = Literal["auto", "fp32", "bf16"]
+Precision = Literal["auto", "fp32", "bf16", "fp16"]
+Compile = Literal["auto", "on", "off"]
