@@ -66,7 +66,7 @@ def compile_network(network: nn.Module, device: torch.device) -> bool:
         reason = str(error).strip().partition("\n")[0]
         log.info(f"torch.compile does not work here ({reason}): training goes on without it, slower.")
         return False
-    torch._dynamo.config.suppress_errors = True  # ty: ignore[invalid-assignment]
+    torch._dynamo.config.suppress_errors = True
     network.compile()
     return True
 
