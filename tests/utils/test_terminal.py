@@ -3,7 +3,7 @@ import time
 import pytest
 
 from undiffuse.utils import terminal
-from undiffuse.utils.terminal import Meter, console, log, speaking, track
+from undiffuse.utils.terminal import Meter, console, log, silence, speaking, track
 from undiffuse.utils.text import duration
 
 
@@ -84,3 +84,12 @@ def test_notices_are_shown_while_the_program_speaks(capsys) -> None:
             log.info("still heard")
     log.info("not heard either")
     assert capsys.readouterr().out == "heard\nstill heard\n"
+
+
+def test_silenced_work_shows_nothing_and_the_rest_goes_on(capsys) -> None:
+    with speaking():
+        with silence():
+            log.info("not heard")
+            assert list(track(range(3), "counting", 3)) == [0, 1, 2]
+        log.info("heard again")
+    assert capsys.readouterr().out == "heard again\n"

@@ -1,11 +1,27 @@
 """undiffuse doctor"""
 
+import sys
+from pathlib import Path
+from typing import Annotated
+
+from undiffuse.commands.options import unless_given
 from undiffuse.utils.errors import Skipped
 from undiffuse.utils.terminal import console
 
 
-def doctor() -> None:
-    """Show what this machine has and what is missing: versions, device, speed of bf16, disk space, extras."""
+def doctor(check: bool = False, out: Annotated[str | None, unless_given("no file")] = None) -> None:
+    """Show what this machine has and what is missing: versions, device, speed of bf16, disk space, extras.
+
+    On a new GPU: undiffuse doctor --check --out check.json
+
+    Args:
+        check: Compare the device with float64 on the CPU: network, gradient, every sampler, other precisions, resuming
+            and two processes; and measure the speed of training. Takes minutes; exits with 1 if anything is wrong.
+        out: With --check, a file for the results as JSON.
+    """
+    if check:
+        _check(out)
+        return
     from undiffuse.api.doctor import inspect_machine
 
     machine = inspect_machine()
@@ -28,3 +44,19 @@ def doctor() -> None:
     for extra, missing in machine.extras.items():
         state = f"missing: pip install 'undiffuse[{extra}]'" if missing else "installed"
         console.print(f"{extra:<11} {state}")
+
+
+def _check(out: str | None) -> None:
+    from undiffuse.api.self_check import check_machine
+
+    report = check_machine()
+    console.print(f"device      {report.device}\n")
+    for each in report.checks:
+        mark = {True: "ok", False: "WRONG", None: "skipped"}[each.ok]
+        console.print(f"{each.name:<22} {mark:<8} {each.found} ({each.seconds:g} s)")
+    if out is not None:
+        file = Path(out).expanduser()
+        report.save(file)
+        console.print(f"\nAll of it: {file.absolute()}")
+    if not report.ok:
+        sys.exit(1)

@@ -36,7 +36,7 @@ def sinusoidal_embedding(
     frequency = torch.exp(
         -math.log(max_period) * torch.arange(half, device=position.device, dtype=torch.float32) / (half - shift)
     )
-    angle = position[:, None].float() * frequency
+    angle = position[:, None].to(torch.promote_types(position.dtype, torch.float32)) * frequency
     return torch.cat([angle.cos(), angle.sin()], dim=1)
 
 

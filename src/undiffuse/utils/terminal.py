@@ -54,6 +54,20 @@ def speaking(on: bool = True) -> Generator[None, None, None]:
         log.setLevel(level)
 
 
+@contextmanager
+def silence() -> Generator[None, None, None]:
+    """Shows neither notices nor progress inside: for work that is only part of what the user asked for."""
+    global _speaking
+    before, level = _speaking, log.level
+    _speaking = False
+    log.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        _speaking = before
+        log.setLevel(level)
+
+
 def track(items: Iterable[T], what: str, total: int) -> Iterator[T]:
     """Passes `items` on and shows how many of `total` are done and when the rest will be."""
     with Meter(what, total) as meter:
