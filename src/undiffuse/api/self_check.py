@@ -31,7 +31,7 @@ from undiffuse.training.cost import noise_inputs
 from undiffuse.training.ema import update_ema
 from undiffuse.training.optimizers import optimizer_tensors
 from undiffuse.training.state import new_state
-from undiffuse.utils.device import autocast, choose_device, compile_network, compute_dtype, synchronize
+from undiffuse.utils.device import autocast, choose_device, compile_network, compute_dtype, has_fast_bf16, synchronize
 from undiffuse.utils.errors import Skipped
 from undiffuse.utils.files import write_atomically
 from undiffuse.utils.names import Precision
@@ -241,6 +241,8 @@ def _ddpm(precision: Precision, images: int) -> Config:
 
 
 def _speed(device: torch.device, precision: Precision, compiled: bool) -> Found:
+    if device.type == "cpu" and precision != "fp32" and not (precision == "bf16" and has_fast_bf16(device)):
+        return Skipped("this hardware only emulates it")
     images = 4 if device.type == "cpu" else 128
     config, dtype = _ddpm(precision, images), compute_dtype(device, precision)
     state, inputs, loss_of = (
