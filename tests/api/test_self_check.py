@@ -87,7 +87,7 @@ def test_the_command_shows_a_table_writes_json_and_exits(
         assert ended.value.code == 1
     output = capsys.readouterr().out
     assert ("WRONG" in output) != ok
-    assert "two                    skipped  one (0 s)" in output
+    assert "two                      skipped  one (0 s)" in output
     assert json.loads(Path("check.json").read_text())["ok"] == ok
 
 

@@ -130,19 +130,19 @@ def train(
     if images is not None and minutes is not None:
         raise ValueError("A budget is either --images or --minutes: give one of them.")
     every = None if checkpoint_images is None else parse_count(checkpoint_images, "--checkpoint-images")
-    source = _source(from_run, preset, network)
-    name = parse_preset(preset, data) if source is None else source[0].config.preset
-    own_size = RECIPES[name]().size if source is None else source[0].config.network.size
-    request = _Request(
-        preset=name,
-        source=source,
-        data=data_config(data, data_root, split, own_size if size is None else size, fit, channels),
-        seed=seed,
-        conditional=not unconditional,
-        network=network,
-        settings=[*_training_settings(images, minutes, batch, precision), *as_settings(set)],
-    )
     with StopRequest() as stop, init_distributed() as world, speaking(progress and world.is_main):
+        source = world.on_main(lambda: _source(from_run, preset, network))
+        name = parse_preset(preset, data) if source is None else source[0].config.preset
+        own_size = RECIPES[name]().size if source is None else source[0].config.network.size
+        request = _Request(
+            preset=name,
+            source=source,
+            data=data_config(data, data_root, split, own_size if size is None else size, fit, channels),
+            seed=seed,
+            conditional=not unconditional,
+            network=network,
+            settings=[*_training_settings(images, minutes, batch, precision), *as_settings(set)],
+        )
         request.check_before_images(world)
         store = world.on_each_machine(
             lambda: store_of(open_source(data, request.data.data_root, split), request.data, strict)

@@ -53,7 +53,7 @@ def _check(out: str | None) -> None:
     console.print(f"device      {report.device}\n")
     for each in report.checks:
         mark = {True: "ok", False: "WRONG", None: "skipped"}[each.ok]
-        console.print(f"{each.name:<22} {mark:<8} {each.found} ({each.seconds:g} s)")
+        console.print(f"{each.name:<24} {mark:<8} {each.found} ({each.seconds:g} s)")
     if out is not None:
         file = Path(out).expanduser()
         report.save(file)

@@ -89,24 +89,12 @@ class World:
         dist.all_gather(gathered, tensor)
         return torch.cat(gathered)
 
-    def mean(self, value: float) -> float:
-        """The mean over the processes; all get the same."""
-        return self.sum(value)[0] / self.size
-
     def mean_tensor(self, value: Tensor) -> Tensor:
         """The mean over the processes, on the device and without waiting for it."""
         if self.size > 1:
             dist.all_reduce(value)
             value = value / self.size
         return value
-
-    def broadcast(self, value: float) -> float:
-        """Rank 0's value, whatever the others pass."""
-        return self.sum(value if self.is_main else 0.0)[0]
-
-    def any(self, flag: bool) -> bool:
-        """Whether the flag is set in any process; all get the same answer."""
-        return self.sum(flag)[0] > 0
 
     def share(self, value: T) -> T:
         """Rank 0's value, of any type that can be pickled, whatever the others pass."""
