@@ -14,11 +14,11 @@ from undiffuse.cli import main
 TOP = Path(__file__).parents[1]
 PAGES = [TOP / "README.md", *sorted((TOP / "docs").glob("*.md"))]
 
-SMALLER = {"--images": "256", "--minutes": "0.02", "--count": "4", "--steps": "3"}
+SMALLER = {"--images": "128", "--minutes": "0.02", "--count": "4", "--steps": "3"}
 """What is run in place of a shown budget; every other word is run as it stands."""
 
-TINY = ["--set", "network.channels=16", "network.groups=4"]
-"""Added to commands that train, so that the presets' networks do not take minutes."""
+TINY = ["network.channels=8", "network.groups=4"]
+"""Settings of commands that train, so that the presets' networks do not take minutes."""
 
 OUTSIDE = (
     "git ",
@@ -45,8 +45,12 @@ def smaller(command: str) -> list[str]:
     words = shlex.split(command)
     for i, word in enumerate(words[:-1]):
         words[i + 1] = SMALLER.get(word, words[i + 1])
-    trains = "train" in words or "main.py" in words
-    return [*words, *(TINY if trains and "--set" not in words else [])]
+    if not {"train", "main.py"} & {*words} or "--help" in words:
+        return words
+    if not {"--images", "--minutes"} & {*words}:
+        words += ["--images", SMALLER["--images"]]
+    given = words.index("--set") + 1 if "--set" in words else None
+    return [*words, "--set", *TINY] if given is None else [*words[:given], *TINY, *words[given:]]
 
 
 def exit_code(words: list[str]) -> object:
