@@ -15,8 +15,8 @@ from torch import Tensor, nn
 
 import undiffuse as ud
 from undiffuse.api.train import Plan
-from undiffuse.config import flat
-from undiffuse.training import previews
+from undiffuse.config import Config, flat
+from undiffuse.training import cost, previews
 from undiffuse.utils.errors import Interrupted
 
 TINY = {"network.channels": 8, "network.groups": 4, "network.patch": 1}
@@ -82,6 +82,23 @@ def test_called_again_it_resumes(notices: pytest.LogCaptureFixture) -> None:
         run = ud.train("digits", size=8, images=images, batch=64, out="run", set=TINY)
     assert "Resuming at 64 images." in notices.messages
     assert [checkpoint.images for checkpoint in run.checkpoints()] == [128, 64]
+
+
+def test_a_dry_run_for_which_memory_does_not_suffice_says_what_fits(monkeypatch: pytest.MonkeyPatch) -> None:
+    measured = cost._measured
+
+    def small_memory(config: Config, device: torch.device, processes: int, microbatch: int, images: int) -> cost.Cost:
+        if images > 4:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB.")
+        return measured(config, device, processes, microbatch, images)
+
+    settings: dict[str, Any] = {"size": 8, "batch": 16, "set": {**TINY, "training.microbatch": 16}, "dry_run": True}
+    enough = ud.train("digits", **settings)
+    monkeypatch.setattr(cost, "_measured", small_memory)
+    plan = ud.train("digits", **settings)
+    assert "--set training.microbatch=4 fits" in str(plan)
+    assert plan.cost.activation_bytes == pytest.approx(enough.cost.activation_bytes, rel=0.01)
+    assert "fits" not in str(enough)
 
 
 def test_a_dry_run_is_a_plan_and_writes_nothing() -> None:

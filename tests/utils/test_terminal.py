@@ -21,6 +21,7 @@ from undiffuse.utils.text import duration
         (47.5 * 3600, "47 h 30 min"),
         (48 * 3600, "2 days"),
         (4.4 * 86400, "4 days"),
+        (25470 * 86400, "70 years"),
     ],
 )
 def test_durations_are_said_in_words(seconds: float, words: str) -> None:

@@ -27,7 +27,7 @@ from undiffuse.utils.errors import Interrupted
 from undiffuse.utils.names import Channels, Compile, Fit, Precision, Split
 from undiffuse.utils.parsing import at_least, parse_count, parse_preset
 from undiffuse.utils.terminal import log, speaking
-from undiffuse.utils.text import CHANNELS, duration, size_text
+from undiffuse.utils.text import CHANNELS, duration, number, size_text
 from undiffuse.utils.world import World, init_distributed
 
 
@@ -43,15 +43,18 @@ class Plan(Run):
         total, growing = cost.memory_bytes / 2**20, cost.activation_bytes / 2**20
         speed = 1 / cost.seconds_per_image
         if training.total_images:
-            time = f"about {duration(training.total_images / speed)} at {speed:,.0f} images/s"
+            time = f"about {duration(training.total_images / speed)} at {number(speed)} images/s"
         else:
             minutes = training.total_minutes or 0
-            time = f"{minutes:g} minutes, for about {60 * minutes * speed:,.0f} images at {speed:,.0f} images/s"
+            time = f"{minutes:g} minutes, for about {60 * minutes * speed:,.0f} images at {number(speed)} images/s"
         lines = [f"  {name} = {value}" for name, value in flat(self.config).items()]
         lines.append(f"network  {cost.parameters:,} parameters")
         lines.append(
             f"memory   about {total:,.0f} MiB per process, of which {growing:,.0f} MiB grow with the microbatch"
         )
+        if cost.fitting_microbatch:
+            less = f"--set training.microbatch={cost.fitting_microbatch}"
+            lines.append(f"         more than there is: {less} fits and trains the same")
         return "\n".join([*lines, f"time     {time}"])
 
 

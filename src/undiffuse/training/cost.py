@@ -1,7 +1,7 @@
 """What a run will need, measured on two training steps rather than guessed."""
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -27,18 +27,37 @@ class Cost:
     """What the backward pass of one microbatch needs from the forward pass."""
     seconds_per_image: float
     """Of all processes together."""
+    fitting_microbatch: int | None = None
+    """One that does not run out of memory, if the configured one does."""
 
 
 def measure_cost(config: Config, device: torch.device, processes: int = 1) -> Cost:
     """Takes two training steps on noise: the first warms up, the second is measured.
 
-    Each batch is taken to be split over `processes`.
+    Each batch is taken to be split over `processes`. Where memory runs out, fewer images are measured than the
+    microbatch has, and what it would need is worked out from them.
+
+    Raises:
+        torch.OutOfMemoryError: there is not even enough for one image.
     """
-    state = new_state(config, device)
     microbatch = min(config.training.microbatch or config.training.batch, config.training.batch)
     images = microbatch
     if device.type == "cpu":  # Elsewhere a small batch would measure how fast kernels are launched.
         images = min(MEASURED_IMAGES, images)
+    measured = images
+    while True:
+        try:
+            cost = _measured(config, device, processes, microbatch, measured)
+            return cost if measured == images else replace(cost, fitting_microbatch=measured)
+        except torch.OutOfMemoryError:
+            if measured == 1:
+                raise
+        measured //= 2
+
+
+def _measured(config: Config, device: torch.device, processes: int, microbatch: int, images: int) -> Cost:
+    """The cost of training in microbatches, from steps with so many images at once."""
+    state = new_state(config, device)
     inputs, loss_of = noise_inputs(config, images, device), config.diffusion.make_loss()
     saved: dict[int, int] = {}
     """The bytes of each tensor kept for the backward pass, by its address."""

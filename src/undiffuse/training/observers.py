@@ -15,6 +15,7 @@ from torch import nn
 from undiffuse.runs.run import Checkpoint, Run
 from undiffuse.training.state import StepReport, TrainingState
 from undiffuse.utils.terminal import Meter
+from undiffuse.utils.text import number
 
 
 @dataclass(frozen=True)
@@ -144,7 +145,7 @@ class ProgressBar(Observer):
 
     def step(self, event: Event) -> None:
         speed = (event.images - self.first_images) / (time.monotonic() - self.began)
-        note = lambda: f"{event.images:,} images, {speed:,.0f}/s, loss {event.loss:.4f}"  # noqa: E731
+        note = lambda: f"{event.images:,} images, {number(speed, 2)}/s, loss {event.loss:.4f}"  # noqa: E731
         self.meter.reach(min(event.progress, 1.0), note)
 
     def end(self) -> None:

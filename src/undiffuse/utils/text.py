@@ -32,12 +32,14 @@ def listed(counts: Mapping[str, int], most: int = LISTED) -> str:
 
 
 def duration(seconds: float) -> str:
-    """45 s, 3 min 20 s, 12 min, 3 h 20 min, 4 days."""
+    """45 s, 3 min 20 s, 12 min, 3 h 20 min, 4 days, 7 years."""
     seconds = round(seconds)
     if seconds < 90:
         return f"{seconds} s"
     if seconds < 600:
         return f"{seconds // 60} min {seconds % 60} s"
+    if seconds >= 2 * 365 * 86400:
+        return f"{seconds / (365 * 86400):,.0f} years"
     if seconds >= 48 * 3600:
         return f"{seconds / 86400:.0f} days"
     minutes = round(seconds / 60)
