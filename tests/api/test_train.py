@@ -97,6 +97,8 @@ def test_a_dry_run_for_which_memory_does_not_suffice_says_what_fits(monkeypatch:
     monkeypatch.setattr(cost, "_measured", small_memory)
     plan = ud.train("digits", **settings)
     assert "--set training.microbatch=4 fits" in str(plan)
+    assert isinstance(plan, Plan)
+    assert isinstance(enough, Plan)
     assert plan.cost.activation_bytes == pytest.approx(enough.cost.activation_bytes, rel=0.01)
     assert "fits" not in str(enough)
 
