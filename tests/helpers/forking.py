@@ -15,14 +15,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-SECONDS = 120
+SECONDS = 300
 """How long processes may take."""
 
 CONTEXT = multiprocessing.get_context("forkserver")
 CONTEXT.set_forkserver_preload(["undiffuse.api", "undiffuse.commands.evaluate", "torch.distributed.nn.functional"])
 
 
-def together(size: int, work: Callable[..., object], *arguments: Any, **environment: str) -> list[str]:
+def together(size: int, work: Callable[..., object], *arguments: Any, seconds: float = SECONDS) -> list[str]:
     """Calls `work`, which must be importable, in each of `size` processes in this folder; returns what each printed.
 
     Raises:
@@ -30,14 +30,13 @@ def together(size: int, work: Callable[..., object], *arguments: Any, **environm
     """
     folder, port = Path.cwd(), free_port()
     files = [folder / f".printed-{rank}" for rank in range(size)]
-    settings = {**os.environ, **environment}
     processes = [
-        CONTEXT.Process(target=_work, args=(folder, rank, size, port, files[rank], settings, work, arguments))
+        CONTEXT.Process(target=_work, args=(folder, rank, size, port, files[rank], dict(os.environ), work, arguments))
         for rank in range(size)
     ]
     for process in processes:
         process.start()
-    deadline = time.monotonic() + SECONDS
+    deadline = time.monotonic() + seconds
     for process in processes:
         process.join(max(0.0, deadline - time.monotonic()))
     codes = [process.exitcode for process in processes]
@@ -59,8 +58,9 @@ def become(rank: int, size: int, port: int, printed: Path) -> None:
     file = os.open(printed, os.O_CREAT | os.O_WRONLY | os.O_APPEND)
     os.dup2(file, 1)
     os.dup2(file, 2)
-    sys.stdout = io.TextIOWrapper(io.FileIO(1, "w"), line_buffering=True)
-    sys.stderr = io.TextIOWrapper(io.FileIO(2, "w"), line_buffering=True)
+    # Not to be closed with the object: it may be replaced once more.
+    sys.stdout = io.TextIOWrapper(io.FileIO(1, "w", closefd=False), line_buffering=True)
+    sys.stderr = io.TextIOWrapper(io.FileIO(2, "w", closefd=False), line_buffering=True)
 
 
 def free_port() -> int:
