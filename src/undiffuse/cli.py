@@ -48,6 +48,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         hint = f"did you mean {close[0]}?" if close else f"choose {', '.join(COMMANDS)}."
         errors.print(f"undiffuse: there is no command {name}; {hint}")
         sys.exit(2)
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        # Of a process that is gone, torch warns with pages of C++ frames before the sentence that says so.
+        os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # Read when torch is loaded, which the command does.
     try:
         with speaking(os.environ.get("RANK", "0") == "0"):  # Under torchrun one of the processes speaks.
             _call(name, rest)

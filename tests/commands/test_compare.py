@@ -6,6 +6,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+from helpers import forking
 from helpers.commands import refused
 
 from undiffuse.cli import main
@@ -41,6 +42,19 @@ def test_runs_samplers_and_steps_are_compared_at_equal_n(capsys: pytest.CaptureF
     assert "12 of 12 images are there already" in capsys.readouterr().out
     alone = json.loads(Path("runs/comparison/comparison.json").read_text())
     assert alone["entries"][0]["metrics"] == found["entries"][1]["metrics"]
+
+
+def test_processes_share_a_comparison(monkeypatch: pytest.MonkeyPatch) -> None:
+    train("one")
+    words = ["compare", "one", *PIXELS, "--count", "12", "--samplers", "euler", "heun", "--steps", "2", "--batch", "4"]
+    first, second = forking.together(2, main, [*words, "--out", "two"])
+    assert first.count("Open ") == 1
+    assert second == ""
+    shutil.rmtree("runs/one/evaluation")
+    monkeypatch.setenv("UNDIFFUSE_CACHE", "other-cache")
+    main([*words, "--out", "alone"])
+    together, alone = (json.loads(Path(name, "comparison.json").read_text()) for name in ("two", "alone"))
+    assert together["entries"] == alone["entries"]
 
 
 def test_runs_of_one_name_are_distinguished_and_taken_once() -> None:

@@ -1,16 +1,14 @@
 """undiffuse evaluate: the samples of a run."""
 
 import json
-import os
 import re
-import subprocess
-import sys
+import shutil
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from helpers import making
+from helpers import forking, making
 from helpers.commands import refused
 
 from undiffuse.cli import main
@@ -158,17 +156,21 @@ def test_results_do_not_go_among_the_runs_images(split_folder: Path, capsys: pyt
     assert "lies among the images in" in capsys.readouterr().err
 
 
-def test_processes_share_an_evaluation(tmp_path: Path) -> None:
-    train("--size", "8")
-    words = ["evaluate", "runs/tiny", *PIXELS, "--count", "9", "--steps", "2", "--real-count", "40"]
-    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "-m", "undiffuse", *words]
-    environment = {**os.environ, "UNDIFFUSE_CACHE": str(tmp_path / "other-cache")}
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120, env=environment)
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.count("Open ") == 1
+def test_processes_share_an_evaluation(split_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    train("--size", "8", "--data", str(split_folder), "--preset", "digits")
+    words = ["evaluate", "runs/tiny", *PIXELS, "--count", "9", "--steps", "2", "--batch", "2", "--likelihood", "5"]
+    first, second = forking.together(2, main, words)
+    assert first.count("Open ") == 1
+    assert second == ""
     together = metrics()
+    shutil.rmtree("runs/tiny/evaluation")
+    monkeypatch.setenv("UNDIFFUSE_CACHE", "other-cache")
     main(words)
-    assert values(metrics()) == pytest.approx(values(together))
+    alone = metrics()
+    assert values(alone) == values(together)
+    for name in ("memorization", "bits_per_dim"):
+        assert alone[name] == together[name]
+    assert alone["bits_per_dim"]["VLB"]["images"] == 5
 
 
 def test_an_imported_run_needs_real_images(capsys: pytest.CaptureFixture) -> None:

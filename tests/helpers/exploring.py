@@ -43,7 +43,7 @@ def found_duplicates(folder: Path, **options) -> tuple[Duplicates, list[str]]:
 def explored(folder: Path, split="all", **options) -> Exploration:
     """The exploration of a folder, without a suggestion."""
     store = opened(folder, split=split, **options)
-    return explore_store(open_source(str(folder), split=split), store, options.get("fit", "crop"))
+    return explore_store(lambda: open_source(str(folder), split=split), store, options.get("fit", "crop"))
 
 
 def names_of(pairs, names: list[str]) -> set[frozenset[str]]:

@@ -1,20 +1,18 @@
 """Trains with several processes, lets one of them fail at a chosen moment, and resumes: what happened, as JSON lines.
 
-python tests/helpers/faults.py --processes 2 4        # every trial: about ten minutes
-python tests/helpers/faults.py --only kill-step-0     # those of one fault, phase and victim
+PYTHONPATH=tests python -m helpers.faults --processes 2 4        # every trial: about half an hour on two busy cores
+PYTHONPATH=tests python -m helpers.faults --only kill-step-0     # those of one fault, phase and victim
 
 The processes are forks of this one, which has loaded everything, so that a trial takes seconds. No torchrun watches
 over them: they have to end by themselves, which is the harder case. Rank 0 has the store that all of them need.
 """
 
 import contextlib
-import io
 import json
 import os
 import random
 import shutil
 import signal
-import socket
 import sys
 import tempfile
 import time
@@ -27,6 +25,7 @@ import torch
 import tyro
 
 import undiffuse
+from helpers.forking import become, free_port
 from undiffuse import cli
 from undiffuse.data import store as data_store
 from undiffuse.runs.run import Run
@@ -152,10 +151,7 @@ def run(
 
     With `own_folders`, each process works in one of its own, named after its rank.
     """
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    marks = Path(tempfile.mkdtemp())
+    port, marks = free_port(), Path(tempfile.mkdtemp())
     pids = []
     for rank in range(processes):
         pid = os.fork()
@@ -185,14 +181,8 @@ def _child(folder: Path, rank: int, processes: int, port: int, marks: Path, tria
     code = 1
     try:
         os.chdir(folder)
-        names = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": processes, "LOCAL_WORLD_SIZE": processes}
-        os.environ |= {name: str(value) for name, value in names.items()}
-        os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "UNDIFFUSE_CACHE": str(folder / "cache")}
-        said = os.open(marks / f"said-{rank}", os.O_CREAT | os.O_WRONLY)
-        os.dup2(said, 1)
-        os.dup2(said, 2)
-        sys.stdout = io.TextIOWrapper(io.FileIO(1, "w"), line_buffering=True)
-        sys.stderr = io.TextIOWrapper(io.FileIO(2, "w"), line_buffering=True)
+        os.environ["UNDIFFUSE_CACHE"] = str(folder / "cache")
+        become(rank, processes, port, marks / f"said-{rank}")
         if trial is not None:
             trial.inject(rank, marks)
         cli.main(COMMAND)

@@ -1,15 +1,12 @@
 """What processes under torchrun agree on, and that nothing of their group outlives it."""
 
-import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 import torch
+from helpers import forking
 
 from undiffuse.utils.world import World
-
-TORCHRUN = (sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
 
 SCRIPT = """
 from pathlib import Path
@@ -30,6 +27,11 @@ def work(world):
     assert world.share({'rank': world.rank}) == {'rank': 0}
     assert world.on_main(lambda: ('from', world.rank)) == ('from', 0)
     assert world.on_each_machine(lambda: ('from', world.rank)) == ('from', 0)
+    turns = []
+    assert world.in_turn(lambda: turns.append(world.sum) or world.rank) == world.rank and len(turns) == 1
+    total = torch.arange(3) * (world.rank + 1)
+    world.add_up(total)
+    assert total.tolist() == [0, 3, 6]
     assert world.collect(world.rank + 5) == ([5, 6] if world.is_main else [])
     tensors = {'a': torch.arange(6.0).reshape(2, 3).T, 'n': torch.tensor(3)} if world.is_main else {}
     shared = world.share_tensors(tensors)
@@ -43,11 +45,17 @@ assert not threads(), threads()
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="threads are listed in Linux's /proc")
-def test_two_processes_agree_and_leave_no_threads_behind(tmp_path: Path) -> None:
-    script = tmp_path / "script.py"
-    script.write_text(SCRIPT)
-    done = subprocess.run([*TORCHRUN, str(script)], capture_output=True, text=True, timeout=240)
-    assert done.returncode == 0, done.stderr
+def test_two_processes_agree_and_leave_no_threads_behind() -> None:
+    forking.together(2, exec, SCRIPT, {})
+
+
+def test_batches_are_dealt_alike_to_any_number_that_all_get_a_whole_one() -> None:
+    worlds = [World(0, size, torch.device("cpu")) for size in (1, 2, 3, 4, 8)]
+    batches = [world.deal(range(7), 2) for world in worlds]
+    assert batches[0] == [range(2), range(2, 4), range(4, 6), range(6, 7)]
+    assert batches[0] == batches[1] == batches[2] == batches[3]
+    assert batches[4] == [range(i, i + 1) for i in range(7)], "of fewer, each gets some"
+    assert worlds[0].deal([], 2) == []
 
 
 def test_a_single_process_agrees_with_itself() -> None:
@@ -58,5 +66,6 @@ def test_a_single_process_agrees_with_itself() -> None:
     assert world.mean_tensor(tensor) is tensor
     assert world.gather(tensor) is tensor
     assert world.share("it") == world.on_main(lambda: "it") == world.on_each_machine(lambda: "it") == "it"
+    assert world.in_turn(lambda: "it") == "it"
     assert world.collect("it") == ["it"]
     assert world.share_tensors({"a": tensor}) == {"a": tensor}

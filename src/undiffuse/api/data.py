@@ -6,10 +6,11 @@ from pydantic import ValidationError
 
 from undiffuse.data.open import DataLike
 from undiffuse.data.paths import DATASETS, data_name
-from undiffuse.data.store import DataConfig
+from undiffuse.data.store import DataConfig, Store
 from undiffuse.utils.names import Channels, Fit, Split
 from undiffuse.utils.parsing import parse_size
 from undiffuse.utils.validation import sentence
+from undiffuse.utils.world import World
 
 SizeLike = int | str | tuple[int, int]
 """64, "64", "48x64" (height x width) or (48, 64)."""
@@ -51,6 +52,12 @@ def check_outside(folder: Path, data: DataLike) -> None:
             f"{folder.absolute()} lies among the images in {images.absolute()}, where nothing is written: give --out a "
             "folder elsewhere."
         )
+
+
+def check_same_images(store: Store, world: World) -> None:
+    """Raises ValueError if the processes on another machine opened other images than rank 0."""
+    if store.content != world.share(store.content):
+        raise ValueError(f"The images of {store.name} are not the same on all machines: copy them anew.")
 
 
 def make_output(folder: str | Path, *data: DataLike) -> Path:

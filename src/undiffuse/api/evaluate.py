@@ -14,7 +14,7 @@ from undiffuse.evaluation.metrics import MetricLike, with_own
 from undiffuse.evaluation.references import INCOMPLETE, References, named_references, run_references, take
 from undiffuse.evaluation.result import Evaluation
 from undiffuse.evaluation.samples import run_samples
-from undiffuse.features.image_sets import DataSpec, open_set, own_size
+from undiffuse.features.image_sets import DataSpec, ImageSet, open_set, own_size
 from undiffuse.features.networks import FeatureNetwork, load_features
 from undiffuse.runs.run import Run
 from undiffuse.sampling.model import Model, Settings, as_settings, load_model
@@ -97,17 +97,19 @@ def evaluate(
     with init_distributed() as world, speaking(progress and world.is_main):
         opened = world.on_main(lambda: as_run(run))
         context = _context(features, weights, metrics, batch, world)
-        folder = make_output(out or opened.output_folder / "evaluation", *(() if real is None else (real,)))
+        chosen = Path(out or opened.output_folder / "evaluation")
+        folder = world.on_main(lambda: make_output(chosen, *(() if real is None else (real,))))
         check_outside(folder, opened.config.data.data)
         sampling = sampling_config(opened.config, sampler, steps, guidance, precision, as_settings(set))
         root = None if data_root is None else str(Path(data_root).expanduser().absolute())
         if real is None:
-            references = run_references(opened, split, real_total, root, strict)
+            references = world.in_turn(lambda: run_references(opened, split, real_total, root, strict))
         else:
-            references = named_references(opened, DataSpec(real, root, split, None, fit), real_total, strict)
+            spec = DataSpec(real, root, split, None, fit)
+            references = world.in_turn(lambda: named_references(opened, spec, real_total, strict))
         model = run if isinstance(run, Model) else load_model(opened, world=world)
         fake, made_by = run_samples(model, sampling, range(seed, seed + total), context)
-        bits = bits_of(model, references, likelihood, batch)
+        bits = bits_of(model, references, likelihood, context)
         title, log_lines = f"How good is {opened.name}?", opened.log_lines()
         return evaluate_images(title, fake, references, context, made_by, bits, folder, log_lines)
 
@@ -166,10 +168,9 @@ def measure(
     root = None if data_root is None else str(data_root)
     with init_distributed() as world, speaking(progress and world.is_main):
         context = _context(features, weights, metrics, batch, world)
-        folder = None if out is None else make_output(out, real, fake)
+        folder = None if out is None else world.on_main(lambda: make_output(out, real, fake))
         specs = DataSpec(real, root, split, sides, fit), DataSpec(fake, root, fake_split, sides, fit)
-        common = sides or own_size(specs[1]) or own_size(specs[0])
-        all_real, all_fake = (open_set(replace(spec, size=common), strict) for spec in specs)
+        all_real, all_fake = world.in_turn(lambda: _opened(specs, strict))
         x, y = take(all_real, real_total, "--real-count"), take(all_fake, total, "--count")
         references = References((x,), None if len(x) == len(all_real) else INCOMPLETE)
         return evaluate_images(f"{y.name} against {x.name}", y, references, context, folder=folder)
@@ -228,26 +229,27 @@ def compare(
     one = runs is None or isinstance(runs, (str, Path, Run, Model))
     chosen = [runs] if one else list(runs) or [None]
     with init_distributed() as world, speaking(progress and world.is_main):
-        opened = {_key(run): run if isinstance(run, Model) else as_run(run) for run in chosen}
-        found = [as_run(run) for run in opened.values()]
+        opened = world.on_main(lambda: [as_run(run) for run in chosen])
+        sources = {_key(run, source): (run, source) for run, source in zip(opened, chosen, strict=True)}
+        found = [run for run, _ in sources.values()]
         check_same_data(found)
         context = _context(features, weights, metrics, batch, world)
-        folder = None if out is None else make_output(out, found[0].config.data.data)
+        folder = None if out is None else world.on_main(lambda: make_output(out, found[0].config.data.data))
         names = [run.name for run in found]
         candidates = []
-        for run, source in zip(found, opened.values(), strict=True):
+        for run, source in sources.values():
             label = run.name if names.count(run.name) == 1 else str(run.folder)
             ways = [
                 sampling_config(run.config, sampler, number, guidance, precision)
                 for sampler in samplers or (None,)
                 for number in steps or (None,)
             ]
-            model = source if isinstance(source, Model) else load_model(source, world=world)
+            model = source if isinstance(source, Model) else load_model(run, world=world)
             candidates += [Candidate(label, model, sampling) for sampling in dict.fromkeys(ways)]
-        real = run_references(found[0], split, real_total).sets[0]
+        real = world.in_turn(lambda: run_references(found[0], split, real_total)).sets[0]
         comparison = compare_candidates(candidates, real, range(seed, seed + total), context)
         if folder is not None:
-            comparison.write(folder)
+            world.on_main(lambda: comparison.write(folder))
     return comparison
 
 
@@ -258,13 +260,21 @@ def _context(
     if isinstance(features, FeatureNetwork):
         return EvaluationContext(features, world, batch, rows)
     file = None if weights is None else Path(weights).expanduser()
-    return EvaluationContext(load_features(features, file, world.device), world, batch, rows)
+    network = world.in_turn(lambda: load_features(features, file, world.device))
+    return EvaluationContext(network, world, batch, rows)
 
 
 def _optional_count(value: int | str | None, option: str) -> int | None:
     return None if value is None else parse_count(value, option)
 
 
-def _key(run: RunLike) -> tuple[Path, str]:
+def _opened(specs: Sequence[DataSpec], strict: bool) -> tuple[ImageSet, ...]:
+    """Real and generated images, at one size."""
+    real, fake = specs
+    size = real.size or own_size(fake) or own_size(real)
+    return tuple(open_set(replace(spec, size=size), strict) for spec in specs)
+
+
+def _key(run: Run, source: RunLike) -> tuple[Path, str]:
     """The same for the same weights of the same run, however it is named."""
-    return as_run(run).folder.resolve(), run.weights if isinstance(run, Model) else "ema"
+    return run.folder.resolve(), source.weights if isinstance(source, Model) else "ema"

@@ -1,16 +1,18 @@
 """Exploring images before training."""
 
+from functools import cache
 from pathlib import Path
 
-from undiffuse.api.data import SizeLike, data_config, make_output
+from undiffuse.api.data import SizeLike, check_same_images, data_config, make_output
 from undiffuse.api.first_run import FirstRun
 from undiffuse.data.open import DataLike, open_source
-from undiffuse.data.store import store_of
+from undiffuse.data.store import Store, store_of
 from undiffuse.exploration.explore import Exploration, explore_store
 from undiffuse.presets import RECIPES
 from undiffuse.utils.names import Channels, Fit, Split
 from undiffuse.utils.parsing import parse_preset, parse_size
 from undiffuse.utils.terminal import log, speaking
+from undiffuse.utils.world import init_distributed
 
 
 def explore(
@@ -29,7 +31,8 @@ def explore(
 ) -> Exploration:
     """Looks at images before training: what the data contain, what is wrong with them, what noise does to them.
 
-    Unlike `train`, it looks at all splits together, because duplicates across them spoil an evaluation.
+    Unlike `train`, it looks at all splits together, because duplicates across them spoil an evaluation. Under torchrun
+    all processes share the work and get the result; the main one alone writes, and suggests a first run.
 
     Args:
         data: digits, cifar10, flowers102, a folder of images (sub-folders are classes), a .zip or .tar of images, or a
@@ -62,17 +65,23 @@ def explore(
         found.figures["samples"]
         found.write("explored/photos")
     """
-    with speaking(progress):
+    with init_distributed() as world, speaking(progress and world.is_main):
         requested = None if size is None else parse_size(size)
         preset_size = RECIPES[parse_preset(None, data)]().size
         config = data_config(data, data_root, split, requested or preset_size, fit, channels)
-        source = open_source(data, config.data_root, split)
-        if out is not None:
-            folder = make_output(out, data)
-            log.info(f"Everything goes to {folder.absolute()}")
-        store = store_of(source, config, strict)
+        source = cache(lambda: open_source(data, config.data_root, split))
+
+        def decoded() -> Store:
+            images = source()
+            if out is not None and world.is_main:
+                log.info(f"Everything goes to {make_output(out, data).absolute()}")
+            return store_of(images, config, strict)
+
+        store = world.on_each_machine(decoded)
+        check_same_images(store, world)
         first_run = FirstRun(data, data_root, config, requested, store)
-        found = explore_store(source, store, fit, seed, first_run.suggest if suggest else None)
+        suggests = suggest and world.is_main  # The others would measure this machine while it is measured.
+        found = explore_store(source, store, fit, seed, first_run.suggest if suggests else None, world)
         if out is not None:
-            found.write(folder)
+            world.on_main(lambda: found.write(out))
     return found

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
-from undiffuse.api.data import SizeLike, check_outside, data_config
+from undiffuse.api.data import SizeLike, check_outside, check_same_images, data_config
 from undiffuse.api.runs import RunLike, as_run
 from undiffuse.config import Config, flat, with_settings
 from undiffuse.data.open import DataLike, open_source
@@ -150,8 +150,7 @@ def train(
         store = world.on_each_machine(
             lambda: store_of(open_source(data, request.data.data_root, split), request.data, strict)
         )
-        if store.content != world.share(store.content):
-            raise ValueError(f"The images at {request.data.data} are not the same on all machines: copy them anew.")
+        check_same_images(store, world)
         config = world.on_main(lambda: request.configure(store))
         folder = Path(out).expanduser() if out else Path("runs") / _run_name(store, name, network, source)
         check_outside(folder, data)

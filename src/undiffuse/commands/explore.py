@@ -8,7 +8,7 @@ from undiffuse.commands.options import unless_given
 from undiffuse.data.paths import check_data, source_name
 from undiffuse.utils.names import Channels, Fit, Split
 from undiffuse.utils.parsing import parse_size
-from undiffuse.utils.terminal import console
+from undiffuse.utils.terminal import log
 from undiffuse.utils.text import duration
 
 
@@ -58,5 +58,5 @@ def explore(
         progress=True,
     )
     for name, value in found.summary():
-        console.print(f"{name:<11} {value}")
-    console.print(f"Done in {duration(time.monotonic() - began)}. Open {(folder / 'report.html').absolute()}")
+        log.info(f"{name:<11} {value}")
+    log.info(f"Done in {duration(time.monotonic() - began)}. Open {(folder / 'report.html').absolute()}")

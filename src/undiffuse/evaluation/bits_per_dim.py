@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, fields, replace
 from functools import partial
+from itertools import zip_longest
 from typing import Any
 
 import torch
@@ -16,6 +17,7 @@ from undiffuse.sampling.model import Model
 from undiffuse.utils.device import state_dtype
 from undiffuse.utils.randomness import ImageRandomness
 from undiffuse.utils.terminal import Meter
+from undiffuse.utils.world import World
 
 CONTINUOUS_STEPS = 250
 """Sigmas of the VLB if the model has no discrete schedule, evenly spaced in log SNR."""
@@ -38,19 +40,29 @@ class Batch:
         return ImageRandomness(purpose, self.seed, self.indices)
 
 
-def bits_per_dim(model: Model, store: Store, count: int, seed: int, batch: int) -> dict[str, Any]:
-    """The VLB and the probability flow's bits/dim of `count` images that `seed` chooses, as JSON has them."""
+def bits_per_dim(model: Model, store: Store, count: int, seed: int, batch: int, world: World) -> dict[str, Any]:
+    """The VLB and the probability flow's bits/dim of `count` images that `seed` chooses, as JSON has them.
+
+    The processes share the images; in all but the main one the result is empty.
+    """
     chosen = torch.randperm(len(store), generator=torch.Generator().manual_seed(seed))[:count].sort().values.tolist()
-    bounds, flows = [], []
-    with Meter("bits/dim", len(chosen)) as meter:
-        for start in range(0, len(chosen), batch):
-            images = _read(model, store, chosen[start : start + batch], seed)
+    mine = world.deal(chosen, batch)[world.rank :: world.size]
+    total, done, found = sum(map(len, mine)), 0, []
+    with Meter("bits/dim", total) as meter:
+        for indices in mine:
+            images = _read(model, store, list(indices), seed)
 
-            def show(fraction: float, start: int = start, size: int = len(images.indices)) -> None:
-                meter.reach(start + fraction * size, f"{start:,}/{len(chosen):,} images")
+            def show(fraction: float, done: int = done, size: int = len(indices)) -> None:
+                meter.reach(done + fraction * size, f"{done * world.size:,}/{len(chosen):,} images")
 
-            bounds.append(_vlb(model, images, lambda fraction: show(fraction / 2)))
-            flows.append(_flow(model, images, lambda fraction: show((1 + fraction) / 2)))
+            bound = _vlb(model, images, lambda fraction: show(fraction / 2))
+            found.append((bound, _flow(model, images, lambda fraction: show((1 + fraction) / 2))))
+            done += len(indices)
+    by_rank = world.collect(found)
+    if not by_rank:
+        return {}
+    # In the order of the batches, whoever computed them: sums are then the same to the last digit.
+    bounds, flows = zip(*(each for turn in zip_longest(*by_rank) for each in turn if each is not None), strict=True)
     return {
         "VLB": {**_joined(bounds).summary(), "split": store.split},
         "probability flow": {**_joined(flows).summary(), "split": store.split},

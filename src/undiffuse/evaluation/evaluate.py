@@ -34,7 +34,8 @@ def evaluate_images(
 ) -> Evaluation:
     """Measures generated images, and writes report.html and metrics.json into `folder`, if there is one.
 
-    Computing bits/dim may take hours, so the report is written before and again after it.
+    Computing bits/dim may take hours, so the report is written before and again after it. Processes share features and
+    bits/dim; in all but the main one the result is empty.
 
     Args:
         made_by: How the images were made, as JSON has it.
@@ -44,7 +45,9 @@ def evaluate_images(
         ValueError: there are too few images to measure anything.
     """
     measurements = context.measure(fake, references.sets)
-    if not measurements:
+    if not measurements:  # Another process than the main one.
+        if not isinstance(bits, Skipped):
+            bits()
         return Evaluation(title, ())
     evaluation = Evaluation(
         title=title,
@@ -65,7 +68,7 @@ def evaluate_images(
     return evaluation
 
 
-def bits_of(model: Model, references: References, count: int, batch: int) -> Bits | Skipped:
+def bits_of(model: Model, references: References, count: int, context: EvaluationContext) -> Bits | Skipped:
     """Computes bits/dim of `count` held-out images, or says why it cannot."""
     store = references.held_out
     if count == 0:
@@ -77,4 +80,4 @@ def bits_of(model: Model, references: References, count: int, batch: int) -> Bit
         )
     if count > len(store):
         log.warning(f"--likelihood {count:,}: only {len(store):,} images are held out, and all are used.")
-    return lambda: bits_per_dim(model, store, count, seed=0, batch=batch)
+    return lambda: bits_per_dim(model, store, count, 0, context.batch, context.world)

@@ -5,6 +5,7 @@ thumbnails are at most half as far apart as the median image is from its nearest
 among handwritten digits, where every 1 resembles another, marks a duplicate among photos.
 """
 
+import heapq
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
@@ -19,6 +20,7 @@ from torch import Tensor
 from undiffuse.exploration.scan import Scan
 from undiffuse.utils.randomness import generator
 from undiffuse.utils.terminal import Meter
+from undiffuse.utils.world import World
 
 MAX_HAMMING = 8
 """Checked by eye: nearly all pairs in CIFAR-10 within this Hamming distance are the same photo (docs/explore.md)."""
@@ -66,8 +68,12 @@ class Duplicates:
     """Whether all pairs were compared; False if the search stopped at its limit."""
 
 
-def find_duplicates(scanned: Scan) -> Duplicates:
-    """Compares every image with every other, in blocks: 60,000 images take seconds, a million half an hour."""
+def find_duplicates(scanned: Scan, world: World | None = None) -> Duplicates:
+    """Compares every image with every other, in blocks: 60,000 images take seconds, a million half an hour.
+
+    The processes of `world` share the blocks, and all get the same result as one alone.
+    """
+    world = world or World.alone()
     exact = _groups_of_equal(scanned.digests)
     _, firsts = np.unique(scanned.digests, return_index=True)
     kept = np.sort(firsts)
@@ -75,7 +81,10 @@ def find_duplicates(scanned: Scan) -> Duplicates:
     median = _median_similarity(thumbnails)
     # Half as far apart: standardized thumbnails have a distance of sqrt(2 (1 - correlation)).
     threshold = min(max(1 - (1 - median) / 4, MIN_THRESHOLD), MAX_THRESHOLD)
-    found = islice(_near_pairs(thumbnails, hashes, threshold), MAX_PAIRS + 1)
+    mine = list(islice(_near_pairs(thumbnails, hashes, threshold, world), MAX_PAIRS + 1))
+    # In the order of the blocks. A process that stopped at the limit has enough for what comes before its last block.
+    in_order = heapq.merge(*world.share(world.collect(mine)), key=lambda pair: pair.first // ROWS)
+    found = islice(in_order, MAX_PAIRS + 1)
     near = [replace(pair, first=int(kept[pair.first]), second=int(kept[pair.second])) for pair in found]
     near.sort(key=lambda pair: -pair.similarity)
     return Duplicates(
@@ -110,11 +119,12 @@ def _median_similarity(thumbnails: Float[Tensor, "n 64"]) -> float:
 
 
 def _near_pairs(
-    thumbnails: Float[Tensor, "n 64"], hashes: UInt64[np.ndarray, " n"], threshold: float
+    thumbnails: Float[Tensor, "n 64"], hashes: UInt64[np.ndarray, " n"], threshold: float, world: World
 ) -> Iterator[Pair]:
+    """Those whose first image is in this process's blocks of rows."""
     n = len(thumbnails)
     with Meter("looking for duplicates", 1.0) as meter:
-        for top in range(0, n, ROWS):
+        for top in range(0, n, ROWS)[world.rank :: world.size]:
             for left in range(top, n, COLUMNS):
                 similarity = thumbnails[top : top + ROWS] @ thumbnails[left : left + COLUMNS].T
                 # Several times as fast as torch.nonzero.

@@ -14,7 +14,7 @@ from undiffuse.data.source import Source
 from undiffuse.data.store import Store
 from undiffuse.exploration.before_after import before_and_after
 from undiffuse.exploration.colors import Colors, measure_colors
-from undiffuse.exploration.duplicates import find_duplicates
+from undiffuse.exploration.duplicates import Duplicates, find_duplicates
 from undiffuse.exploration.figures import FigureData, plots
 from undiffuse.exploration.framing import Framing, measure_framing
 from undiffuse.exploration.inventory import BadFile, Balance, Inventory, measure_balance, take_inventory
@@ -22,12 +22,13 @@ from undiffuse.exploration.named_duplicates import NamedDuplicates, example_pair
 from undiffuse.exploration.noising import Noising, paper_schedules, tabulate
 from undiffuse.exploration.report import write_report
 from undiffuse.exploration.samples import draw_samples
-from undiffuse.exploration.scan import scan
+from undiffuse.exploration.scan import Scan, scan
 from undiffuse.exploration.statistics import Statistics, to_json
 from undiffuse.exploration.suggestion import Suggestion
 from undiffuse.exploration.summary import summary
 from undiffuse.report import style
 from undiffuse.utils.names import Fit
+from undiffuse.utils.world import World
 
 SuggestRun = Callable[[Inventory], Suggestion | None]
 """Measures the speed of this machine and suggests a first run; None if it cannot."""
@@ -156,12 +157,33 @@ class Exploration:
 
 
 def explore_store(
-    source: Source, store: Store, fit: Fit, seed: int = 0, suggest: SuggestRun | None = None
+    source: Callable[[], Source],
+    store: Store,
+    fit: Fit,
+    seed: int = 0,
+    suggest: SuggestRun | None = None,
+    world: World | None = None,
 ) -> Exploration:
-    """Explores decoded images; `source` is what the store was decoded from, and `fit` how."""
+    """Explores decoded images.
+
+    The processes of `world` share the reading and the search for duplicates; the main one does the rest, and all get
+    the result.
+
+    Args:
+        source: Opens what the store was decoded from. Called in the main process alone.
+        fit: How it was decoded.
+    """
+    world = world or World.alone()
+    scanned = scan(store, world)
+    duplicates = find_duplicates(scanned, world)
+    found = world.on_main(lambda: _found(source(), store, fit, seed, scanned, duplicates))
+    return Exploration(*found, suggest)
+
+
+def _found(
+    source: Source, store: Store, fit: Fit, seed: int, scanned: Scan, duplicates: Duplicates
+) -> tuple[Statistics, FigureData]:
     inventory = take_inventory(store)
-    scanned = scan(store)
-    duplicates = find_duplicates(scanned)
     surest, doubtful = example_pairs(store, duplicates)
     samples, schedules = draw_samples(store, seed=seed), paper_schedules()
     statistics = Statistics(
@@ -187,4 +209,4 @@ def explore_store(
         schedules=schedules,
         seed=seed,
     )
-    return Exploration(statistics, data, suggest)
+    return statistics, data

@@ -3,11 +3,13 @@
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 from jaxtyping import Float, Int, UInt64
 
 from undiffuse.data.store import Store
 from undiffuse.exploration import fingerprints
 from undiffuse.utils.terminal import Meter
+from undiffuse.utils.world import World
 
 BATCH_BYTES = 8 * 2**20
 """Bytes of pixels read at once; processing them takes about ten times as much memory."""
@@ -26,15 +28,20 @@ class Scan:
     thumbnails: Float[np.ndarray, "n 64"]
 
 
-def scan(store: Store) -> Scan:
-    """Reads the whole store. Keeps about 270 bytes per image in memory, whatever the size of the images."""
+def scan(store: Store, world: World | None = None) -> Scan:
+    """Reads the whole store. Keeps about 270 bytes per image in memory, whatever the size of the images.
+
+    The processes of `world` take the batches in turns, and all get the same result as one alone: pixels are summed as
+    whole numbers, which float64 holds exactly.
+    """
+    world = world or World.alone()
     n, (channels, height, width) = len(store), store.shape
     histograms, total = np.zeros((channels, 256), np.int64), np.zeros((height, width, channels))
     digests, hashes = np.zeros(n, np.uint64), np.zeros(n, np.uint64)
     thumbnails = np.zeros((n, fingerprints.THUMBNAIL_SIDE**2), np.float32)
     batch = max(1, BATCH_BYTES // (channels * height * width))
     with Meter("measuring pixels", n) as meter:
-        for start in range(0, n, batch):
+        for start in range(0, n, batch)[world.rank :: world.size]:
             chunk = slice(start, min(start + batch, n))
             pixels = store.read(range(chunk.start, chunk.stop))
             for channel in range(channels):
@@ -45,4 +52,6 @@ def scan(store: Store) -> Scan:
             hashes[chunk] = fingerprints.difference_hashes(gray)
             thumbnails[chunk] = fingerprints.standardized_thumbnails(gray).numpy()
             meter.reach(chunk.stop, f"{chunk.stop:,}/{n:,}")
+    for array in (histograms, total, digests.view(np.int64), hashes.view(np.int64), thumbnails):
+        world.add_up(torch.from_numpy(array))  # Zero where another process has read.
     return Scan(histograms, total / n, digests, hashes, thumbnails)

@@ -28,7 +28,7 @@ FORMAT = 1
 """Part of every key: raise it when the same images would get other features."""
 
 CHUNK = 1024
-"""Number of images whose features are written at once."""
+"""The most images whose features are written at once."""
 
 LONG_SECONDS = 60
 """If features will take longer than this, a notice says so before they are computed."""
@@ -77,7 +77,7 @@ def features_of(
             _compute(network, images, batch, world, folder, how_to_need_less)
             world.barrier()
             if world.is_main:
-                _join(folder, len(images))
+                _join(folder, _chunks(len(images), batch, world), len(images))
             world.barrier()
     return Features(*_load(folder, len(images)), cached, folder)
 
@@ -106,23 +106,31 @@ def _compute(
     network: FeatureNetwork, images: ImageSet, batch: int, world: World, folder: Path, how_to_need_less: str = ""
 ) -> None:
     """Computes this process's chunks that are not there yet."""
-    starts = range(world.rank * CHUNK, len(images), world.size * CHUNK)
-    missing = [start for start in starts if not _has_chunk(folder, start)]
-    with Meter(f"{network.name} features of {images.name}", len(missing) * CHUNK) as meter:
-        for i, start in enumerate(missing):
-            indices, batches = range(start, min(start + CHUNK, len(images))), []
+    mine = _chunks(len(images), batch, world)[world.rank :: world.size]
+    missing, done = [chunk for chunk in mine if not _has_chunk(folder, chunk)], 0
+    total = sum(map(len, missing))
+    with Meter(f"{network.name} features of {images.name}", total) as meter:
+        for indices in missing:
+            batches = []
             for first in range(0, len(indices), batch):
                 began = time.monotonic()
                 pixels = images.read(indices[first : first + batch])
                 batches.append(_extract(network, to_nchw(pixels)))
-                if i == 0 and len(batches) == 2:  # The first warms up.
-                    seconds = (time.monotonic() - began) / len(pixels) * len(missing) * CHUNK
+                if done == len(batches[0][0]) and len(batches) == 2:  # The first warms up.
+                    seconds = (time.monotonic() - began) / len(pixels) * total
                     _announce(network, images, seconds, how_to_need_less)
-                done = i * CHUNK + first + len(pixels)
+                done += len(pixels)
                 meter.reach(done, f"{done:,} images")
             features, logits = (np.concatenate(parts) for parts in zip(*batches, strict=True))
-            with atomic_path(_chunk_file(folder, start), durable=False) as temporary:
+            with atomic_path(_chunk_file(folder, indices), durable=False) as temporary:
                 np.savez(temporary, features=features, logits=logits)
+
+
+def _chunks(total: int, batch: int, world: World) -> list[range]:
+    """The images whose features are written at once: whole batches, and fewer where some processes would get none."""
+    whole = -(-total // (world.size * batch)) * batch
+    size = min(CHUNK, whole)
+    return [range(start, min(start + size, total)) for start in range(0, total, size)]
 
 
 def _announce(network: FeatureNetwork, images: ImageSet, seconds: float, how_to_need_less: str) -> None:
@@ -149,36 +157,35 @@ def _extract(network: FeatureNetwork, pixels: Tensor) -> tuple[np.ndarray, np.nd
     return features.numpy(), logits.numpy()
 
 
-def _join(folder: Path, total: int) -> None:
+def _join(folder: Path, chunks: list[range], total: int) -> None:
     """Joins the chunks into one array. The features are written last: if they are there, everything is."""
-    starts = range(0, total, CHUNK)
-    chunks = [_chunk_file(folder, start) for start in starts]
+    files = [_chunk_file(folder, chunk) for chunk in chunks]
     for file in folder.glob("*.npz"):  # Results that depend on features that were there before.
-        if file not in chunks:
+        if file not in files:
             remove(file)
     for name in ("logits", "features"):
-        with np.load(chunks[0]) as first:
+        with np.load(files[0]) as first:
             columns = first[name].shape[1]
         with atomic_path(folder / f"{name}.npy") as temporary:
             whole = np.lib.format.open_memmap(temporary, "w+", np.float32, (total, columns))
-            for start, file in zip(starts, chunks, strict=True):
-                with np.load(file) as chunk:
-                    whole[start : start + CHUNK] = chunk[name]
+            for chunk, file in zip(chunks, files, strict=True):
+                with np.load(file) as part:
+                    whole[chunk.start : chunk.stop] = part[name]
             whole.flush()
             del whole
-    for file in chunks:
+    for file in files:
         remove(file)
 
 
-def _has_chunk(folder: Path, start: int) -> bool:
+def _has_chunk(folder: Path, chunk: range) -> bool:
     """Whether the chunk can be read: a damaged one must be noticed while it can still be computed again."""
 
-    def read() -> list[np.ndarray]:
-        with np.load(_chunk_file(folder, start)) as chunk:
-            return [chunk[name] for name in ("features", "logits")]
+    def read() -> list[int]:
+        with np.load(_chunk_file(folder, chunk)) as part:
+            return [len(part[name]) for name in ("features", "logits")]
 
-    return readable(read) is not None
+    return readable(read) == 2 * [len(chunk)]
 
 
-def _chunk_file(folder: Path, start: int) -> Path:
-    return folder / f"chunk-{start:09d}.npz"
+def _chunk_file(folder: Path, chunk: range) -> Path:
+    return folder / f"chunk-{chunk.start:09d}-{chunk.stop:09d}.npz"

@@ -50,7 +50,8 @@ def default_folder(model: Model, sampling: SamplingConfig, settings: Sequence[st
 def fill(gallery: Gallery, model: Model, seeds: Sequence[int], batch: int, world: World | None = None) -> None:
     """Makes the samples that are missing, after a notice of how long it will take.
 
-    The processes of `world` share the work, `batch` at a time each; the main one alone writes files.
+    The processes of `world` share the work, `batch` at a time each; the main one alone writes files. Samples are the
+    same to the bit for any number of processes that all have a whole batch, and up to rounding for more.
     """
     world = world or World.alone(model.device)
     missing = world.on_main(lambda: [seed for seed in seeds if not gallery.has(seed)])
@@ -58,23 +59,25 @@ def fill(gallery: Gallery, model: Model, seeds: Sequence[int], batch: int, world
         log.info(f"{len(seeds) - len(missing):,} of {len(seeds):,} images are there already.")
     if not missing:
         return
-    together = batch * world.size
-    _announce(gallery, model, missing, batch, together)
+    batches = world.deal(missing, batch)
+    _announce(gallery, model, missing, len(batches[0]), -(-len(batches) // world.size))
     with Meter("sampling", len(missing)) as meter, ThreadPoolExecutor() as writers:
         written: list[Future[None]] = []
-        for start in range(0, len(missing), together):
-            chunk = missing[start : start + together]
+        for first in range(0, len(batches), world.size):
+            together = batches[first : first + world.size]
+            done, size = first * len(batches[0]), sum(map(len, together))
 
-            def show(step: int, start: int = start, size: int = len(chunk)) -> None:
-                meter.reach(start + step * size / gallery.sampling.steps, f"{start:,}/{len(missing):,} images")
+            def show(step: int, done: int = done, size: int = size) -> None:
+                meter.reach(done + step * size / gallery.sampling.steps, f"{done:,}/{len(missing):,} images")
 
-            made = world.collect(_made(gallery, model, chunk[world.rank :: world.size], show))
-            for each in written:  # The batch before is on disk; this one is written while the next is made.
+            mine = together[world.rank] if world.rank < len(together) else []
+            made = world.collect(_made(gallery, model, mine, show))
+            for each in written:  # The batches before are on disk; these are written while the next are made.
                 each.result()
             written = [
                 writers.submit(gallery.save, seed, pixels)
-                for rank, images in enumerate(made)
-                for seed, pixels in zip(chunk[rank :: world.size], images, strict=True)
+                for seeds, images in zip(together, made, strict=False)  # No rows in the other processes.
+                for seed, pixels in zip(seeds, images, strict=True)
             ]
         for each in written:
             each.result()
@@ -92,10 +95,10 @@ def _made(
         raise WorkFailed(f"Out of memory: --batch {max(1, len(seeds) // 2)} needs less.") from error
 
 
-def _announce(gallery: Gallery, model: Model, missing: Sequence[int], batch: int, together: int) -> None:
+def _announce(gallery: Gallery, model: Model, missing: Sequence[int], batch: int, rounds: int) -> None:
     sampling = gallery.sampling
     evaluations = nfe(sampling, labeled=bool(model.class_names))
-    seconds = _seconds_per_evaluation(gallery, model, missing[:batch]) * evaluations * -(-len(missing) // together)
+    seconds = _seconds_per_evaluation(gallery, model, missing[:batch]) * evaluations * rounds
     what = f"{len(missing):,} images, {sampling.steps} {sampling.sampler} steps"
     log.info(f"{what} (NFE {evaluations}): about {duration(seconds)}.")
 

@@ -4,7 +4,7 @@ import gc
 import os
 import sys
 import warnings
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from datetime import timedelta
@@ -80,6 +80,11 @@ class World:
         dist.all_reduce(tensor, group=self.control)
         return tensor.tolist()
 
+    def add_up(self, tensor: Tensor) -> None:
+        """Sums a tensor on the CPU over the processes, in place."""
+        if self.size > 1:
+            dist.all_reduce(tensor, group=self.control)
+
     def gather(self, tensor: Tensor) -> Tensor:
         """This tensor from all processes, concatenated along the first dimension in the order of the ranks."""
         if self.size == 1:
@@ -117,6 +122,27 @@ class World:
         everyone: list[Any] = [None] * self.size
         dist.all_gather_object(everyone, mine, group=self.control)
         return everyone[self.rank - self.local_rank]
+
+    def in_turn(self, work: Callable[[], T]) -> T:
+        """What `work` returns in each process: first in rank 0, then in the first process of each machine, then in all.
+
+        So what the first ones download and decode is there for the others.
+        """
+        mine = 0 if self.is_main else 1 if self.local_rank == 0 else 2
+        results = []
+        for turn in range(3):
+            if turn == mine:
+                results.append(work())
+            self.barrier()
+        return results[0]
+
+    def deal(self, items: Sequence[T], batch: int) -> list[Sequence[T]]:
+        """Batches for all processes, which take them in turns: rank r the r-th, and then every `size`-th.
+
+        They are the same for any number of processes that all get a whole batch; of fewer items each gets some.
+        """
+        size = max(1, min(batch, -(-len(items) // self.size)))
+        return [items[start : start + size] for start in range(0, len(items), size)]
 
     def collect(self, value: T) -> list[T]:
         """The values of all processes by rank, in the main one; an empty list in the others."""
