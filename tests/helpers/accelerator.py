@@ -4,9 +4,10 @@
         network.to(accelerator.device)(x.to(accelerator.device), ...).sum().backward()
     assert accelerator.reads == []
 
-Inside, what the real device would refuse is refused, by the name of the operation: one that it has no kernel for,
-float64 on MPS, a CPU tensor (other than a single number) in the same operation, a CPU generator. Whatever makes the
-program wait for the device is noted with the line of the package that did it.
+Inside, what the real device would refuse or do wrong is refused, by the name of the operation: one that it has no kernel
+for, a CPU tensor (other than a single number) in the same operation, a CPU generator; and on MPS float64, channels_last and
+copies that nobody waits for. Whatever makes the program wait for the device is noted with the line of the package that
+did it. Not emulated: autocast, which here changes nothing, and torch.compile.
 """
 
 import os
@@ -35,7 +36,6 @@ META = torch.device("meta")
 
 HOST = torch.device("cpu")
 PACKAGE = str(Path(undiffuse.__file__).parent) + os.sep
-HAS_NO_FLOAT64 = {"mps"}
 FLOAT64 = (torch.float64, torch.complex128)
 
 COPIES = ("aten::_to_copy", "aten::copy_", "aten::_local_scalar_dense")
@@ -105,6 +105,8 @@ class Accelerator:
             return 0  # Attention from plain matrix products.
         name = func.name()
         self._check(name, leaves)
+        if self.device.type == "mps":
+            self._check_mps(name, computes, args, kwargs)
         self._note(func, name, computes, leaves, args, kwargs)
         if target is not None:
             kwargs = {**kwargs, "device": HOST}
@@ -116,7 +118,7 @@ class Accelerator:
                 return value
             if id(value) in owners:  # Changed in place.
                 return _unchanged(owners[id(value)], name)
-            if self.device.type in HAS_NO_FLOAT64 and value.dtype in FLOAT64:
+            if self.device.type == "mps" and value.dtype in FLOAT64:
                 raise Refused(f"{name} makes a {value.dtype} tensor on {self.device}, which has none{self._where()}.")
             return DeviceTensor(value, self)
 
@@ -133,6 +135,16 @@ class Accelerator:
             if type(leaf) is Tensor and leaf.ndim and name not in TAKE_HOST_INDICES:
                 raise Refused(f"{name} of a tensor on {self.device} and one on the CPU{self._where()}.")
 
+    def _check_mps(self, name: str, computes: bool, args: tuple, kwargs: dict[str, Any]) -> None:
+        """What MPS does wrong without a word."""
+        if kwargs.get("memory_format") == torch.channels_last:
+            raise Refused(f"{name} in channels_last, wrong on MPS in pytorch/pytorch#174345, #180984{self._where()}.")
+        if name in COPIES and _unwaited(args, kwargs):
+            raise Refused(f"{name} that nobody waits for, wrong on MPS in pytorch/pytorch#189690{self._where()}.")
+        copied_to = kwargs.get("dtype") if name == "aten::_to_copy" else args[0].dtype if name == "aten::copy_" else None
+        if copied_to in FLOAT64 and not computes:
+            raise Refused(f"{name} from MPS to {copied_to}, wrong in pytorch/pytorch#197715{self._where()}.")
+
     def _note(
         self, func: Any, name: str, computes: bool, leaves: list[Any], args: tuple, kwargs: dict[str, Any]
     ) -> None:
@@ -141,10 +153,11 @@ class Accelerator:
         if name in COPIES:
             of_device = isinstance(args[1 if name == "aten::copy_" else 0], DeviceTensor)
             if name == "aten::_local_scalar_dense" or (of_device and not computes):
-                notes = self.reads
+                unwaited = name == "aten::copy_" and _unwaited(args, kwargs) and is_pinned(args[0])
+                notes = self.queued if unwaited else self.reads
             elif not of_device:
-                unwaited = kwargs.get("non_blocking", len(args) > 2 and args[2])
-                notes = self.queued if unwaited else self.uploads
+                source = args[1 if name == "aten::copy_" else 0]
+                notes = self.queued if _unwaited(args, kwargs) and is_pinned(source) else self.uploads
         elif name in TAKE_HOST_INDICES:
             if any(index is not None and index.dtype in (torch.bool, torch.uint8) for index in args[1]):
                 notes = self.reads
@@ -153,7 +166,11 @@ class Accelerator:
         elif {torch.Tag.dynamic_output_shape, torch.Tag.data_dependent_output} & set(func.tags):
             notes = self.reads
         if notes is not None:
-            notes.append(f"{name}{self._where()}")
+            self.note(notes, name)
+
+    def note(self, notes: list[str], what: str) -> None:
+        """Adds what was done, and where."""
+        notes.append(f"{what}{self._where()}")
 
     def _where(self) -> str:
         """The innermost line of the package that is running."""
@@ -222,6 +239,21 @@ def _mapped(function: Callable[[Any], Any], value: Any) -> Any:
     return function(value)
 
 
+def _unwaited(args: tuple, kwargs: dict[str, Any]) -> bool:
+    return bool(kwargs.get("non_blocking", len(args) > 2 and args[2]))
+
+
+def is_pinned(tensor: Tensor) -> bool:
+    """Whether it was pinned while a device was emulated: nothing can be pinned without one."""
+    return getattr(tensor, "is_pinned_here", False)
+
+
+def pinned(tensor: Tensor) -> Tensor:
+    """The tensor, which is taken to be pinned from now on."""
+    tensor.is_pinned_here = True  # ty: ignore[unresolved-attribute]
+    return tensor
+
+
 def _on_host(value: Any) -> Any:
     return value.data_on_host if isinstance(value, DeviceTensor) else value
 
@@ -230,6 +262,19 @@ def _unchanged(tensor: DeviceTensor, name: str) -> DeviceTensor:
     data = tensor.data_on_host
     assert (data.shape, data.stride()) == (tensor.shape, tensor.stride()), f"{name} in place is not emulated"
     return tensor
+
+
+@dataclass
+class Event:
+    """Takes the place of torch.cuda.Event: whoever waits for one waits for what was begun before it was recorded."""
+
+    accelerator: Accelerator
+
+    def record(self) -> None:
+        pass
+
+    def synchronize(self) -> None:
+        self.accelerator.note(self.accelerator.reads, "event")
 
 
 class _Operations(TorchDispatchMode):
@@ -256,16 +301,20 @@ class _Calls(TorchFunctionMode):
             return args[0].cpu().tolist()
         if func is torch.Tensor.numpy and isinstance(args[0], DeviceTensor):
             raise Refused(f"can't convert a tensor on {args[0].device} to numpy: copy it to the CPU first.")
+        if func is torch.Tensor.pin_memory:
+            return pinned(args[0].detach())
+        if kwargs.get("pin_memory"):
+            return pinned(func(*args, **{**kwargs, "pin_memory": False}))
         if func in (torch.tensor, torch.as_tensor) and self._is_here(kwargs.get("device")):
             made = func(*args, **{name: value for name, value in kwargs.items() if name != "device"})
             return made.to(META)
         named = {name: META if name == "device" and self._is_here(value) else value for name, value in kwargs.items()}
-        return func(*(META if self._is_here(value) else value for value in args), **named)
+        moved = isinstance(args[0] if args else None, Tensor)  # Else a string may be anything.
+        return func(*(META if moved and self._is_here(value) else value for value in args), **named)
 
     def _is_here(self, value: object) -> bool:
-        if isinstance(value, str) and value.split(":")[0] == self.accelerator.device.type:
-            value = torch.device(value)
-        return isinstance(value, torch.device) and value.type == self.accelerator.device.type
+        kind = self.accelerator.device.type
+        return value in (kind, f"{kind}:0") if isinstance(value, str) else getattr(value, "type", None) == kind
 
 
 @contextmanager
@@ -275,10 +324,9 @@ def emulated(kind: str) -> Generator[Accelerator, None, None]:
     module = {"mps": torch.mps, "cuda": torch.cuda}[kind]
     before = torch.__future__.get_overwrite_module_params_on_conversion()
     with pytest.MonkeyPatch.context() as patch, _Operations(accelerator), _Calls(accelerator):
-        patch.setattr(module, "synchronize", lambda *device: accelerator.reads.append("synchronize"))
+        patch.setattr(module, "synchronize", lambda *device: accelerator.note(accelerator.reads, "synchronize"))
+        patch.setattr(torch.cuda, "Event", lambda: Event(accelerator))
         patch.setattr(torch.backends.mps, "is_available", lambda: kind == "mps")
-        patch.setattr(torch.cuda, "is_available", lambda: kind == "cuda")
-        patch.setattr(torch.cuda, "device_count", lambda: int(kind == "cuda"))
         patch.setattr(torch.cuda, "get_device_capability", lambda *device: (7, 0))
         # A parameter becomes another object on the device: its data cannot become another type's.
         torch.__future__.set_overwrite_module_params_on_conversion(True)
