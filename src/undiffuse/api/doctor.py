@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 
 from undiffuse.data.store import cache_folder
-from undiffuse.utils.device import choose_device, compute_dtype, has_fast_bf16, synchronize
+from undiffuse.utils.device import choose_device, compute_dtype, convolution_format, has_fast_bf16, synchronize
 from undiffuse.utils.errors import Skipped
 
 PACKAGES = ("torch", "torchvision", "numpy", "pillow", "safetensors", "tyro", "scikit-learn")
@@ -96,7 +96,7 @@ def _describe(device: torch.device) -> str:
 def _convolution_flops(device: torch.device, dtype: torch.dtype) -> float:
     """Operations per second of a 3x3 convolution with its gradients, which U-Nets mostly consist of."""
     b, c, side = (16, 64, 16) if device.type == "cpu" else (256, 256, 32)
-    x = torch.randn(b, c, side, side, device=device, dtype=dtype).to(memory_format=torch.channels_last)
+    x = torch.randn(b, c, side, side, device=device, dtype=dtype).to(memory_format=convolution_format(device))
     x.requires_grad_()
     weight = torch.randn(c, c, 3, 3, device=device, dtype=dtype, requires_grad=True)
     best = float("inf")

@@ -173,10 +173,10 @@ def _compiled(model: Model, exact: Model) -> Found:
 def _gradient(model: Model, exact: Model) -> Found:
     def gradient(each: Model, dtype: torch.dtype) -> Tensor:
         network = _copied(each).requires_grad_()
-        eps, sigma, label = (tensor.to(each.device) for tensor in _inputs(each))
-        x0 = torch.zeros_like(eps)
+        eps, sigma, label = _inputs(each)
+        eps, sigma = eps.to(each.device, dtype), sigma.to(each.device, dtype)
         loss_of = each.config.diffusion.make_loss()
-        losses = loss_of(network, x0=x0.to(dtype), eps=eps.to(dtype), sigma=sigma.to(dtype), label=label)
+        losses = loss_of(network, x0=torch.zeros_like(eps), eps=eps, sigma=sigma, label=label.to(each.device))
         losses.mean().backward()
         return torch.cat([p.grad.flatten().cpu().double() for p in network.parameters() if p.grad is not None])
 

@@ -88,6 +88,11 @@ def clipped(predict: Predict) -> Predict:
     return clipped_predict
 
 
-def spread(per_image: Tensor) -> Tensor:
+def per_image(sigma: Tensor, x: Tensor) -> Tensor:
+    """One noise level for every image, `(b,)`, where x is. Filled in there: a copy from the CPU would wait for a GPU."""
+    return sigma.new_full((), float(sigma), device=x.device).expand(len(x))
+
+
+def spread(numbers: Tensor) -> Tensor:
     """One number per image, `(b,)`, in the shape that multiplies images `(b, c, h, w)`."""
-    return per_image.view(-1, 1, 1, 1)
+    return numbers.view(-1, 1, 1, 1)

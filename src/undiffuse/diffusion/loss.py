@@ -10,6 +10,7 @@ from torch import Tensor
 
 from undiffuse.diffusion import likelihood, reverse
 from undiffuse.diffusion.denoiser import Network, Prediction, split_output, spread
+from undiffuse.diffusion.noise import beside
 from undiffuse.diffusion.parametrization import Parametrization
 
 Weight = Callable[[Tensor], Tensor]
@@ -119,7 +120,7 @@ def _noisy(
 
 def _bits(prediction: Prediction, x0: Tensor, sigma: Tensor, sigmas: Tensor, log_mass: likelihood.LogMass) -> Tensor:
     """The term of the VLB of each image at its level of the discrete schedule."""
-    levels = sigmas.to(sigma)
+    levels = beside(sigmas, sigma)
     index = torch.searchsorted(levels, sigma)
     s = torch.where(index > 0, levels[index - 1], 0.0)
     last = reverse.last_log_variance(torch.cat([sigmas[:2].flip(0), sigmas.new_zeros(1)]))

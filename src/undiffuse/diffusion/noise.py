@@ -7,6 +7,7 @@ Everywhere x = x0 + sigma * eps. DDPM's variance-preserving x_t is x / sqrt(1 + 
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import accumulate
 
 import torch
@@ -54,6 +55,16 @@ SCHEDULES: dict[str, Schedule] = {
     "cosine": Schedule(cosine_betas, 2, "Improved DDPM's"),
 }
 """Keyed by the name used in config.json."""
+
+
+def beside(table: Float[Tensor, " T"], like: Tensor) -> Float[Tensor, " T"]:
+    """A discrete schedule on the device and in the dtype of `like`; copied there once, since a copy waits for a GPU."""
+    return _copied(table, like.device, like.dtype)
+
+
+@lru_cache(maxsize=16)
+def _copied(table: Tensor, device: torch.device, dtype: torch.dtype) -> Tensor:
+    return table.to(device, dtype)
 
 
 # Distributions of sigma in training.

@@ -12,6 +12,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from undiffuse.diffusion.noise import beside
+
 
 class Coefficients(NamedTuple):
     """One number an image each, of sigma's shape and dtype."""
@@ -35,7 +37,7 @@ def discrete_index(sigmas: Float[Tensor, " T"]) -> NoiseConditioning:
     levels = sigmas.log()
 
     def c_noise(sigma: Tensor) -> Tensor:
-        table = levels.to(sigma)
+        table = beside(levels, sigma)
         at = sigma.log().clamp(table[0], table[-1])
         above = torch.searchsorted(table, at).clamp(min=1)
         below = above - 1

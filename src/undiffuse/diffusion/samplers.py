@@ -1,7 +1,7 @@
 """Samplers: generators that step a denoiser down falling sigmas and yield every step.
 
-All take a denoiser, the noisy start x at `sigmas[0]`, and falling `sigmas` that end in 0. The x of the last step is the
-sample. Progress bars, film strips and live pages watch the same generator that makes the image. What else is known of
+All take a denoiser, the noisy start x at `sigmas[0]`, and falling `sigmas` that end in 0, best on the CPU: to branch on
+one that is on a GPU, the program has to wait for it. The x of the last step is the sample. Progress bars, film strips and live pages watch the same generator that makes the image. What else is known of
 each, such as its NFE, is one row of `diffusion.sampler_table`.
 
 The probability flow is dx/dsigma = d(x, sigma) with slope d = (x - D(x; sigma)) / sigma, the noise as the denoiser sees
@@ -18,7 +18,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from undiffuse.diffusion import reverse
-from undiffuse.diffusion.denoiser import Denoise, Predict
+from undiffuse.diffusion.denoiser import Denoise, Predict, per_image
 
 Noise = Callable[[], Tensor]
 """Unit normal noise of x's shape, new at each call."""
@@ -28,7 +28,7 @@ class Step(NamedTuple):
     """The state after one step."""
 
     sigma: Tensor
-    """The noise level reached, a scalar."""
+    """The noise level reached, a scalar on the CPU."""
     x: Tensor
     """The image at that level, x0 + sigma * eps, (b, c, h, w)."""
     x0: Tensor
@@ -37,7 +37,7 @@ class Step(NamedTuple):
 
 def starting_noise(normal: Float[Tensor, "b c h w"], sigma: Float[Tensor, ""]) -> Float[Tensor, "b c h w"]:
     """The start at level sigma: DDPM's x_T ~ N(0, I) on this axis; at large sigma the same as EDM's sigma * eps."""
-    return torch.sqrt(1 + sigma**2) * normal.to(sigma)
+    return torch.sqrt(1 + sigma.cpu() ** 2) * normal.to(sigma.dtype)
 
 
 def euler(
@@ -50,8 +50,8 @@ def euler(
 
     On a discrete schedule this is DDIM with eta = 0 (Song et al. 2021a, Eq. 12 and 14).
     """
-    for sigma, s in pairwise(sigmas):
-        x0 = denoise(x, sigma.expand(len(x)), label)
+    for sigma, s in pairwise(sigmas.cpu()):
+        x0 = denoise(x, per_image(sigma, x), label)
         x = x0 + (s / sigma) * (x - x0)
         yield Step(s, x, x0)
 
@@ -74,17 +74,17 @@ def heun(
     and `s_tmax` first adds noise of standard deviation `s_noise`. Their defaults are EDM's for ImageNet-64 (Table 5).
     """
     max_gamma = min(s_churn / (len(sigmas) - 1), math.sqrt(2) - 1)
-    for sigma, s in pairwise(sigmas):
+    for sigma, s in pairwise(sigmas.cpu()):
         if s_churn > 0:
             gamma = max_gamma if s_tmin <= sigma <= s_tmax else 0.0
             raised = sigma * (1 + gamma)
             x = x + torch.sqrt(raised**2 - sigma**2) * s_noise * given(noise)().to(x)
             sigma = raised
-        x0 = denoise(x, sigma.expand(len(x)), label)
+        x0 = denoise(x, per_image(sigma, x), label)
         slope = (x - x0) / sigma
         x_next = x + (s - sigma) * slope
         if s > 0:
-            x0 = denoise(x_next, s.expand(len(x)), label)
+            x0 = denoise(x_next, per_image(s, x), label)
             slope_next = (x_next - x0) / s
             x_next = x + (s - sigma) * (slope + slope_next) / 2
         x = x_next
@@ -113,8 +113,8 @@ def dpmpp_2m(
     Lu et al. 2022b, Algorithm 2, with lambda = -ln sigma.
     """
     x0_old, h_old = None, None
-    for sigma, s in pairwise(sigmas):
-        x0 = denoise(x, sigma.expand(len(x)), label)
+    for sigma, s in pairwise(sigmas.cpu()):
+        x0 = denoise(x, per_image(sigma, x), label)
         h = torch.log(sigma / s)  # Infinite for s = 0, where x becomes x0.
         extrapolated = x0
         if x0_old is not None and h_old is not None and s > 0:
@@ -137,9 +137,9 @@ def lms(
 
     The polynomial through the slopes is integrated exactly over each step (Zhang & Chen 2023, in sigma).
     """
-    slopes: list[Tensor] = []
+    sigmas, slopes = sigmas.cpu(), []
     for i, (sigma, s) in enumerate(pairwise(sigmas)):
-        x0 = denoise(x, sigma.expand(len(x)), label)
+        x0 = denoise(x, per_image(sigma, x), label)
         slopes = [(x - x0) / sigma, *slopes][:order]
         known = [sigmas[i - j] for j in range(len(slopes))]
         for weight, slope in zip(_integrals(known, sigma, s), slopes, strict=True):
@@ -178,8 +178,8 @@ def ipndm(
     the best sampler known for few steps on Karras et al.'s sigmas.
     """
     slopes: list[Tensor] = []
-    for sigma, s in pairwise(sigmas):
-        x0 = denoise(x, sigma.expand(len(x)), label)
+    for sigma, s in pairwise(sigmas.cpu()):
+        x0 = denoise(x, per_image(sigma, x), label)
         slopes = [(x - x0) / sigma, *slopes][:order]
         # The step down to 0 takes the predicted x0 itself.
         weights = ADAMS_BASHFORTH[len(slopes) - 1] if s > 0 else ADAMS_BASHFORTH[0]
@@ -201,8 +201,8 @@ def ancestral(
     The only one that takes a predictor, whose variance may be learned. For a plain denoiser, pass
     `denoiser.without_variance(denoise)`.
     """
-    for sigma, s in pairwise(sigmas):
-        x0, variance_fraction = predict(x, sigma.expand(len(x)), label)
+    for sigma, s in pairwise(sigmas.cpu()):
+        x0, variance_fraction = predict(x, per_image(sigma, x), label)
         mean = reverse.posterior_mean(x, x0, sigma, s)
         x = mean + torch.exp(variance(sigma, s, variance_fraction) / 2) * noise().to(x) if s > 0 else mean
         yield Step(s, x, x0)
@@ -221,8 +221,8 @@ def ddim(
 
     With `eta` above 0 it needs `noise`.
     """
-    for sigma, s in pairwise(sigmas):
-        x0 = denoise(x, sigma.expand(len(x)), label)
+    for sigma, s in pairwise(sigmas.cpu()):
+        x0 = denoise(x, per_image(sigma, x), label)
         fresh = eta**2 * (1 - (s / sigma) ** 2)  # As a fraction of the variance s^2: it never rounds to more than 1.
         x = x0 + s * torch.sqrt(1 - fresh) * (x - x0) / sigma
         if eta > 0 and s > 0:

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, fields, replace
-from functools import partial
 from itertools import zip_longest
 from typing import Any
 
@@ -14,7 +13,7 @@ from undiffuse.data.store import Store
 from undiffuse.diffusion import flow_likelihood, likelihood, reverse
 from undiffuse.diffusion.denoiser import clipped, denoiser
 from undiffuse.sampling.model import Model
-from undiffuse.utils.device import state_dtype
+from undiffuse.utils.device import state_dtype, upload
 from undiffuse.utils.randomness import ImageRandomness
 from undiffuse.utils.terminal import Meter
 from undiffuse.utils.world import World
@@ -72,13 +71,14 @@ def bits_per_dim(model: Model, store: Store, count: int, seed: int, batch: int, 
 def _read(model: Model, store: Store, indices: list[int], seed: int) -> Batch:
     pixels = to_nchw(store.read(indices))
     x0 = nn.Sequential(*to_signed_range())(pixels).to(model.device, state_dtype(model.device))
-    label = torch.from_numpy(store.labels[indices]).to(model.device) if model.class_names else None
+    label = upload(torch.from_numpy(store.labels[indices]), model.device) if model.class_names else None
     return Batch(x0, label, indices, seed)
 
 
 @torch.no_grad()
 def _vlb(model: Model, images: Batch, show: Show) -> likelihood.VLB:
     diffusion = model.diffusion
+    randomness = images.randomness("bound")
     if diffusion.is_discrete:
         sigmas = diffusion.discrete_sigmas(diffusion.num_timesteps)
     else:
@@ -92,9 +92,9 @@ def _vlb(model: Model, images: Batch, show: Show) -> likelihood.VLB:
     return likelihood.vlb(
         clipped(model.predict),  # As in Improved DDPM's values.
         images.x0,
-        sigmas.to(model.device, state_dtype(model.device)),
+        upload(sigmas, model.device),
         images.label,
-        noise=partial(images.randomness("bound").normal, *model.shape),
+        noise=lambda: upload(randomness.normal(*model.shape), model.device),
         variance=reverse.learned if diffusion.learned_variance else reverse.small,
         watch=watch,
     )

@@ -20,6 +20,7 @@ from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorIncepti
 
 from undiffuse.features.table import FEATURES, feature_row, find_weights
 from undiffuse.features.weights import Weights, read_weights
+from undiffuse.utils.device import convolution_format
 from undiffuse.utils.text import size_text
 
 PIXELS_SIDE = 16
@@ -154,7 +155,7 @@ def load_inception(weights: Weights, device: torch.device) -> Loaded:
         file.seek(0)
         names = ["2048", "logits_unbiased"]
         network = FeatureExtractorInceptionV3("inception-v3-compat", names, feature_extractor_weights_path=file)
-    network = _folded(network).to(device).to(memory_format=torch.channels_last)
+    network = _folded(network).to(device).to(memory_format=convolution_format(device))
 
     def extract(images: Tensor) -> Extracted:
         return Extracted(*network(images.to(device)))
@@ -170,7 +171,7 @@ def load_efficientnet(weights: Weights, device: torch.device) -> Loaded:
     with _fitting(weights, "EfficientNet-lite0"):
         network.load_state_dict(dict(zip(names, values, strict=True)))
     network.classifier = nn.Identity()  # The features are the classifier's input.
-    network = _folded(network.eval().requires_grad_(False)).to(device).to(memory_format=torch.channels_last)
+    network = _folded(network.eval().requires_grad_(False)).to(device).to(memory_format=convolution_format(device))
 
     def extract(images: Tensor) -> Tensor:
         return network((_bicubic(images.to(device), 224) - 127) / 128)

@@ -4,7 +4,6 @@ import json
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 
 import numpy as np
 import torch
@@ -22,7 +21,7 @@ from undiffuse.report.grids import Images
 from undiffuse.runs.run import Checkpoint, Run
 from undiffuse.sampling.labels import Label, find_label, label_tensor, labels_for
 from undiffuse.sampling.options import check_guidance, noise_levels, sampling_config
-from undiffuse.utils.device import autocast, compute_dtype, memory_format, state_dtype
+from undiffuse.utils.device import autocast, compute_dtype, memory_format, state_dtype, upload
 from undiffuse.utils.names import Precision
 from undiffuse.utils.randomness import ImageRandomness
 from undiffuse.utils.terminal import Meter, speaking
@@ -97,7 +96,8 @@ class Model:
             x = torch.randn(4, *model.shape) * 10
             x0 = model.denoise(x, 10.0, label=3)
         """
-        noisy = torch.as_tensor(x, device=self.device)
+        noisy = torch.as_tensor(x)
+        noisy = noisy.to(self.device, state_dtype(self.device) if noisy.dtype == torch.float64 else noisy.dtype)
         sigmas = torch.as_tensor(sigma, dtype=noisy.dtype, device=self.device).expand(len(noisy))
         labels = label_tensor(self.class_names, label, len(noisy))
         return self.predict(noisy, sigmas, None if labels is None else labels.to(self.device)).x0
@@ -231,10 +231,13 @@ def sample_steps(
     """
     # One generator an image, on the CPU: the same seed is the same noise on every device.
     randomness = ImageRandomness("sampling", 0, seeds)
-    normal = partial(randomness.normal, *model.shape)
-    sigmas = noise_levels(model.diffusion, sampling).to(model.device, state_dtype(model.device))
-    start = samplers.starting_noise(normal().to(model.device), sigmas[0])
-    label = None if labels is None else torch.tensor(labels, device=model.device)
+
+    def normal() -> Tensor:
+        return upload(randomness.normal(*model.shape), model.device)
+
+    sigmas = noise_levels(model.diffusion, sampling).to(state_dtype(model.device))
+    start = samplers.starting_noise(normal(), sigmas[0])
+    label = None if labels is None else upload(torch.tensor(labels), model.device)
     predict = guided(_in_precision(model, sampling.precision), sampling.guidance)
     sampler = _sampler(model.diffusion, sampling, normal)
     return _without_gradients(sampler(clipped(predict) if sampling.clip else predict, start, sigmas, label))

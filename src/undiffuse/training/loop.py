@@ -15,7 +15,7 @@ from undiffuse.data.batches import Batch
 from undiffuse.training.ema import update_ema
 from undiffuse.training.optimizers import learning_rate_factor, set_learning_rate, step_unless
 from undiffuse.training.state import StepReport, TrainingState
-from undiffuse.utils.device import autocast, state_dtype
+from undiffuse.utils.device import autocast, upload
 from undiffuse.utils.randomness import derived_seed
 from undiffuse.utils.world import World
 
@@ -94,9 +94,4 @@ def training_steps(
 
 def _microbatches(batch: tuple[Tensor, ...], size: int, device: torch.device) -> list[tuple[Tensor, ...]]:
     """The batch on the device, split into microbatches of at most `size` images."""
-
-    def moved(tensor: Tensor) -> Tensor:
-        dtype = state_dtype(device) if tensor.dtype == torch.float64 else tensor.dtype
-        return tensor.to(device, dtype, non_blocking=True)
-
-    return list(zip(*(moved(tensor).split(size) for tensor in batch), strict=True))
+    return list(zip(*(upload(tensor, device).split(size) for tensor in batch), strict=True))

@@ -121,7 +121,7 @@ def orthogonalized(matrices: Float[Tensor, "n rows cols"], iterations: int = 5) 
     of a typical gradient to about 0.7 to 1.2. Muon does not need it more exactly.
     """
     a, b, c = 3.4445, -4.7750, 2.0315
-    X = matrices / (matrices.norm(dim=(1, 2), keepdim=True) + 1e-7)
+    X = matrices / (torch.linalg.vector_norm(matrices, dim=(1, 2), keepdim=True) + 1e-7)
     wide = X if X.shape[1] <= X.shape[2] else X.mT
     for _ in range(iterations):
         A = wide @ wide.mT

@@ -13,7 +13,7 @@ from undiffuse.config import Config
 from undiffuse.diffusion.sigma_samplers import SigmaSampler
 from undiffuse.training.ema import ema_copy
 from undiffuse.training.optimizers import build_optimizers
-from undiffuse.utils.device import compute_dtype, memory_format
+from undiffuse.utils.device import compute_dtype, memory_format, read_later
 from undiffuse.utils.randomness import derived_seed
 from undiffuse.utils.world import World
 
@@ -21,17 +21,18 @@ from undiffuse.utils.world import World
 class StepReport:
     """What one training step came to, the same on every process.
 
-    Its numbers stay on the device until somebody reads them: doing so waits for the step to finish.
+    Whoever reads its numbers waits for the step to finish.
     """
 
     def __init__(self, values: Float[Tensor, " 2"], learning_rate: float):
-        self._values = values
+        """`values` are the loss and the norm of the gradient, on the device."""
+        self._values = read_later(values)
         self.learning_rate = learning_rate
         self.not_finite: Bool[Tensor, ""] = ~values.isfinite().all()
 
     @cached_property
     def _read(self) -> tuple[float, float]:
-        loss, gradient_norm = self._values.tolist()
+        loss, gradient_norm = self._values()
         return loss, gradient_norm
 
     @property

@@ -2,10 +2,12 @@
 
 import contextlib
 import os
+from collections.abc import Callable
 from contextlib import AbstractContextManager
 
 import torch
-from torch import nn
+from jaxtyping import Float
+from torch import Tensor, nn
 
 from undiffuse.utils.names import Precision
 from undiffuse.utils.terminal import log
@@ -81,9 +83,50 @@ def memory_format(device: torch.device) -> torch.memory_format:
     return torch.channels_last if device.type == "cuda" else torch.contiguous_format
 
 
+def convolution_format(device: torch.device) -> torch.memory_format:
+    """The same for networks without group normalization, which are fastest in channels_last on a CPU too.
+
+    On MPS that has given wrong results (pytorch/pytorch#174345 and #180984).
+    """
+    return torch.contiguous_format if device.type == "mps" else torch.channels_last
+
+
 def state_dtype(device: torch.device) -> torch.dtype:
     """The precision of a sampler's state: float64, because cosine sigmas reach 2e4; float32 on MPS, which has none."""
     return torch.float32 if device.type == "mps" else torch.float64
+
+
+def has_log_ndtr(device: torch.device) -> bool:
+    """Whether torch.special.log_ndtr can be computed there."""
+    return device.type != "mps"
+
+
+def upload(tensor: Tensor, device: torch.device) -> Tensor:
+    """A tensor of the CPU on the device, float64 as `state_dtype` says, without waiting for a GPU.
+
+    MPS is waited for: it may read the memory of a copy that nobody waited for after that was freed
+    (pytorch/pytorch#189690).
+    """
+    dtype = state_dtype(device) if tensor.dtype == torch.float64 else tensor.dtype
+    if device.type != "cuda":
+        return tensor.to(device, dtype)
+    return tensor.pin_memory().to(device, dtype, non_blocking=True)  # From memory that is not pinned it would wait.
+
+
+def read_later(values: Float[Tensor, " n"]) -> Callable[[], list[float]]:
+    """Begins to copy numbers to the CPU. The function returned gives them: it waits for them, not for later work."""
+    if values.device.type != "cuda":
+        return values.tolist
+    copied = torch.empty_like(values, device="cpu", pin_memory=True)
+    copied.copy_(values, non_blocking=True)
+    done = torch.cuda.Event()
+    done.record()
+
+    def read() -> list[float]:
+        done.synchronize()
+        return copied.tolist()
+
+    return read
 
 
 def synchronize(device: torch.device) -> None:

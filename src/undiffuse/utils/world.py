@@ -220,6 +220,8 @@ def init_distributed() -> Generator[World, None, None]:
 
 def _join(size: int, local_rank: int, device: torch.device) -> World:
     on_gpu = device.type == "cuda"
+    if device.type == "mps":
+        raise ValueError("Several processes cannot share Apple's GPU: run the command without torchrun.")
     if on_gpu:
         if int(os.environ.get("LOCAL_WORLD_SIZE", "1")) > torch.cuda.device_count():
             gpus = plural(torch.cuda.device_count(), "GPU")
