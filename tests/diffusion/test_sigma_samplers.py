@@ -1,5 +1,7 @@
 """Noise levels with large losses are sampled more often, with weights that leave the expectation unchanged."""
 
+from collections.abc import Callable
+
 import pytest
 import torch
 from helpers.tensors import normal
@@ -190,3 +192,30 @@ def test_balancing_goes_on_from_a_checkpoint() -> None:
     other.load({name: tensor.clone() for name, tensor in one.tensors().items()})
     assert torch.equal(one.sample(u).weight, other.sample(u).weight)
     assert not torch.equal(one.sample(u).weight, torch.ones_like(u))
+
+
+def test_balancing_takes_a_batch_like_one_image_after_the_other() -> None:
+    at_once, one_by_one = (LossBalanced(log_normal(-1.2, 1.2), bins=4, memory=6) for _ in range(2))
+    rng = torch.Generator().manual_seed(0)
+    for _ in range(3):  # The memory is full only after the first batch.
+        sigma = at_once.sample(torch.rand(20, generator=rng, dtype=torch.float64)).sigma
+        loss = torch.rand(20, generator=rng, dtype=torch.float64)
+        at_once.observe(sigma, loss, gather_one)
+        for single_sigma, single_loss in zip(sigma.split(1), loss.split(1), strict=True):
+            one_by_one.observe(single_sigma, single_loss, gather_one)
+        assert torch.equal(at_once.seen, one_by_one.seen)
+        torch.testing.assert_close(at_once.means, one_by_one.means, rtol=1e-12, atol=0)
+    last = float(loss[at_once._bin(sigma) == 0][-1])
+    before = at_once.means[0].clone()
+    at_once.observe(sigma[at_once._bin(sigma) == 0][-1:], torch.tensor([last], dtype=torch.float64), gather_one)
+    assert float(at_once.means[0]) == pytest.approx(float(before + (last - before) / 6)), "a mean over the memory"
+
+
+@pytest.mark.parametrize("make", [lambda: LossSecondMomentResampler(SCHEDULE, HISTORY), lambda: warm(SCALES)])
+def test_a_batch_that_does_not_count_teaches_nothing(make: Callable[[], LossSecondMomentResampler]) -> None:
+    for sampler in (make(), LossBalanced(log_normal(-1.2, 1.2))):
+        before = {name: tensor.clone() for name, tensor in sampler.tensors().items()}
+        sampler.observe(SCHEDULE, torch.full((T,), float("nan")), gather_one, unless=torch.tensor(True))
+        assert all(torch.equal(sampler.tensors()[name], tensor) for name, tensor in before.items())
+        sampler.observe(SCHEDULE, torch.full((T,), 2.0), gather_one, unless=torch.tensor(False))
+        assert not all(torch.equal(sampler.tensors()[name], tensor) for name, tensor in before.items())

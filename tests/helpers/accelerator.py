@@ -141,7 +141,9 @@ class Accelerator:
             raise Refused(f"{name} in channels_last, wrong on MPS in pytorch/pytorch#174345, #180984{self._where()}.")
         if name in COPIES and _unwaited(args, kwargs):
             raise Refused(f"{name} that nobody waits for, wrong on MPS in pytorch/pytorch#189690{self._where()}.")
-        copied_to = kwargs.get("dtype") if name == "aten::_to_copy" else args[0].dtype if name == "aten::copy_" else None
+        copied_to = (
+            kwargs.get("dtype") if name == "aten::_to_copy" else args[0].dtype if name == "aten::copy_" else None
+        )
         if copied_to in FLOAT64 and not computes:
             raise Refused(f"{name} from MPS to {copied_to}, wrong in pytorch/pytorch#197715{self._where()}.")
 

@@ -5,10 +5,11 @@ from dataclasses import dataclass
 from typing import NamedTuple, Protocol, runtime_checkable
 
 import torch
-from jaxtyping import Float, Float64, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from undiffuse.diffusion.noise import Quantile, discrete_uniform, log_normal, logit_normal
+from undiffuse.diffusion.noise import Quantile, beside, discrete_uniform, log_normal, logit_normal
+from undiffuse.utils.device import upload
 
 Gather = Callable[[Tensor], Tensor]
 """Joins a tensor of each process along its first dimension, so that all processes learn the same."""
@@ -23,14 +24,23 @@ class SigmaSample(NamedTuple):
 
 @runtime_checkable
 class SigmaSampler(Protocol):
-    """Samples sigma for training, perhaps depending on the losses that it has seen."""
+    """Samples sigma for training, perhaps depending on the losses that it has seen.
+
+    What it learns stays on the device of the losses, so that a GPU is never waited for.
+    """
 
     def sample(self, u: Float[Tensor, " b"]) -> SigmaSample:
-        """The sigmas at the uniform quantiles u in [0, 1), one per image."""
+        """The sigmas at the uniform quantiles u in [0, 1), one per image. u is on the CPU; the result may be elsewhere."""
         ...
 
-    def observe(self, sigma: Float[Tensor, " b"], loss: Float[Tensor, " b"], gather: Gather) -> None:
-        """Records this process's losses, before weighting."""
+    def observe(
+        self,
+        sigma: Float[Tensor, " b"],
+        loss: Float[Tensor, " b"],
+        gather: Gather,
+        unless: Bool[Tensor, ""] | None = None,
+    ) -> None:
+        """Records this process's losses, before weighting; where `unless` is true, nothing changes."""
         ...
 
     def tensors(self) -> dict[str, Tensor]:
@@ -51,7 +61,13 @@ class FixedDistribution:
     def sample(self, u: Float[Tensor, " b"]) -> SigmaSample:
         return SigmaSample(self.quantile(u), torch.ones_like(u))
 
-    def observe(self, sigma: Float[Tensor, " b"], loss: Float[Tensor, " b"], gather: Gather) -> None:
+    def observe(
+        self,
+        sigma: Float[Tensor, " b"],
+        loss: Float[Tensor, " b"],
+        gather: Gather,
+        unless: Bool[Tensor, ""] | None = None,
+    ) -> None:
         pass
 
     def tensors(self) -> dict[str, Tensor]:
@@ -75,35 +91,53 @@ class LossSecondMomentResampler:
         self.seen = torch.zeros(len(sigmas), dtype=torch.int64)
         """How many of these have been recorded."""
 
-    def probabilities(self) -> Float64[Tensor, " T"]:
+    def probabilities(self) -> Float[Tensor, " T"]:
         """The probability of each level."""
         num_timesteps, history = self.losses.shape
-        if bool((self.seen < history).any()):
-            return torch.full((num_timesteps,), 1 / num_timesteps, dtype=torch.float64)
         rms = self.losses.square().mean(dim=1).sqrt()
-        return (1 - self.uniform_prob) * rms / rms.sum() + self.uniform_prob / num_timesteps
+        learned = (1 - self.uniform_prob) * rms / rms.sum() + self.uniform_prob / num_timesteps
+        return torch.where((self.seen < history).any(), 1 / num_timesteps, learned)
 
     def sample(self, u: Float[Tensor, " b"]) -> SigmaSample:
         probabilities = self.probabilities()
         upper_ends = probabilities.cumsum(dim=0)
-        index = torch.searchsorted(upper_ends, u.double() * upper_ends[-1], right=True).clamp(max=len(upper_ends) - 1)
-        return SigmaSample(self.sigmas[index].to(u), (1 / (len(probabilities) * probabilities[index])).to(u))
+        quantiles = upload(u.double(), self.losses.device)
+        index = torch.searchsorted(upper_ends, quantiles * upper_ends[-1], right=True).clamp(max=len(upper_ends) - 1)
+        sigma = beside(self.sigmas, quantiles)[index]
+        weight = 1 / (len(probabilities) * probabilities[index])
+        return SigmaSample(sigma.to(u.dtype), weight.to(u.dtype))
 
-    def observe(self, sigma: Float[Tensor, " b"], loss: Float[Tensor, " b"], gather: Gather) -> None:
-        levels = self.sigmas.to(sigma.dtype)
-        index = torch.searchsorted(levels, gather(sigma).cpu())
-        self.update(index, gather(loss).cpu().double())
+    def observe(
+        self,
+        sigma: Float[Tensor, " b"],
+        loss: Float[Tensor, " b"],
+        gather: Gather,
+        unless: Bool[Tensor, ""] | None = None,
+    ) -> None:
+        index = torch.searchsorted(beside(self.sigmas, sigma), gather(sigma))
+        self.update(index, gather(loss), unless)
 
-    def update(self, index: Int[Tensor, " n"], losses: Float64[Tensor, " n"]) -> None:
+    def update(self, index: Int[Tensor, " n"], losses: Float[Tensor, " n"], unless: Tensor | None = None) -> None:
         """Records losses at indices of the discrete schedule, in order."""
-        history = self.losses.shape[1]
-        for t, loss in zip(index.tolist(), losses.tolist(), strict=True):
-            if self.seen[t] == history:
-                self.losses[t] = self.losses[t].roll(-1)
-                self.losses[t, -1] = loss
-            else:
-                self.losses[t, self.seen[t]] = loss
-                self.seen[t] += 1
+        self._follow(losses.device)
+        num_timesteps, history = self.losses.shape
+        seen = self.seen + torch.zeros_like(self.seen).index_add(0, index, torch.ones_like(index))
+        dropped = (seen - history).clamp(min=0)
+        """How many of each level's losses, counted from the oldest, there is no room for."""
+        ordered, order = index.sort(stable=True)
+        among_its_level = torch.arange(len(index), device=index.device) - torch.searchsorted(ordered, ordered)
+        place = self.seen[ordered] + among_its_level - dropped[ordered]
+
+        kept = torch.arange(history, device=index.device) + dropped[:, None]
+        rows = torch.where(kept < self.seen[:, None], self.losses.gather(1, kept.clamp(max=history - 1)), 0.0)
+        rows = torch.cat([rows, rows.new_zeros(num_timesteps, 1)], dim=1)  # The last column is for what has no room.
+        rows[ordered, torch.where(place < 0, history, place)] = losses[order].to(rows.dtype)
+        self.losses = _unless(unless, rows[:, :history].contiguous(), self.losses)
+        self.seen = _unless(unless, seen.clamp(max=history), self.seen)
+
+    def _follow(self, device: torch.device) -> None:
+        """Moves what was learned to where the losses are."""
+        self.losses, self.seen = upload(self.losses, device), upload(self.seen, device)
 
     def tensors(self) -> dict[str, Tensor]:
         return {"losses": self.losses, "seen": self.seen}
@@ -129,12 +163,25 @@ class LossBalanced:
     def sample(self, u: Float[Tensor, " b"]) -> SigmaSample:
         sigma = self.quantile(u)
         weights = 1 / self.means
-        return SigmaSample(sigma, (weights / weights.mean())[self._bin(sigma)].to(u))
+        return SigmaSample(sigma, (weights / weights.mean())[self._bin(sigma)].to(u.dtype))
 
-    def observe(self, sigma: Float[Tensor, " b"], loss: Float[Tensor, " b"], gather: Gather) -> None:
-        for i, value in zip(self._bin(gather(sigma).cpu()).tolist(), gather(loss).cpu().tolist(), strict=True):
-            self.seen[i] += 1
-            self.means[i] += (value - self.means[i]) / min(int(self.seen[i]), self.memory)
+    def observe(
+        self,
+        sigma: Float[Tensor, " b"],
+        loss: Float[Tensor, " b"],
+        gather: Gather,
+        unless: Bool[Tensor, ""] | None = None,
+    ) -> None:
+        self.means, self.seen = upload(self.means, loss.device), upload(self.seen, loss.device)
+        values = gather(loss).to(self.means.dtype)
+        in_bin = self._bin(gather(sigma))[:, None] == torch.arange(len(self.means), device=loss.device)
+        seen = self.seen + in_bin.cumsum(dim=0)
+        # A running mean takes a fraction of each value and of all before it what is left: mean += a (value - mean).
+        a = torch.where(in_bin, 1 / seen.clamp(min=1, max=self.memory).to(values.dtype), 0.0)
+        left = (1 - a).flip(0).cumprod(dim=0).flip(0)
+        left_after = torch.cat([left[1:], torch.ones_like(left[:1])])
+        means = self.means * left[0] + (values[:, None] * a * left_after).sum(dim=0)
+        self.means, self.seen = _unless(unless, means, self.means), _unless(unless, seen[-1], self.seen)
 
     def tensors(self) -> dict[str, Tensor]:
         return {"means": self.means, "seen": self.seen}
@@ -143,7 +190,11 @@ class LossBalanced:
         self.means, self.seen = tensors["means"], tensors["seen"]
 
     def _bin(self, sigma: Tensor) -> Tensor:
-        return torch.searchsorted(self.edges, sigma.double())
+        return torch.searchsorted(beside(self.edges, self.means), upload(sigma, self.means.device).to(self.means.dtype))
+
+
+def _unless(condition: Tensor | None, changed: Tensor, kept: Tensor) -> Tensor:
+    return changed if condition is None else torch.where(condition, kept, changed)
 
 
 @dataclass(frozen=True)

@@ -85,8 +85,7 @@ def training_steps(
             step_unless(report.not_finite, optimizer)
         update_ema(state.ema, state.network, batch_size, state.images, halflife_images, report.not_finite)
         state.network.zero_grad()
-        if state.sigma_sampler.tensors() and not report.skipped:  # One that learns has to look at every loss.
-            state.sigma_sampler.observe(sigma, loss_by_image.cpu(), world.gather)
+        state.sigma_sampler.observe(sigma, loss_by_image, world.gather, report.not_finite)
         state.unread.append(report)
         state.settle(but=1)
         yield report

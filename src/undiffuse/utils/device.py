@@ -102,13 +102,13 @@ def has_log_ndtr(device: torch.device) -> bool:
 
 
 def upload(tensor: Tensor, device: torch.device) -> Tensor:
-    """A tensor of the CPU on the device, float64 as `state_dtype` says, without waiting for a GPU.
+    """A tensor of the CPU on the device, where it may be already, float64 as `state_dtype` says, without waiting for a GPU.
 
     MPS is waited for: it may read the memory of a copy that nobody waited for after that was freed
     (pytorch/pytorch#189690).
     """
     dtype = state_dtype(device) if tensor.dtype == torch.float64 else tensor.dtype
-    if device.type != "cuda":
+    if device.type != "cuda" or tensor.device.type == "cuda":
         return tensor.to(device, dtype)
     return tensor.pin_memory().to(device, dtype, non_blocking=True)  # From memory that is not pinned it would wait.
 
