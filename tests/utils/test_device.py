@@ -1,10 +1,13 @@
 """Which precision is chosen where, and how many workers."""
 
 import os
+import shutil
+from pathlib import Path
 
 import pytest
 import torch
 
+from undiffuse.utils import device
 from undiffuse.utils.device import (
     compile_network,
     compute_dtype,
@@ -37,8 +40,30 @@ def test_processes_on_gpus_share_the_cores_for_loading(
 ) -> None:
     monkeypatch.setattr(os, "sched_getaffinity", lambda process: set(range(cores)), raising=False)
     monkeypatch.setenv("LOCAL_WORLD_SIZE", str(processes))
-    assert loader_workers(torch.device("cuda")) == workers
-    assert loader_workers(CPU) == 0
+    assert loader_workers(torch.device("cuda"), 1) == workers
+    assert loader_workers(CPU, 1) == 0
+
+
+def test_what_does_not_fit_into_shared_memory_is_prepared_by_fewer(
+    monkeypatch: pytest.MonkeyPatch, notices: pytest.LogCaptureFixture, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda process: set(range(16)), raising=False)
+    monkeypatch.setattr(device, "SHARED_MEMORY", tmp_path)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(2**27, 2**26, 2**26))
+    batch_bytes = 128 * 2 * 4 * 3 * 64 * 64
+    assert loader_workers(torch.device("cuda"), batch_bytes) == 2  # 2 * 2 * 12 MiB of 64.
+    assert "64 MiB free, enough for 2 loader process" in notices.messages[0]
+    monkeypatch.setattr(device, "SHARED_MEMORY", tmp_path / "none")
+    assert loader_workers(torch.device("cuda"), batch_bytes) == 8
+
+
+def test_graphs_are_recorded_only_if_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    network, modes = torch.nn.Linear(2, 2), []
+    monkeypatch.setattr(torch, "compile", lambda function, **named: function)
+    monkeypatch.setattr(network, "compile", lambda mode=None: modes.append(mode))
+    assert compile_network(network, CPU)
+    assert compile_network(network, CPU, graphs=True)
+    assert modes == [None, "reduce-overhead"]
 
 
 def test_a_machine_without_a_compiler_trains_without_it(

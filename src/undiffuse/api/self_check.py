@@ -34,7 +34,7 @@ from undiffuse.training.state import new_state
 from undiffuse.utils.device import autocast, choose_device, compile_network, compute_dtype, has_fast_bf16, synchronize
 from undiffuse.utils.errors import Skipped
 from undiffuse.utils.files import write_atomically
-from undiffuse.utils.names import Precision
+from undiffuse.utils.names import Compile, Precision
 from undiffuse.utils.terminal import silence, track
 
 IMAGES = 8
@@ -113,16 +113,20 @@ def _checks(device: torch.device) -> Iterator[tuple[str, Callable[[], Found]]]:
     yield "network, fp32", lambda: _network(model, exact, "fp32")
     yield "network, bf16", lambda: _network(model, exact, "bf16")
     yield "network, fp16", lambda: _network(model, exact, "fp16")
-    yield "network, compiled", lambda: _compiled(model, exact)
+    yield "network, compiled", lambda: _compiled(model, exact, graphs=False)
+    if device.type == "cuda":
+        yield "network, CUDA graphs", lambda: _compiled(model, exact, graphs=True)
     yield "gradient of the loss", lambda: _gradient(model, exact)
     for sampler in SAMPLERS:
         yield f"sampler {sampler}", lambda sampler=sampler: _sampler(model, exact, sampler)
     yield "resuming", lambda: _resume(device)
     yield "two processes", lambda: _two_processes(device)
     for precision in ("fp32", "bf16", "fp16"):
-        yield f"speed, {precision}", lambda precision=precision: _speed(device, precision, compiled=False)
+        yield f"speed, {precision}", lambda precision=precision: _speed(device, precision)
     if device.type == "cuda":
-        yield "speed, bf16 compiled", lambda: _speed(device, "bf16", compiled=True)
+        for compile, images in (("on", 128), ("on", 16), ("graphs", 16)):
+            name = f"speed, bf16, compile {compile}, {images} at once"
+            yield name, lambda compile=compile, images=images: _speed(device, "bf16", compile, images)
     yield "writing a checkpoint", lambda: _checkpoint(device)
 
 
@@ -162,9 +166,9 @@ def _network(model: Model, exact: Model, precision: Precision) -> Found:
     return _compared(_predicted(model, precision), _predicted(exact, "fp32"), MOST[precision])
 
 
-def _compiled(model: Model, exact: Model) -> Found:
+def _compiled(model: Model, exact: Model, graphs: bool) -> Found:
     network = _copied(model)
-    if not compile_network(network, model.device):
+    if not compile_network(network, model.device, graphs):
         return Skipped("torch.compile does not work here")
     compiled = replace(model, predict=predictor(network, model.diffusion.make_parametrization()), network=network)
     return _compared(_predicted(compiled, "fp32"), _predicted(exact, "fp32"), MOST["fp32"])
@@ -240,20 +244,21 @@ def _ddpm(precision: Precision, images: int) -> Config:
     return replace(config, training=replace(config.training, precision=precision, batch=images, microbatch=images))
 
 
-def _speed(device: torch.device, precision: Precision, compiled: bool) -> Found:
+def _speed(device: torch.device, precision: Precision, compile: Compile = "off", images: int = 128) -> Found:
     if device.type == "cpu" and precision != "fp32" and not (precision == "bf16" and has_fast_bf16(device)):
         return Skipped("this hardware only emulates it")
-    images = 4 if device.type == "cpu" else 128
+    images = 4 if device.type == "cpu" else images
     config, dtype = _ddpm(precision, images), compute_dtype(device, precision)
     state, inputs, loss_of = (
         new_state(config, device),
         noise_inputs(config, images, device),
         config.diffusion.make_loss(),
     )
-    if compiled:
-        compile_network(state.network, device)
+    if compile != "off":
+        compile_network(state.network, device, graphs=compile == "graphs")
 
     def step() -> None:
+        torch.compiler.cudagraph_mark_step_begin()
         with autocast(device, dtype):
             loss = loss_of(state.network, **inputs).mean()
         loss.backward()

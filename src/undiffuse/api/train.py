@@ -113,6 +113,7 @@ def train(
         out: The run folder; None takes runs/DATA-PRESET-SIZE.
         precision: Of convolutions and matrix products; auto is bf16 where the hardware has it, and fp16 on older GPUs.
         compile: Speed the network up with torch.compile, which takes a minute or more at the start; auto: on CUDA.
+            graphs: with CUDA graphs, for few images at once.
         set: Any other settings, as in {"network.dropout": 0.2} or ("network.dropout=0.2",); a dry run lists them.
         dry_run: Do not train: return a `Plan`, a run not yet made, with its measured `cost`.
         network: A network of your own in place of the preset's U-Net: a NetworkConfig, or the class of one.

@@ -62,6 +62,7 @@ def train(
         out: Run folder.
         precision: Of convolutions and matrix products; auto is bf16 where the hardware has it, fp16 on older GPUs.
         compile: Speed up the network with torch.compile, which takes a minute or more at the start; auto: on CUDA.
+            graphs: with CUDA graphs, for few images at once.
         set: Any other setting that --dry-run lists, as in network.dropout=0.2 optimizer.learning_rate=1e-3.
         dry_run: Show the resolved settings, memory and time, and train nothing.
     """

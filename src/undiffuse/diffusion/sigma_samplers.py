@@ -30,7 +30,7 @@ class SigmaSampler(Protocol):
     """
 
     def sample(self, u: Float[Tensor, " b"]) -> SigmaSample:
-        """The sigmas at the uniform quantiles u in [0, 1), one per image. u is on the CPU; the result may be elsewhere."""
+        """The sigmas at the uniform quantiles u in [0, 1) on the CPU, one per image; they may be on another device."""
         ...
 
     def observe(

@@ -40,6 +40,7 @@ def training_steps(
     batch_size, halflife_images = config.training.batch, config.training.ema_halflife_images
 
     def losses_of(x0: Tensor, eps: Tensor, sigma: Tensor, label: Tensor) -> Tensor:
+        torch.compiler.cudagraph_mark_step_begin()  # A recorded graph may write over what the last one returned.
         with autocast(world.device, dtype):
             return objective(network, x0=x0, eps=eps, sigma=sigma, label=label)
 

@@ -1,5 +1,6 @@
 """A training run in its folder: begun or resumed, watched, saved, and stopped without loss."""
 
+import math
 import time
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
@@ -122,8 +123,8 @@ def train_run(
     if already >= 1:
         log.info("The budget of this run is spent. To train it further, give more --images or --minutes.")
         return True
-    if compile == "on" or (compile == "auto" and world.device.type == "cuda"):
-        compile_network(state.network, world.device)
+    if compile in ("on", "graphs") or (compile == "auto" and world.device.type == "cuda"):
+        compile_network(state.network, world.device, graphs=compile == "graphs")
     stop.saves_itself = True
     stream = _stream(store, config, state.images, world)
     dtype = compute_dtype(world.device, config.training.precision)
@@ -230,7 +231,8 @@ def _stream(store: Store, config: Config, first_image: int, world: World) -> Ite
     training = config.training
     images = ImageStream(store, config.augmentation, training.label_dropout, config.seed, training.held_out_images)
     on_gpu = world.device.type == "cuda"
-    workers = loader_workers(world.device)
+    batch_bytes = training.batch // world.size * 2 * 4 * math.prod(store.shape)  # Images and noise, in float32.
+    workers = loader_workers(world.device, batch_bytes)
     return batches(images, first_image, config.training.batch, world.rank, world.size, workers, on_gpu)
 
 

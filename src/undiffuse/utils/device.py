@@ -2,8 +2,11 @@
 
 import contextlib
 import os
+import shutil
+import sys
 from collections.abc import Callable
 from contextlib import AbstractContextManager
+from pathlib import Path
 
 import torch
 from jaxtyping import Float
@@ -11,6 +14,12 @@ from torch import Tensor, nn
 
 from undiffuse.utils.names import Precision
 from undiffuse.utils.terminal import log
+
+SHARED_MEMORY = Path("/dev/shm")
+"""Where Linux keeps what processes share in memory."""
+
+BATCHES_OF_A_WORKER = 2
+"""What torch's DataLoader asks each worker for in advance."""
 
 
 def choose_device(local_rank: int = 0) -> torch.device:
@@ -57,8 +66,10 @@ def autocast(device: torch.device, dtype: torch.dtype) -> AbstractContextManager
     return torch.autocast(device.type, dtype)
 
 
-def compile_network(network: nn.Module, device: torch.device) -> bool:
+def compile_network(network: nn.Module, device: torch.device, graphs: bool = False) -> bool:
     """Speeds the network up in place with torch.compile, if that works here; says so if it does not.
+
+    With `graphs`, CUDA records its kernels once and starts them together from then on.
 
     A compiler may be missing, or fail on a part of the network: that part then runs as it is.
     """
@@ -69,7 +80,7 @@ def compile_network(network: nn.Module, device: torch.device) -> bool:
         log.info(f"torch.compile does not work here ({reason}): training goes on without it, slower.")
         return False
     torch._dynamo.config.suppress_errors = True
-    network.compile()
+    network.compile(mode="reduce-overhead" if graphs else None)
     return True
 
 
@@ -102,7 +113,7 @@ def has_log_ndtr(device: torch.device) -> bool:
 
 
 def upload(tensor: Tensor, device: torch.device) -> Tensor:
-    """A tensor of the CPU on the device, where it may be already, float64 as `state_dtype` says, without waiting for a GPU.
+    """A tensor of the CPU, or of the device itself, on the device, without waiting for a GPU; float64 as `state_dtype`.
 
     MPS is waited for: it may read the memory of a copy that nobody waited for after that was freed
     (pytorch/pytorch#189690).
@@ -142,7 +153,21 @@ def usable_cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def loader_workers(device: torch.device) -> int:
-    """How many worker processes prepare batches: up to eight on a GPU, none where the CPU trains too."""
+def loader_workers(device: torch.device, batch_bytes: int) -> int:
+    """How many worker processes prepare batches: up to eight on a GPU, none where the CPU trains too.
+
+    Each passes on two batches of `batch_bytes` at a time, in the machine's shared memory, of which containers have
+    little.
+    """
+    if device.type != "cuda":
+        return 0
     local_processes = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
-    return min(8, max(0, usable_cores() // local_processes - 1)) if device.type == "cuda" else 0
+    wanted = min(8, max(0, usable_cores() // local_processes - 1))
+    free = shutil.disk_usage(SHARED_MEMORY).free if SHARED_MEMORY.exists() else sys.maxsize
+    fitting = free // (local_processes * BATCHES_OF_A_WORKER * batch_bytes)
+    if fitting < wanted:
+        log.info(
+            f"{SHARED_MEMORY} has {free / 2**20:,.0f} MiB free, enough for {fitting} loader processes where "
+            f"{wanted} would be faster: start a container with --ipc=host, or with a larger --shm-size."
+        )
+    return min(wanted, fitting)
