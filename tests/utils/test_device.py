@@ -52,7 +52,7 @@ def test_what_does_not_fit_into_shared_memory_is_prepared_by_fewer(
     monkeypatch.setattr(shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(2**27, 2**26, 2**26))
     batch_bytes = 128 * 2 * 4 * 3 * 64 * 64
     assert loader_workers(torch.device("cuda"), batch_bytes) == 2  # 2 * 2 * 12 MiB of 64.
-    assert "64 MiB free, enough for 2 loader process" in notices.messages[0]
+    assert "64 MiB free, enough for 2 of 8 loader processes" in notices.messages[0]
     monkeypatch.setattr(device, "SHARED_MEMORY", tmp_path / "none")
     assert loader_workers(torch.device("cuda"), batch_bytes) == 8
 

@@ -26,6 +26,7 @@ def choose_device(local_rank: int = 0) -> torch.device:
     """CUDA if there is any (each local rank its own device), else Apple's MPS, else the CPU."""
     if torch.cuda.is_available():
         torch.backends.cudnn.allow_tf32 = False  # fp32 means fp32; whoever accepts less takes bf16.
+        torch.backends.cudnn.benchmark = True  # Batches all have one shape.
         return torch.device("cuda", local_rank % torch.cuda.device_count())
     if torch.backends.mps.is_available():
         return torch.device("mps")
@@ -167,7 +168,7 @@ def loader_workers(device: torch.device, batch_bytes: int) -> int:
     fitting = free // (local_processes * BATCHES_OF_A_WORKER * batch_bytes)
     if fitting < wanted:
         log.info(
-            f"{SHARED_MEMORY} has {free / 2**20:,.0f} MiB free, enough for {fitting} loader processes where "
-            f"{wanted} would be faster: start a container with --ipc=host, or with a larger --shm-size."
+            f"{SHARED_MEMORY} has {free / 2**20:,.0f} MiB free, enough for {fitting} of {wanted} loader "
+            "processes: start a container with --ipc=host, or with a larger --shm-size."
         )
     return min(wanted, fitting)
