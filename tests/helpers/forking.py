@@ -15,6 +15,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import undiffuse
+
 SECONDS = 300
 """How long processes may take."""
 
