@@ -5,7 +5,8 @@
     python benchmarks/processes.py --processes 1 8        # one process and eight GPUs
 
 Differences only, no times. The first number of processes is what the others are compared with; all of them compute with
-one thread each. With --all-threads the last row is one process with all of them. Written to benchmarks/results/processes.json.
+one thread each. With --all-threads the last row is one process with all of them. The result is written to
+benchmarks/results/processes.json.
 """
 
 import json
