@@ -5,7 +5,8 @@
     python benchmarks/processes.py --processes 1 8        # one process and eight GPUs
 
 Differences only, no times. The first number of processes is what the others are compared with; all of them compute with
-one thread each, and the last row is one process with all threads. Written to benchmarks/results/processes.json.
+one thread each. With --all-threads the last row is one process with all of them. The result is written to
+benchmarks/results/processes.json.
 """
 
 import json
@@ -57,7 +58,7 @@ def outcome(processes: int, threads: int, features: Sequence[str], count: int) -
     metrics = {}
     for name in features:
         run(
-            *("evaluate", "digits", "--features", name, "--out", name, "--steps", "18", "--batch", "16"),
+            *("evaluate", "digits", "--features", name, "--out", name, "--steps", "9", "--batch", "16"),
             *("--count", str(count), "--real-count", str(count)),
         )
         written = json.loads((folder / name / "metrics.json").read_text())
@@ -94,6 +95,7 @@ def main(
     processes: tuple[int, ...] = (1, 2, 4),
     features: tuple[str, ...] = ("pixels", "efficientnet-lite0"),
     count: int = 512,
+    all_threads: bool = False,
 ) -> None:
     """Measures, and writes the JSON file.
 
@@ -101,11 +103,13 @@ def main(
         processes: Numbers of processes; the others are compared with the first.
         features: Feature networks of the metrics.
         count: Samples, and as many real images.
+        all_threads: Whether one process with all threads is compared, too.
     """
-    threads = torch.get_num_threads()
     expected = outcome(processes[0], 1, features, count)
     found = {f"{size} processes": outcome(size, 1, features, count) for size in processes[1:]}
-    found[f"1 process with {threads} threads"] = outcome(1, threads, features, count)
+    if all_threads:
+        threads = torch.get_num_threads()
+        found[f"1 process with {threads} threads"] = outcome(1, threads, features, count)
     result = {
         "compared with": f"{processes[0]} processes",
         "torch": torch.__version__,

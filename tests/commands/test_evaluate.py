@@ -156,10 +156,20 @@ def test_results_do_not_go_among_the_runs_images(split_folder: Path, capsys: pyt
     assert "lies among the images in" in capsys.readouterr().err
 
 
+FEW_STEPS = """
+from undiffuse.cli import main
+from undiffuse.evaluation import bits_per_dim
+
+bits_per_dim.CONTINUOUS_STEPS = 10
+main({words})
+"""
+
+
 def test_processes_share_an_evaluation(split_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bits_per_dim, "CONTINUOUS_STEPS", 10)
     train("--size", "8", "--data", str(split_folder), "--preset", "digits")
-    words = ["evaluate", "runs/tiny", *PIXELS, "--count", "9", "--steps", "2", "--batch", "2", "--likelihood", "5"]
-    first, second = forking.together(2, main, words)
+    words = ["evaluate", "runs/tiny", *PIXELS, "--count", "9", "--steps", "2", "--batch", "1", "--likelihood", "2"]
+    first, second = forking.together(2, exec, FEW_STEPS.format(words=words), {})
     assert first.count("Open ") == 1
     assert second == ""
     together = metrics()
@@ -170,7 +180,7 @@ def test_processes_share_an_evaluation(split_folder: Path, monkeypatch: pytest.M
     assert values(alone) == values(together)
     for name in ("memorization", "bits_per_dim"):
         assert alone[name] == together[name]
-    assert alone["bits_per_dim"]["VLB"]["images"] == 5
+    assert alone["bits_per_dim"]["VLB"]["images"] == 2
 
 
 def test_an_imported_run_needs_real_images(capsys: pytest.CaptureFixture) -> None:

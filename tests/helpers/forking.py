@@ -15,8 +15,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import undiffuse
+
 SECONDS = 300
 """How long processes may take."""
+
+PACKAGE = "UNDIFFUSE_TESTED"
+"""The environment's name for where the package under test is: a relative PYTHONPATH would lead elsewhere."""
 
 CONTEXT = multiprocessing.get_context("forkserver")
 CONTEXT.set_forkserver_preload(["undiffuse.api", "undiffuse.commands.evaluate", "torch.distributed.nn.functional"])
@@ -30,8 +35,9 @@ def together(size: int, work: Callable[..., object], *arguments: Any, seconds: f
     """
     folder, port = Path.cwd(), free_port()
     files = [folder / f".printed-{rank}" for rank in range(size)]
+    environment = {**os.environ, PACKAGE: str(undiffuse.__file__)}
     processes = [
-        CONTEXT.Process(target=_work, args=(folder, rank, size, port, files[rank], dict(os.environ), work, arguments))
+        CONTEXT.Process(target=_work, args=(folder, rank, size, port, files[rank], environment, work, arguments))
         for rank in range(size)
     ]
     for process in processes:
@@ -84,6 +90,7 @@ def _work(
     become(rank, size, port, printed)
     code = 1
     try:
+        assert undiffuse.__file__ == environment[PACKAGE], f"{undiffuse.__file__} is not what is tested"
         work(*arguments)
         code = 0
     except SystemExit as ended:

@@ -71,12 +71,15 @@ def test_a_signal_saves_and_exits_with_zero(number: signal.Signals) -> None:
 
 def test_two_processes_under_torchrun_train_like_one_and_one_resumes_them(capsys: pytest.CaptureFixture) -> None:
     # The sigma sampler learns from the losses of both: otherwise they would soon choose other noise levels.
-    learning = ("diffusion.sigma_sampler=loss_second_moment", "diffusion.schedule=cosine", "diffusion.num_timesteps=8")
-    main(["train", *TINY, *learning, "--images", "2560", "--out", "one"])
-    run([*TORCHRUN, "-m", "undiffuse", "train", *TINY, *learning, "--images", "1280", "--out", "two"])
+    learning = (
+        *("diffusion.sigma_sampler=loss_second_moment", "diffusion.schedule=cosine", "diffusion.num_timesteps=8"),
+        "training.log_batches=2",
+    )
+    main(["train", *TINY, *learning, "--images", "1280", "--out", "one"])
+    run([*TORCHRUN, "-m", "undiffuse", "train", *TINY, *learning, "--images", "640", "--out", "two"])
     capsys.readouterr()
-    main(["train", *TINY, *learning, "--images", "2560", "--out", "two"])
-    assert "Resuming at 1,280 images" in capsys.readouterr().out
+    main(["train", *TINY, *learning, "--images", "1280", "--out", "two"])
+    assert "Resuming at 640 images" in capsys.readouterr().out
     expected, got = logged(Path("one")), logged(Path("two"))
     assert [line["images"] for line in got] == [line["images"] for line in expected]
     for line, other in zip(got, expected, strict=True):
