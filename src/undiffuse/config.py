@@ -99,6 +99,9 @@ class TrainingConfig:
     precision: Precision = "auto"
     """Of the operations that profit from it: fp32, bf16, fp16 with a scaled loss, or auto, which is bf16 where the
     hardware has it and fp16 on older GPUs. Weights are fp32."""
+    activation_checkpointing: bool = False
+    """Compute the features inside of the network's blocks again in the backward pass, instead of keeping them: less
+    memory for more time, and the same results."""
     log_batches: Count = 10
     """Batches from one line of log.jsonl to the next."""
 

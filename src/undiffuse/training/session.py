@@ -41,13 +41,14 @@ MAY_CHANGE = {
     "data.data",
     "data.data_root",
     "origin.run",
+    "training.activation_checkpointing",
     "training.total_images",
     "training.total_minutes",
     "training.microbatch",
     *(f"sampling.{field.name}" for field in fields(SamplingConfig)),
 }
-"""Settings that may differ when a run is resumed: the budget may grow, and the same images and the run it started
-from may have moved."""
+"""Settings that may differ when a run is resumed: the budget may grow, the same images and the run it started from may
+have moved, and what saves memory changes no result."""
 
 
 def begin_or_resume(

@@ -11,6 +11,7 @@ from torch.optim import Optimizer
 
 from undiffuse.config import Config
 from undiffuse.diffusion.sigma_samplers import SigmaSampler
+from undiffuse.training.blocks import recompute_activations
 from undiffuse.training.ema import ema_copy
 from undiffuse.training.optimizers import build_optimizers
 from undiffuse.utils.device import compute_dtype, memory_format
@@ -114,4 +115,7 @@ def new_state(config: Config, device: torch.device, world: World | None = None) 
     dtype = compute_dtype(device, config.training.precision)
     optimizers = build_optimizers(network, config.optimizer, dtype, world)
     loss_scale = LossScale(device) if dtype == torch.float16 else None
-    return TrainingState(network, ema_copy(network), optimizers, config.diffusion.make_sigma_sampler(), loss_scale)
+    ema = ema_copy(network)
+    if config.training.activation_checkpointing:
+        recompute_activations(network, device)
+    return TrainingState(network, ema, optimizers, config.diffusion.make_sigma_sampler(), loss_scale)
