@@ -8,23 +8,23 @@ over them: they have to end by themselves, which is the harder case. Rank 0 has 
 """
 
 import contextlib
-import io
 import json
 import os
 import random
 import shutil
 import signal
-import socket
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 import tyro
+from forks import fork, free_port
 
 import undiffuse
 from undiffuse import cli
@@ -152,16 +152,11 @@ def run(
 
     With `own_folders`, each process works in one of its own, named after its rank.
     """
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    marks = Path(tempfile.mkdtemp())
+    port, marks = free_port(), Path(tempfile.mkdtemp())
     pids = []
     for rank in range(processes):
-        pid = os.fork()
-        if not pid:
-            _child(folder / str(rank) if own_folders else folder, rank, processes, port, marks, trial)
-        pids.append(pid)
+        work = partial(_train, folder / str(rank) if own_folders else folder, rank, marks, trial)
+        pids.append(fork(rank, processes, port, marks / f"said-{rank}", work))
     codes: dict[int, int] = {}
     hung = False
     while len(codes) < processes:
@@ -181,27 +176,12 @@ def run(
     return [codes[pid] for pid in pids], said, seconds
 
 
-def _child(folder: Path, rank: int, processes: int, port: int, marks: Path, trial: Trial | None) -> None:
-    code = 1
-    try:
-        os.chdir(folder)
-        names = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": processes, "LOCAL_WORLD_SIZE": processes}
-        os.environ |= {name: str(value) for name, value in names.items()}
-        os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "UNDIFFUSE_CACHE": str(folder / "cache")}
-        said = os.open(marks / f"said-{rank}", os.O_CREAT | os.O_WRONLY)
-        os.dup2(said, 1)
-        os.dup2(said, 2)
-        sys.stdout = io.TextIOWrapper(io.FileIO(1, "w"), line_buffering=True)
-        sys.stderr = io.TextIOWrapper(io.FileIO(2, "w"), line_buffering=True)
-        if trial is not None:
-            trial.inject(rank, marks)
-        cli.main(COMMAND)
-        code = 0
-    except SystemExit as ended:
-        code = ended.code if isinstance(ended.code, int) else 1
-    except BaseException as error:
-        print(f"TRACEBACK {type(error).__name__}: {error}")
-    os._exit(code)
+def _train(folder: Path, rank: int, marks: Path, trial: Trial | None) -> None:
+    os.chdir(folder)
+    os.environ["UNDIFFUSE_CACHE"] = str(folder / "cache")
+    if trial is not None:
+        trial.inject(rank, marks)
+    cli.main(COMMAND)
 
 
 def digests(folder: Path) -> dict[str, str]:
@@ -265,8 +245,7 @@ def killed(whole: Path, times: int) -> dict[str, Any]:
 
     for _ in range(times):
         target = reached + 64 * moments.randint(1, 3)
-        if not (pid := os.fork()):
-            _child(folder, 0, 1, 0, folder, None)
+        pid = fork(0, 1, 0, folder / "said-0", partial(_train, folder, 0, folder, None))
         while not any(line["images"] >= target for line in logged()):
             time.sleep(0.01)
         time.sleep(moments.uniform(0, 0.05))
