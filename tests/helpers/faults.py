@@ -24,7 +24,7 @@ from typing import Any
 
 import torch
 import tyro
-from forks import fork, free_port
+from forks import fork, free_port  # ty: ignore[import-not-found]  This file is run as a script.
 
 import undiffuse
 from undiffuse import cli

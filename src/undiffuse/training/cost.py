@@ -26,7 +26,8 @@ class Cost:
     parameters: int
     """Of the network."""
     memory_bytes: int
-    """Weights, their EMA, gradients, the optimizer's state and the activations."""
+    """Weights, their EMA, gradients, the optimizer's state and the activations. Of sharded weights, this process's
+    shards, and what is whole while a block computes."""
     activation_bytes: int
     """What the backward pass of one microbatch needs from the forward pass, and what it computes again."""
     seconds_per_image: float
@@ -67,9 +68,12 @@ def measure_cost(config: Config, device: torch.device, processes: int = 1) -> Co
     weight_bytes = sum(p.numel() * p.element_size() for p in parameters)
     optimizer_bytes = sum(t.numel() * t.element_size() for t in optimizer_tensors(state.optimizers).values())
     activation_bytes = measured * microbatch // images
+    state_bytes = 3 * weight_bytes + optimizer_bytes  # The weights, their EMA, their gradients.
+    if config.training.shard_weights and processes > 1:
+        state_bytes = state_bytes // processes + whole_bytes(state.network)
     return Cost(
         parameters=sum(p.numel() for p in parameters),
-        memory_bytes=3 * weight_bytes + optimizer_bytes + activation_bytes,  # The weights, their EMA, their gradients.
+        memory_bytes=state_bytes + activation_bytes,
         activation_bytes=activation_bytes,
         seconds_per_image=(seconds_step / images + seconds_update * processes / config.training.batch) / processes,
     )
@@ -107,6 +111,19 @@ def largest_block_bytes(network: nn.Module, forward: Callable[[], object]) -> in
     for hook in hooks:
         hook.remove()
     return largest
+
+
+def whole_bytes(network: nn.Module) -> int:
+    """The most that is whole at once of weights that are sharded, with as many gradients.
+
+    That are those outside of the blocks, of the block that computes, and of the one that is fetched meanwhile.
+    """
+
+    def size(module: nn.Module) -> int:
+        return sum(p.numel() * p.element_size() for p in module.parameters())
+
+    blocks = sorted((size(block) for block in blocks_of(network)), reverse=True)
+    return 2 * (size(network) - sum(blocks) + sum(blocks[:2]))
 
 
 def noise_inputs(config: Config, images: int, device: torch.device) -> dict[str, Tensor]:
