@@ -99,6 +99,12 @@ class TrainingConfig:
     precision: Precision = "auto"
     """Of the operations that profit from it: fp32, bf16, fp16 with a scaled loss, or auto, which is bf16 where the
     hardware has it and fp16 on older GPUs. Weights are fp32."""
+    activation_checkpointing: bool = False
+    """Compute the features inside of the network's blocks again in the backward pass, instead of keeping them: less
+    memory for more time, and the same results."""
+    shard_weights: bool = False
+    """Split the weights, their EMA, the gradients and the optimizer's state over the processes (FSDP2), for networks
+    that do not fit into one GPU. With one process it has no effect."""
     log_batches: Count = 10
     """Batches from one line of log.jsonl to the next."""
 

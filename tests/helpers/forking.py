@@ -11,9 +11,12 @@ import socket
 import sys
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
+
+import torch
 
 import undiffuse
 
@@ -40,6 +43,30 @@ def together(size: int, work: Callable[..., object], *arguments: Any, seconds: f
         CONTEXT.Process(target=_work, args=(folder, rank, size, port, files[rank], environment, work, arguments))
         for rank in range(size)
     ]
+    codes = _codes(processes, seconds)
+    printed = [file.read_text() if file.exists() else "" for file in files]
+    for file in files:
+        file.unlink(missing_ok=True)
+    assert codes == [0] * size, "\n".join([f"exit codes {codes}, None: not in time", *printed])
+    return printed
+
+
+def forked(
+    folder: Path, size: int, work: Callable[[int], object], seconds: float = SECONDS
+) -> tuple[list[int | None], str]:
+    """Calls `work` with the rank in each of `size` forks of this process; returns exit codes and all that was printed.
+
+    For work that cannot be imported. This process must not have computed with several threads.
+    """
+    context, port = multiprocessing.get_context("fork"), free_port()
+    files = [folder / f".printed-{port}-{rank}" for rank in range(size)]
+    processes = [context.Process(target=_forked, args=(rank, size, port, files[rank], work)) for rank in range(size)]
+    codes = _codes(processes, seconds)
+    return codes, "\n".join(file.read_text() for file in files if file.exists())
+
+
+def _codes(processes: Sequence[BaseProcess], seconds: float) -> list[int | None]:
+    """Starts the processes and waits for them so long; the exit codes, None where it was not in time."""
     for process in processes:
         process.start()
     deadline = time.monotonic() + seconds
@@ -49,11 +76,7 @@ def together(size: int, work: Callable[..., object], *arguments: Any, seconds: f
     for process in processes:
         process.kill()
         process.join()
-    printed = [file.read_text() if file.exists() else "" for file in files]
-    for file in files:
-        file.unlink(missing_ok=True)
-    assert codes == [0] * size, "\n".join([f"exit codes {codes}, None: not in time", *printed])
-    return printed
+    return codes
 
 
 def become(rank: int, size: int, port: int, printed: Path) -> None:
@@ -88,9 +111,20 @@ def _work(
     os.chdir(folder)
     os.environ |= environment
     become(rank, size, port, printed)
+    assert undiffuse.__file__ == environment[PACKAGE], f"{undiffuse.__file__} is not what is tested"
+    _end(work, *arguments)
+
+
+def _forked(rank: int, size: int, port: int, printed: Path, work: Callable[[int], object]) -> None:
+    become(rank, size, port, printed)
+    torch.set_num_threads(1)
+    _end(work, rank)
+
+
+def _end(work: Callable[..., object], *arguments: Any) -> None:
+    """Ends this process after its work, at once: what was forked with it is not to be cleaned up twice."""
     code = 1
     try:
-        assert undiffuse.__file__ == environment[PACKAGE], f"{undiffuse.__file__} is not what is tested"
         work(*arguments)
         code = 0
     except SystemExit as ended:

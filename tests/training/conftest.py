@@ -29,7 +29,7 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
         return open_store(DataConfig(size=(8, 8)))
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def tiny(store: Store) -> Config:
     """Two thousand images in batches of 100."""
     config = configure("digits", store, DataConfig(size=(8, 8), channels=1), seed=0)

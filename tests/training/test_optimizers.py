@@ -263,7 +263,7 @@ def test_saved_and_loaded_optimizers_continue_to_the_last_bit(
     weights, state = (safetensors.torch.load(content) for content in saved)
     again.load_state_dict(weights)
     optimizers_again = build_optimizers(again, config, torch.float32)
-    load_optimizer_tensors(optimizers_again, state)
+    load_optimizer_tensors(optimizers_again, state.items())
     before, after = optimizer_tensors(optimizers), optimizer_tensors(optimizers_again)
     assert {name: tensor.stride() for name, tensor in after.items()} == {n: t.stride() for n, t in before.items()}
     steps(again, optimizers_again, range(3, 6))

@@ -22,7 +22,8 @@ class NetworkConfig:
     - label: `(b,)` integers from 0 to classes - 1, and -1 for no label, or None for no labels at all
 
     and returns `(b, image_channels, height, width)`, or twice the channels if it is built with `learned_variance`. It
-    may have a method `edge_parameters()`: see `undiffuse.networks.unet.UNet`.
+    may have two methods that `undiffuse.networks.unet.UNet` shows: `edge_parameters()`, without which AdamW trains all
+    of it, and `blocks()`, which `training.activation_checkpointing` needs.
 
     Example:
         @pydantic.dataclasses.dataclass(frozen=True)

@@ -239,6 +239,10 @@ class UNet(nn.Module):
         edges = [self.input, self.output, self.embed_label]
         return chain.from_iterable(module.parameters() for module in edges if module is not None)
 
+    def blocks(self) -> Iterator[nn.Module]:
+        """The residual blocks and the self-attentions, which hold nearly all features and weights."""
+        return (module for module in self.modules() if isinstance(module, ResidualBlock | SelfAttention))
+
     def _embedding(self, c_noise: Tensor, label: Tensor | None) -> Float[Tensor, "b d"]:
         position = self.config.time_scale * c_noise
         embedding = self.embed(sinusoidal_embedding(position, self.config.channels, shift=self.config.frequency_shift))

@@ -2,7 +2,7 @@
 
 import copy
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
@@ -11,8 +11,9 @@ from torch import Tensor
 
 from undiffuse.runs.run import Checkpoint, NonFiniteError, Run
 from undiffuse.training.observers import Event, Observer
-from undiffuse.training.optimizers import load_optimizer_tensors, optimizer_tensors
+from undiffuse.training.optimizers import load_optimizer_tensors
 from undiffuse.training.state import TrainingState
+from undiffuse.utils.sharding import load_whole
 from undiffuse.utils.world import World
 
 CHECKPOINT_SECONDS = 300
@@ -80,16 +81,9 @@ class Checkpoints(Observer):
         state.settle()
         kept = {observer.key: saved for observer in self.observers if (saved := observer.checkpoint_state())}
         counters = {"seconds": state.seconds, "skipped": state.skipped, "skipped_in_a_row": state.skipped_in_a_row}
-        parts = {
-            "network": state.network.state_dict(),
-            "ema": state.ema.state_dict(),
-            "optimizer": optimizer_tensors(state.optimizers),
-            "sigma_sampler": state.sigma_sampler.tensors(),
-            "loss_scale": state.loss_scale.tensors() if state.loss_scale else {},
-        }
         snapshot = {
-            part: {name: tensor.detach().to("cpu", copy=True) for name, tensor in tensors.items()}
-            for part, tensors in parts.items()
+            part: {name: tensor.detach().to("cpu", copy=True) for name, tensor in state.gather(part)}
+            for part, tensors in state.parts().items()
             if tensors
         }
         about = copy.deepcopy({**counters, **kept})
@@ -108,15 +102,15 @@ def restore(state: TrainingState, checkpoint: Checkpoint | None, world: World) -
     for name in ("seconds", "skipped", "skipped_in_a_row"):
         setattr(state, name, counters[name])
 
-    def tensors(part: str) -> dict[str, Tensor]:
-        return world.share_tensors(checkpoint.tensors(part) if checkpoint is not None else {})
+    def tensors(part: str) -> Iterator[tuple[str, Tensor]]:
+        return world.each_tensor(checkpoint.tensors(part) if checkpoint is not None else {})
 
-    state.network.load_state_dict(tensors("network"))
-    state.ema.load_state_dict(tensors("ema"))
+    load_whole(state.network, tensors("network"))
+    load_whole(state.ema, tensors("ema"))
     if state.images:  # With another run's weights, optimizers and sigma sampler begin afresh.
         load_optimizer_tensors(state.optimizers, tensors("optimizer"))
         if state.sigma_sampler.tensors():
-            state.sigma_sampler.load(tensors("sigma_sampler"))
+            state.sigma_sampler.load(dict(tensors("sigma_sampler")))
         if state.loss_scale is not None:
-            state.loss_scale.load(tensors("loss_scale"))
+            state.loss_scale.load(dict(tensors("loss_scale")))
     return True

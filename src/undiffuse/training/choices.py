@@ -8,6 +8,7 @@ import torch
 
 from undiffuse.config import Config
 from undiffuse.data.batches import split_held_out
+from undiffuse.training.blocks import recompute_activations
 from undiffuse.training.cost import noise_inputs
 from undiffuse.utils.device import autocast, compute_dtype
 from undiffuse.utils.terminal import log
@@ -75,6 +76,8 @@ def _step_timer(config: Config, device: torch.device) -> Callable[[int], float]:
     """A function from a number of images to the seconds of a forward and a backward pass."""
     network, loss_of = config.build_network().to(device), config.diffusion.make_loss()
     dtype = compute_dtype(device, config.training.precision)
+    if config.training.activation_checkpointing:
+        recompute_activations(network, device)
 
     def step(images: int) -> float:
         inputs = noise_inputs(config, images, device)

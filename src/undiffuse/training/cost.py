@@ -1,12 +1,16 @@
 """What a run will need, measured on two training steps rather than guessed."""
 
 import time
+from collections.abc import Callable, Generator, Iterable
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from undiffuse.config import Config
+from undiffuse.training.blocks import blocks_of
 from undiffuse.training.ema import update_ema
 from undiffuse.training.optimizers import optimizer_tensors
 from undiffuse.training.state import new_state
@@ -22,9 +26,10 @@ class Cost:
     parameters: int
     """Of the network."""
     memory_bytes: int
-    """Weights, their EMA, gradients, the optimizer's state and the activations."""
+    """Weights, their EMA, gradients, the optimizer's state and the activations. Of sharded weights, this process's
+    shards, and what is whole while a block computes."""
     activation_bytes: int
-    """What the backward pass of one microbatch needs from the forward pass."""
+    """What the backward pass of one microbatch needs from the forward pass, and what it computes again."""
     seconds_per_image: float
     """Of all processes together."""
     fitting_microbatch: int | None = None
@@ -59,40 +64,85 @@ def _measured(config: Config, device: torch.device, processes: int, microbatch: 
     """The cost of training in microbatches, from steps with so many images at once."""
     state = new_state(config, device)
     inputs, loss_of = noise_inputs(config, images, device), config.diffusion.make_loss()
-    saved: dict[int, int] = {}
-    """The bytes of each tensor kept for the backward pass, by its address."""
+    dtype = compute_dtype(device, config.training.precision)
+    parameters = list(state.network.parameters())
 
-    def note(tensor: Tensor) -> Tensor:
-        saved[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
-        return tensor
+    def loss() -> Tensor:
+        with autocast(device, dtype):
+            return loss_of(state.network, **inputs).mean()
 
-    seconds_step = seconds_update = 0.0
+    again = largest_block_bytes(state.network, loss) if config.training.activation_checkpointing else 0
+    measured, seconds_step, seconds_update = 0, 0.0, 0.0
     for _ in range(2):
         began = _now(device)
-        saved.clear()
-        with (
-            torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor),
-            autocast(device, compute_dtype(device, config.training.precision)),
-        ):
-            loss = loss_of(state.network, **inputs).mean()
-        loss.backward()
+        with saving(parameters) as saved:
+            total = loss()
+        measured = sum(saved.values()) + again
+        total.backward()
         seconds_step = _now(device) - began
         for optimizer in state.optimizers:
             optimizer.step()
         update_ema(state.ema, state.network, images, images, 1.0)
         seconds_update = _now(device) - began - seconds_step
-    parameters = list(state.network.parameters())
     weight_bytes = sum(p.numel() * p.element_size() for p in parameters)
     optimizer_bytes = sum(t.numel() * t.element_size() for t in optimizer_tensors(state.optimizers).values())
-    addresses = {p.untyped_storage().data_ptr() for p in parameters}
-    measured = sum(size for address, size in saved.items() if address not in addresses)
     activation_bytes = measured * microbatch // images
+    state_bytes = 3 * weight_bytes + optimizer_bytes  # The weights, their EMA, their gradients.
+    if config.training.shard_weights and processes > 1:
+        state_bytes = state_bytes // processes + whole_bytes(state.network)
     return Cost(
         parameters=sum(p.numel() for p in parameters),
-        memory_bytes=3 * weight_bytes + optimizer_bytes + activation_bytes,  # The weights, their EMA, their gradients.
+        memory_bytes=state_bytes + activation_bytes,
         activation_bytes=activation_bytes,
         seconds_per_image=(seconds_step / images + seconds_update * processes / config.training.batch) / processes,
     )
+
+
+@contextmanager
+def saving(known: Iterable[Tensor]) -> Generator[dict[int, int], None, None]:
+    """Gives the bytes of each tensor that is kept for the backward pass, by its address, except of the `known` ones."""
+    saved: dict[int, int] = {}
+    addresses = {tensor.untyped_storage().data_ptr() for tensor in known}
+
+    def note(tensor: Tensor) -> Tensor:
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in addresses:
+            saved[storage.data_ptr()] = storage.nbytes()
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
+        yield saved
+
+
+def largest_block_bytes(network: nn.Module, forward: Callable[[], object]) -> int:
+    """The most that the backward pass keeps of one block while it computes its features again."""
+    largest = 0
+
+    def measure(block: nn.Module, inputs: tuple[Any, ...], output: object) -> None:
+        nonlocal largest
+        tensors = [each for each in inputs if isinstance(each, Tensor)]
+        with saving([*block.parameters(), *tensors]) as saved:
+            type(block).forward(block, *inputs)
+        largest = max(largest, sum(saved.values()))
+
+    hooks = [block.register_forward_hook(measure) for block in blocks_of(network)]
+    forward()
+    for hook in hooks:
+        hook.remove()
+    return largest
+
+
+def whole_bytes(network: nn.Module) -> int:
+    """The most that is whole at once of weights that are sharded, with as many gradients.
+
+    That are those outside of the blocks, of the block that computes, and of the one that is fetched meanwhile.
+    """
+
+    def size(module: nn.Module) -> int:
+        return sum(p.numel() * p.element_size() for p in module.parameters())
+
+    blocks = sorted((size(block) for block in blocks_of(network)), reverse=True)
+    return 2 * (size(network) - sum(blocks) + sum(blocks[:2]))
 
 
 def noise_inputs(config: Config, images: int, device: torch.device) -> dict[str, Tensor]:

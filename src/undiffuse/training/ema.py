@@ -9,6 +9,8 @@ import torch
 from jaxtyping import Bool
 from torch import Tensor, nn
 
+from undiffuse.utils.sharding import local
+
 EMA_RAMPUP_RATIO = 0.05
 """The half-life never exceeds this fraction of the images seen, so that a young EMA is not the initial weights
 (Karras et al. 2022, released code: `ema_rampup_ratio`)."""
@@ -35,8 +37,8 @@ def update_ema(
     """
     halflife = min(halflife_images, total_images * EMA_RAMPUP_RATIO)
     weight = 1 - 0.5 ** (batch / max(halflife, 1e-9))
-    averaged: list[Tensor] = list(ema.parameters())
-    current: list[Tensor] = list(network.parameters())
+    averaged: list[Tensor] = [local(p) for p in ema.parameters()]
+    current: list[Tensor] = [local(p) for p in network.parameters()]
     if unless is None:
         torch._foreach_lerp_(averaged, current, weight)
     else:

@@ -148,10 +148,10 @@ class HeldOut(Observer):
         if budget.total_images is not None:
             return EVALUATIONS_PER_TRAINING_IMAGE * budget.total_images
         assert budget.total_minutes is not None
-        seconds, some = 0.0, training[: IMAGES[0]]
+        seconds, some, ema = 0.0, training[: IMAGES[0]], state.whole("ema")
         for _ in range(2):  # The first warms up.
             began = time.monotonic()
-            self.losses(state.ema, some)
+            self.losses(ema, some)
             seconds = time.monotonic() - began
         return 60 * budget.total_minutes / (seconds / (LEVELS * len(some)))
 

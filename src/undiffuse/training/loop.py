@@ -17,6 +17,7 @@ from undiffuse.training.optimizers import learning_rate_factor, set_learning_rat
 from undiffuse.training.state import StepReport, TrainingState
 from undiffuse.utils.device import autocast, upload
 from undiffuse.utils.randomness import derived_seed
+from undiffuse.utils.sharding import whole
 from undiffuse.utils.world import World
 
 
@@ -76,7 +77,7 @@ def training_steps(
         mean_loss = world.mean_tensor(fraction @ loss_by_image.to(fraction))
         if scale is not None:
             scale.unscale([p.grad for p in weights if p.grad is not None])
-        gradient_norm = clip_grad_norm_(weights, config.optimizer.max_gradient_norm or math.inf)
+        gradient_norm = whole(clip_grad_norm_(weights, config.optimizer.max_gradient_norm or math.inf))
         report = StepReport(torch.stack([mean_loss, gradient_norm.to(mean_loss)]), learning_rate)
 
         state.images += batch_size

@@ -13,9 +13,10 @@ from typing import Any
 from torch import nn
 
 from undiffuse.runs.run import Checkpoint, Run
-from undiffuse.training.state import StepReport, TrainingState
+from undiffuse.training.state import StepReport, TrainingState, rank_0_may_look
 from undiffuse.utils.terminal import Meter
 from undiffuse.utils.text import number
+from undiffuse.utils.world import World
 
 
 @dataclass(frozen=True)
@@ -58,12 +59,12 @@ class Event:
     @property
     def network(self) -> nn.Module:
         """The network that is being trained."""
-        return self.state.network
+        return self.state.whole("network")
 
     @property
     def ema(self) -> nn.Module:
         """The same network with the EMA of the weights, which is what samples are made from."""
-        return self.state.ema
+        return self.state.whole("ema")
 
 
 class Observer:
@@ -123,15 +124,16 @@ def as_observer(observer: Observer | Callable[[Event], object]) -> Observer:
 
 @contextmanager
 def watching(
-    observers: Sequence[Observer], run: Run, state: TrainingState, checkpoint: Checkpoint | None
+    observers: Sequence[Observer], run: Run, state: TrainingState, checkpoint: Checkpoint | None, world: World
 ) -> Generator[None, None, None]:
     """Begins the observers, with what they kept in the checkpoint that training resumes from, and ends them after."""
     with ExitStack() as begun:
-        for observer in observers:
-            observer.begin(run, state)
-            begun.callback(observer.end)
-            if checkpoint is not None and observer.key in checkpoint.state:
-                observer.resume(checkpoint.state[observer.key])
+        with rank_0_may_look(state, world):
+            for observer in observers:
+                observer.begin(run, state)
+                begun.callback(observer.end)
+                if checkpoint is not None and observer.key in checkpoint.state:
+                    observer.resume(checkpoint.state[observer.key])
         yield
 
 

@@ -10,8 +10,12 @@ from torch import Tensor, nn
 from torch.optim import AdamW, Optimizer
 
 from undiffuse.config import OptimizerConfig
+from undiffuse.utils.sharding import is_sharded, local, shard_like, whole_of
 from undiffuse.utils.terminal import log
 from undiffuse.utils.world import World
+
+ELEMENTS_AT_ONCE = 2**27
+"""Of sharded matrices, as many as Muon has whole at once in each process: 512 MiB in fp32, and as much for results."""
 
 
 @runtime_checkable
@@ -52,22 +56,23 @@ class Muon(Optimizer):
     @torch.no_grad()
     def step(self, closure: None = None) -> None:  # ty: ignore[incompatible-method-override]
         for group in self.param_groups:
-            params = [p for p in group["params"] if p.grad is not None]
-            directions = self._orthogonalized([self._direction(p, group["momentum"]) for p in params])
-            for p, direction in zip(params, directions, strict=True):
-                decayed = p * (1 - group["lr"] * group["weight_decay"])
-                scale = 0.2 * max(direction.shape) ** 0.5
-                moved = decayed.add_(direction.view(p.shape).to(p.dtype), alpha=-group["lr"] * scale)
-                _set(p, moved, self.found_inf)
+            for params in _rounds([p for p in group["params"] if p.grad is not None]):
+                directions = self._orthogonalized([self._direction(p, group["momentum"]) for p in params])
+                for p, direction in zip(params, directions, strict=True):
+                    weight, update = local(p), local(shard_like(direction.view(p.shape), p))
+                    decayed = weight * (1 - group["lr"] * group["weight_decay"])
+                    scale = 0.2 * max(direction.shape) ** 0.5
+                    moved = decayed.add_(update.to(p.dtype), alpha=-group["lr"] * scale)
+                    _set(weight, moved, self.found_inf)
 
     def _direction(self, p: Tensor, beta: float) -> Float[Tensor, "rows cols"]:
-        """Nesterov's look-ahead along the momentum, as a matrix in the precision of the iteration."""
+        """Nesterov's look-ahead along the momentum, as a whole matrix in the precision of the iteration."""
         if "momentum" not in self.state[p]:
             self.state[p]["momentum"] = torch.zeros_like(p)
-        momentum, gradient = self.state[p]["momentum"], p.grad
-        assert gradient is not None
+        assert p.grad is not None
+        momentum, gradient = local(self.state[p]["momentum"]), local(p.grad)
         _set(momentum, momentum.lerp(gradient, 1 - beta), self.found_inf)
-        return gradient.lerp(momentum, beta).reshape(p.shape[0], -1).to(self.dtype)
+        return whole_of(gradient.lerp(momentum, beta).to(self.dtype), p).reshape(p.shape[0], -1)
 
     def _orthogonalized(self, matrices: list[Tensor]) -> list[Tensor]:
         """Each matrix orthogonalized. Processes divide them among themselves: all have the same gradients."""
@@ -88,6 +93,19 @@ class Muon(Optimizer):
             offsets[owner] += matrix.numel()
             found.append(gathered[owner, start : offsets[owner]].view(matrix.shape))
         return found
+
+
+def _rounds(params: list[Tensor]) -> list[list[Tensor]]:
+    """All at once; those that are split over processes in rounds, since in each of them the matrices are whole."""
+    rounds: list[list[Tensor]] = [[]]
+    elements = 0
+    for p in params:
+        elements += p.numel()
+        if is_sharded(p) and elements > ELEMENTS_AT_ONCE and rounds[-1]:
+            rounds.append([])
+            elements = p.numel()
+        rounds[-1].append(p)
+    return rounds
 
 
 def _divided(costs: list[int], processes: int) -> list[int]:
@@ -187,16 +205,16 @@ def optimizer_tensors(optimizers: list[Optimizer]) -> dict[str, Tensor]:
     }
 
 
-def load_optimizer_tensors(optimizers: list[Optimizer], tensors: dict[str, Tensor]) -> None:
-    """Restores the state that `optimizer_tensors` returned in newly built optimizers."""
-    for i, optimizer in enumerate(optimizers):
-        params = [p for group in optimizer.param_groups for p in group["params"]]
-        state: dict[int, dict[str, Tensor]] = defaultdict(dict)
-        for key, value in tensors.items():
-            owner, index, name = key.split(".")
-            if int(owner) == i:
-                # In its parameter's memory format: the same operations in the same order as without a restart.
-                like = params[int(index)]
-                same_shape = value.shape == like.shape
-                state[int(index)][name] = torch.empty_like(like).copy_(value) if same_shape else value
+def load_optimizer_tensors(optimizers: list[Optimizer], tensors: Iterable[tuple[str, Tensor]]) -> None:
+    """Restores the state that `optimizer_tensors` returned, with whole tensors, in newly built optimizers."""
+    params = [[p for group in optimizer.param_groups for p in group["params"]] for optimizer in optimizers]
+    states: list[dict[int, dict[str, Tensor]]] = [defaultdict(dict) for _ in optimizers]
+    for key, value in tensors:
+        owner, index, name = key.split(".")
+        like = params[int(owner)][int(index)]
+        if value.shape == like.shape:
+            # In its parameter's memory format: the same operations in the same order as without a restart.
+            value = torch.empty_like(like).copy_(shard_like(value, like))
+        states[int(owner)][int(index)][name] = value
+    for optimizer, state in zip(optimizers, states, strict=True):
         optimizer.load_state_dict({"state": dict(state), "param_groups": optimizer.state_dict()["param_groups"]})

@@ -24,7 +24,7 @@ from undiffuse.training.observers import Event, Observer, ProgressBar, as_observ
 from undiffuse.training.previews import Previews
 from undiffuse.training.signals import StopRequest
 from undiffuse.training.start import save_start, weights_for
-from undiffuse.training.state import StepReport, TrainingState, new_state
+from undiffuse.training.state import StepReport, TrainingState, new_state, rank_0_may_look
 from undiffuse.utils.device import compile_network, compute_dtype, loader_workers
 from undiffuse.utils.errors import PeerFailed, WorkFailed, sentence
 from undiffuse.utils.files import remove_unfinished, write_atomically
@@ -42,13 +42,15 @@ MAY_CHANGE = {
     "data.data",
     "data.data_root",
     "origin.run",
+    "training.activation_checkpointing",
+    "training.shard_weights",
     "training.total_images",
     "training.total_minutes",
     "training.microbatch",
     *(f"sampling.{field.name}" for field in fields(SamplingConfig)),
 }
-"""Settings that may differ when a run is resumed: the budget may grow, and the same images and the run it started
-from may have moved."""
+"""Settings that may differ when a run is resumed: the budget may grow, the same images and the run it started from may
+have moved, and what saves memory changes no result."""
 
 
 def begin_or_resume(
@@ -131,7 +133,7 @@ def train_run(
     steps = training_steps(state, config, stream, lambda: budget.progress, world, dtype)
     watchers = _watchers(store, options, observers, already) if world.is_main else []
     try:
-        with _alone_in(run) if world.is_main else nullcontext(), watching(watchers, run, state, checkpoint):
+        with _alone_in(run) if world.is_main else nullcontext(), watching(watchers, run, state, checkpoint, world):
             return _train_watched(steps, state, budget, watchers, world, stop)
     except (NonFiniteError, OSError, torch.OutOfMemoryError) as error:
         reason = _reason(config, error)
@@ -193,8 +195,9 @@ def _train_watched(
             fails=fails,
             state=state,
         )
-        for observer in observers:
-            observer.step(event)
+        with rank_0_may_look(state, world):
+            for observer in observers:
+                observer.step(event)
         if fails:  # In all processes or in none: the loss is the mean over all of them.
             raise NonFiniteError(NOT_FINITE)
         if ends:

@@ -1,8 +1,12 @@
 """Everything that changes during training."""
 
+import copy
 import math
+from collections.abc import Callable, Generator, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
+from typing import Literal
 
 import torch
 from jaxtyping import Bool, Float
@@ -11,10 +15,12 @@ from torch.optim import Optimizer
 
 from undiffuse.config import Config
 from undiffuse.diffusion.sigma_samplers import SigmaSampler
+from undiffuse.training.blocks import blocks_of, recompute_activations
 from undiffuse.training.ema import ema_copy
-from undiffuse.training.optimizers import build_optimizers
+from undiffuse.training.optimizers import build_optimizers, optimizer_tensors
 from undiffuse.utils.device import compute_dtype, memory_format, read_later
 from undiffuse.utils.randomness import derived_seed
+from undiffuse.utils.sharding import whole
 from undiffuse.utils.world import World
 
 
@@ -97,6 +103,10 @@ class TrainingState:
     skipped: int = 0
     """Batches skipped because the loss or the gradient was not finite."""
     skipped_in_a_row: int = 0
+    skeleton: nn.Module | None = None
+    """Of a state that is split over the processes: the network without its weights, on the meta device."""
+    call_others: Callable[[str], object] | None = None
+    """Makes the other processes take part in gathering what is split: see `rank_0_may_look`."""
     unread: list[StepReport] = field(default_factory=list)
     """The last steps, which the two counts do not have yet: see `settle`."""
 
@@ -107,12 +117,79 @@ class TrainingState:
             self.skipped += skipped
             self.skipped_in_a_row = self.skipped_in_a_row + 1 if skipped else 0
 
+    def parts(self) -> dict[str, dict[str, Tensor]]:
+        """The tensors that a checkpoint holds, by part and name, some of them perhaps split over the processes."""
+        return {
+            "network": self.network.state_dict(),
+            "ema": self.ema.state_dict(),
+            "optimizer": optimizer_tensors(self.optimizers),
+            "sigma_sampler": self.sigma_sampler.tensors(),
+            "loss_scale": self.loss_scale.tensors() if self.loss_scale else {},
+        }
+
+    def gather(self, part: str) -> Iterator[tuple[str, Tensor]]:
+        """On rank 0, the whole tensors of a part, one after another, with their names.
+
+        Raises:
+            RuntimeError: they are split, and the other processes do something else now.
+        """
+        if self.skeleton is not None:
+            if self.call_others is None:
+                raise RuntimeError("Weights that are sharded can be looked at only in an observer's begin and step.")
+            self.call_others(part)
+        return self.gather_with_rank_0(part)
+
+    def gather_with_rank_0(self, part: str) -> Iterator[tuple[str, Tensor]]:
+        """As `gather`, in the other processes."""
+        return ((name, whole(tensor)) for name, tensor in self.parts()[part].items())
+
+    def whole(self, part: Literal["network", "ema"]) -> nn.Module:
+        """The network or its EMA, to look at: itself, or on rank 0 a copy with all weights if they are split."""
+        module: nn.Module = getattr(self, part)
+        if self.skeleton is None:
+            return module
+        copied = copy.deepcopy(self.skeleton).train(module.training)
+        copied.load_state_dict(dict(self.gather(part)), assign=True)
+        for name, buffer in module.named_buffers():  # Also those that a checkpoint does not hold.
+            owner, _, last = name.rpartition(".")
+            copied.get_submodule(owner).register_buffer(last, buffer.clone())
+        return copied.requires_grad_(False)
+
 
 def new_state(config: Config, device: torch.device, world: World | None = None) -> TrainingState:
     """The state before the first step: the same for the same seed on every device. `world` has all processes."""
     torch.manual_seed(derived_seed("weights", config.seed))
-    network = config.build_network().to(device).to(memory_format=memory_format(device))
+    network, skeleton = config.build_network(), None
+    if world is not None and world.size > 1 and config.training.shard_weights:
+        skeleton, ema = copy.deepcopy(network).to("meta"), ema_copy(network)
+        for each in (network, ema):
+            world.shard(each, blocks_of(each))
+    else:
+        network = network.to(device).to(memory_format=memory_format(device))
+        ema = ema_copy(network)
     dtype = compute_dtype(device, config.training.precision)
     optimizers = build_optimizers(network, config.optimizer, dtype, world)
     loss_scale = LossScale(device) if dtype == torch.float16 else None
-    return TrainingState(network, ema_copy(network), optimizers, config.diffusion.make_sigma_sampler(), loss_scale)
+    sigma_sampler = config.diffusion.make_sigma_sampler()
+    if config.training.activation_checkpointing:
+        recompute_activations(network, device)
+    return TrainingState(network, ema, optimizers, sigma_sampler, loss_scale, skeleton=skeleton)
+
+
+@contextmanager
+def rank_0_may_look(state: TrainingState, world: World) -> Generator[None, None, None]:
+    """While rank 0 is inside, it may `gather` a state that is split, whenever it likes: the others do so with it."""
+    if state.skeleton is None:
+        yield
+    elif world.is_main:
+        state.call_others = world.share
+        try:
+            yield
+        finally:
+            state.call_others = None
+        world.share("")
+    else:
+        while part := world.share(""):
+            for _ in state.gather_with_rank_0(part):
+                pass
+        yield

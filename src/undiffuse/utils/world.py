@@ -4,7 +4,7 @@ import gc
 import os
 import sys
 import warnings
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from datetime import timedelta
@@ -17,11 +17,13 @@ import torch.distributed as dist
 # functions' defaults.
 import torch.distributed.nn.functional
 from torch import Tensor, nn
+from torch.distributed.fsdp import FSDPModule
 from torch.nn.parallel import DistributedDataParallel
 
 from undiffuse.utils.device import choose_device
 from undiffuse.utils.errors import PeerFailed, WorkFailed
 from undiffuse.utils.peers import Peers, reason_of
+from undiffuse.utils.sharding import shard
 from undiffuse.utils.text import plural
 
 T = TypeVar("T")
@@ -58,16 +60,23 @@ class World:
     def is_main(self) -> bool:
         return self.rank == 0
 
+    def shard(self, network: nn.Module, blocks: Iterable[nn.Module]) -> None:
+        """Splits the network's weights over the processes and moves them to the device, block by block, in place."""
+        shard(network, blocks, self.device, self.size)
+
     def wrap(self, network: nn.Module) -> nn.Module:
-        """The network whose gradients are averaged over the processes."""
-        if self.size == 1:
+        """The network whose gradients are averaged over the processes, as those of a sharded one are anyway."""
+        if self.size == 1 or isinstance(network, FSDPModule):
             return network
         # Of 1x1 convolutions the strides of dimensions of size 1 differ, which changes nothing.
         warnings.filterwarnings("ignore", "Grad strides do not match bucket view strides")
         return DistributedDataParallel(network, device_ids=[self.device] if self.device.type == "cuda" else None)
 
     def sync_gradients(self, network: nn.Module, on: bool) -> AbstractContextManager:
-        """A context in which a backward pass averages gradients only if `on`; of several, the last is enough."""
+        """A context in which a backward pass averages gradients only if `on`; of several, the last is enough.
+
+        Those of a sharded network are averaged every time: kept until the last, they would be whole in every process.
+        """
         if on or not isinstance(network, DistributedDataParallel):
             return nullcontext()
         return network.no_sync()
@@ -154,14 +163,18 @@ class World:
 
     def share_tensors(self, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
         """Rank 0's tensors by name, on the CPU, whatever the others pass."""
+        return dict(self.each_tensor(tensors))
+
+    def each_tensor(self, tensors: Mapping[str, Tensor]) -> Iterator[tuple[str, Tensor]]:
+        """Rank 0's tensors one after another, with their names, on the CPU, whatever the others pass."""
         if self.size == 1:
-            return tensors
+            yield from tensors.items()
+            return
         shapes = self.share({name: (tuple(tensor.shape), tensor.dtype) for name, tensor in tensors.items()})
-        shared = {}
         for name, (shape, dtype) in shapes.items():
-            shared[name] = tensors[name].cpu().contiguous() if self.is_main else torch.empty(shape, dtype=dtype)
-            dist.broadcast(shared[name], src=0, group=self.control)
-        return shared
+            tensor = tensors[name].cpu().contiguous() if self.is_main else torch.empty(shape, dtype=dtype)
+            dist.broadcast(tensor, src=0, group=self.control)
+            yield name, tensor
 
     def failure_of_another(self, error: BaseException) -> PeerFailed | None:
         """What another process failed of, if that is where the error in this one comes from.
