@@ -23,7 +23,6 @@ from typing import Any
 
 import pytest
 import torch
-import torch._dynamo  # What torch loads with the first mode would not load on the emulated machine.
 import torchgen
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
@@ -284,6 +283,10 @@ class _Operations(TorchDispatchMode):
         super().__init__()
         self.accelerator = accelerator
 
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        return False  # To skip it, torch would load it, which takes seconds.
+
     def __torch_dispatch__(self, func: Any, types: Any, args: tuple = (), kwargs: dict[str, Any] | None = None) -> Any:
         return self.accelerator.run(func, args, kwargs or {})
 
@@ -297,6 +300,8 @@ class _Calls(TorchFunctionMode):
 
     def __torch_function__(self, func: Callable, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
         kwargs = kwargs or {}
+        if func.__name__ == "__get__":  # An attribute: most calls are.
+            return func(*args)
         if func is torch.Tensor.tolist and isinstance(args[0], DeviceTensor):
             return args[0].cpu().tolist()
         if func is torch.Tensor.numpy and isinstance(args[0], DeviceTensor):
@@ -326,7 +331,7 @@ def emulated(kind: str) -> Generator[Accelerator, None, None]:
     with pytest.MonkeyPatch.context() as patch, _Operations(accelerator), _Calls(accelerator):
         patch.setattr(module, "synchronize", lambda *device: accelerator.note(accelerator.reads, "synchronize"))
         patch.setattr(torch.cuda, "Event", lambda: Event(accelerator))
-        patch.setattr(torch.backends.mps, "is_available", lambda: kind == "mps")
+        patch.setattr(torch.backends.mps, "is_available", cache(lambda: kind == "mps"))
         patch.setattr(torch.cuda, "get_device_capability", lambda *device: (7, 0))
         # A parameter becomes another object on the device: its data cannot become another type's.
         torch.__future__.set_overwrite_module_params_on_conversion(True)
