@@ -1,4 +1,4 @@
-"""Training on emulated GPUs: every loss and optimizer runs, and a step reads nothing but the report of the one before."""
+"""Training on emulated GPUs: every loss and optimizer runs, and a step reads only the report of the one before."""
 
 from collections.abc import Iterator
 from dataclasses import replace
@@ -47,7 +47,7 @@ INPUTS = 5
 
 @pytest.fixture
 def smallest(tiny: Config) -> Config:
-    network = replace(tiny.network, multipliers=(1,), attention_resolutions=(), dropout=0.0)  # ty: ignore[unknown-argument]
+    network = replace(tiny.network, multipliers=(1,), attention_resolutions=(), dropout=0.0)
     training = replace(tiny.training, batch=BATCH, microbatch=None, precision="fp32", total_images=2 * BATCH)
     return replace(tiny, network=network, training=training)
 

@@ -1,10 +1,11 @@
-"""The emulated accelerator of the tests: it computes like the CPU, refuses what devices refuse, and counts who waits."""
+"""The emulated accelerator of the tests computes like the CPU, refuses what devices refuse, and counts who waits."""
 
 import copy
 from collections.abc import Callable
 
 import pytest
 import torch
+import torch.nn.functional as F
 from helpers.accelerator import Accelerator, Refused, emulated, missing_kernels
 from torch import Tensor
 
@@ -32,16 +33,20 @@ def test_a_network_and_its_gradients_are_those_of_the_cpu(
 
 
 MPS_REFUSES: dict[str, tuple[Callable[[Tensor], object], str]] = {
-    "float64": (lambda x: x.double(), "_to_copy makes a torch.float64"),
-    "float64 made there": (lambda x: torch.zeros(2, dtype=torch.float64, device="mps"), "zeros makes a torch.float64"),
-    "float64 by promotion": (lambda x: x.sum() * torch.tensor(1.0, dtype=torch.float64), "mul.Tensor makes"),
-    "float64 on the way back": (lambda x: x.to(CPU, torch.float64), "_to_copy from MPS to torch.float64"),
+    "float64": (lambda x: x.double(), r"_to_copy makes a torch.float64"),
+    "float64 made there": (lambda x: torch.zeros(2, dtype=torch.float64, device="mps"), r"zeros makes a torch.float64"),
+    "float64 by promotion": (lambda x: x.sum() * torch.tensor(1.0, dtype=torch.float64), r"mul.Tensor makes"),
+    "float64 on the way back": (lambda x: x.to(CPU, torch.float64), r"_to_copy from MPS to torch.float64"),
     "log_ndtr": (torch.special.log_ndtr, "special_log_ndtr has no kernel for mps:0"),
     "ndtri": (torch.special.ndtri, "special_ndtri has no kernel"),
-    "the CPU's numbers": (lambda x: x + torch.ones(4), "add.Tensor of a tensor on mps:0 and one on the CPU"),
+    "the CPU's numbers": (lambda x: x + torch.ones(4), r"add.Tensor of a tensor on mps:0 and one on the CPU"),
     "the CPU's generator": (lambda x: x.normal_(generator=torch.Generator()), "normal_ on mps:0 with a generator"),
     "numpy": (lambda x: x.numpy(), "numpy"),
-    "channels_last": (lambda x: x.view(1, 1, 2, 2).to(memory_format=torch.channels_last), "channels_last"),
+    "channels_last": (lambda x: x.view(1, 1, 2, 2).to(memory_format=torch.channels_last), "_to_copy in channels_last"),
+    "a part in channels_last": (
+        lambda x: F.avg_pool2d(x.new_zeros(2, 4, 2, 2).permute(0, 3, 1, 2)[1:], 2),
+        "avg_pool2d of a part in channels_last",
+    ),
     "copies without waiting": (lambda x: torch.ones(4).to("mps", non_blocking=True), "nobody waits for"),
 }
 
@@ -57,7 +62,7 @@ def test_cuda_has_what_mps_lacks() -> None:
     with emulated("cuda"):
         x = torch.ones(4, device="cuda")
         assert torch.special.log_ndtr(x.double()).dtype == torch.float64
-        with pytest.raises(Refused, match="add.Tensor of a tensor on cuda:0 and one on the CPU"):
+        with pytest.raises(Refused, match=r"add.Tensor of a tensor on cuda:0 and one on the CPU"):
             x + torch.ones(4)
 
 
@@ -74,6 +79,7 @@ COUNTED: dict[str, tuple[Callable[[Tensor], object], str]] = {
     "a new tensor there": (lambda x: torch.tensor([1.0], device="cuda"), "upload"),
     "a copy of memory that is not pinned": (lambda x: torch.ones(4).to("cuda", non_blocking=True), "upload"),
     "indices": (lambda x: x[torch.tensor([0, 1])], "upload"),
+    "a list of indices": (lambda x: x[[0, 1]], "upload"),
     "a pinned copy": (lambda x: torch.ones(4).pin_memory().to("cuda", non_blocking=True), "queued"),
     "the CPU's single number": (lambda x: x * torch.tensor(2.0), ""),
     "a filled tensor": (lambda x: x.new_full((3,), 2.0), ""),
