@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from helpers.accelerator import emulated
 
 from undiffuse import api
 from undiffuse.api import self_check
@@ -54,6 +55,18 @@ def test_samplers_agree_and_a_wrong_one_is_found(models: tuple[Model, Model], sa
     model, exact = models
     assert self_check._sampler(model, exact, sampler)[0]  # ty: ignore[not-subscriptable]
     assert not self_check._sampler(disturbed(model, 0.05), exact, sampler)[0]  # ty: ignore[not-subscriptable]
+
+
+def test_mps_is_compared_without_float64_there(models: tuple[Model, Model], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(self_check, "IMAGES", 1)
+    with emulated("mps") as accelerator:
+        model, exact = api.load("digits", device=accelerator.device), models[1]
+        for found in (
+            self_check._network(model, exact, "fp32"),
+            self_check._gradient(model, exact),
+            self_check._sampler(model, exact, "ipndm"),
+        ):
+            assert found[0], found  # ty: ignore[not-subscriptable]
 
 
 def test_what_raises_is_wrong_and_what_cannot_be_checked_is_skipped(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,10 +4,10 @@
         network.to(accelerator.device)(x.to(accelerator.device), ...).sum().backward()
     assert accelerator.reads == []
 
-Inside, what the real device would refuse or do wrong is refused, by the name of the operation: one that it has no kernel
-for, a CPU tensor (other than a single number) in the same operation, a CPU generator; and on MPS float64, channels_last and
-copies that nobody waits for. Whatever makes the program wait for the device is noted with the line of the package that
-did it. Not emulated: autocast, which here changes nothing, and torch.compile.
+Inside, what the real device would refuse or do wrong is refused, by the name of the operation: one that it has no
+kernel for, a CPU tensor (other than a single number) in the same operation, a CPU generator; and on MPS float64,
+channels_last and copies that nobody waits for. Whatever makes the program wait for the device is noted with the line of
+the package that did it. Not emulated: autocast, which here changes nothing, and torch.compile.
 """
 
 import os
@@ -23,7 +23,6 @@ from typing import Any
 
 import pytest
 import torch
-import torch._dynamo  # What torch loads with the first mode would not load on the emulated machine.
 import torchgen
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
@@ -39,6 +38,10 @@ PACKAGE = str(Path(undiffuse.__file__).parent) + os.sep
 FLOAT64 = (torch.float64, torch.complex128)
 
 COPIES = ("aten::_to_copy", "aten::copy_", "aten::_local_scalar_dense")
+TAKE_IMAGES = (
+    *("aten::convolution", "aten::native_batch_norm", "aten::_native_batch_norm_legit_no_training"),
+    *("aten::native_group_norm", "aten::avg_pool2d", "aten::max_pool2d_with_indices", "aten::mean.dim"),
+)
 TAKE_HOST_INDICES = ("aten::index.Tensor", "aten::index_put_", "aten::index_put", "aten::_index_put_impl_")
 
 
@@ -138,7 +141,9 @@ class Accelerator:
     def _check_mps(self, name: str, computes: bool, args: tuple, kwargs: dict[str, Any]) -> None:
         """What MPS does wrong without a word."""
         if kwargs.get("memory_format") == torch.channels_last:
-            raise Refused(f"{name} in channels_last, wrong on MPS in pytorch/pytorch#174345, #180984{self._where()}.")
+            raise Refused(f"{name} in channels_last, wrong on MPS in pytorch/pytorch#180984{self._where()}.")
+        if name in TAKE_IMAGES and any(_is_part_of_channels_last(each) for each in args):
+            raise Refused(f"{name} of a part in channels_last, wrong on MPS in pytorch/pytorch#174345{self._where()}.")
         if name in COPIES and _unwaited(args, kwargs):
             raise Refused(f"{name} that nobody waits for, wrong on MPS in pytorch/pytorch#189690{self._where()}.")
         copied_to = (
@@ -199,15 +204,17 @@ class DeviceTensor(Tensor):
     def __init__(self, data: Tensor, accelerator: Accelerator):
         self.data_on_host, self.accelerator = data, accelerator
 
-    __torch_function__ = torch._C._disabled_torch_function_impl
-    is_meta = property(lambda self: False)
+    __torch_function__ = torch._C._disabled_torch_function_impl  # ty: ignore[incompatible-method-override]
+    is_meta = property(lambda self: False)  # ty: ignore[invalid-assignment]
 
     @property
-    def device(self) -> torch.device:  # ty: ignore[invalid-method-override]
+    def device(self) -> torch.device:  # ty: ignore[incompatible-property-override]
         return self.accelerator.device
 
     @classmethod
-    def __torch_dispatch__(cls, func: Any, types: Any, args: tuple = (), kwargs: dict[str, Any] | None = None) -> Any:
+    def __torch_dispatch__(  # ty: ignore[incompatible-method-override]
+        cls, func: Any, types: Any, args: tuple = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
         """Outside of the modes below, in another thread."""
         first = next(leaf for leaf in _leaves((args, *(kwargs or {}).values())) if isinstance(leaf, DeviceTensor))
         return first.accelerator.run(func, args, kwargs or {})
@@ -218,11 +225,11 @@ class DeviceTensor(Tensor):
     def __deepcopy__(self, memo: dict[int, Any]) -> "DeviceTensor":
         copied = self.detach().clone().requires_grad_(self.requires_grad)
         if isinstance(self, torch.nn.Parameter):
-            copied._is_param = True  # ty: ignore[unresolved-attribute]  How torch knows a parameter of another class.
+            copied._is_param = True  # How torch knows a parameter of another class.
         memo[id(self)] = copied
-        return copied  # ty: ignore[invalid-return-type]
+        return copied  # ty: ignore[invalid-explicit-return]
 
-    def __repr__(self) -> str:  # ty: ignore[invalid-method-override]
+    def __repr__(self) -> str:  # ty: ignore[incompatible-method-override]
         return f"DeviceTensor({self.data_on_host}, device={self.device})"
 
 
@@ -245,6 +252,13 @@ def _unwaited(args: tuple, kwargs: dict[str, Any]) -> bool:
     return bool(kwargs.get("non_blocking", len(args) > 2 and args[2]))
 
 
+def _is_part_of_channels_last(value: Any) -> bool:
+    if not isinstance(value, DeviceTensor) or value.ndim != 4 or value.is_contiguous():
+        return False
+    data = value.data_on_host
+    return data.storage_offset() > 0 and data.is_contiguous(memory_format=torch.channels_last)
+
+
 def is_pinned(tensor: Tensor) -> bool:
     """Whether it was pinned while a device was emulated: nothing can be pinned without one."""
     return getattr(tensor, "is_pinned_here", False)
@@ -252,7 +266,7 @@ def is_pinned(tensor: Tensor) -> bool:
 
 def pinned(tensor: Tensor) -> Tensor:
     """The tensor, which is taken to be pinned from now on."""
-    tensor.is_pinned_here = True  # ty: ignore[unresolved-attribute]
+    tensor.is_pinned_here = True  # ty: ignore[missing-attribute]
     return tensor
 
 
@@ -286,6 +300,10 @@ class _Operations(TorchDispatchMode):
         super().__init__()
         self.accelerator = accelerator
 
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        return False  # To skip it, torch would load it, which takes seconds.
+
     def __torch_dispatch__(self, func: Any, types: Any, args: tuple = (), kwargs: dict[str, Any] | None = None) -> Any:
         return self.accelerator.run(func, args, kwargs or {})
 
@@ -299,6 +317,8 @@ class _Calls(TorchFunctionMode):
 
     def __torch_function__(self, func: Callable, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
         kwargs = kwargs or {}
+        if getattr(func, "__name__", "") == "__get__":  # An attribute: most calls are.
+            return func(*args)
         if func is torch.Tensor.tolist and isinstance(args[0], DeviceTensor):
             return args[0].cpu().tolist()
         if func is torch.Tensor.numpy and isinstance(args[0], DeviceTensor):
@@ -307,6 +327,13 @@ class _Calls(TorchFunctionMode):
             return pinned(args[0].detach())
         if kwargs.get("pin_memory"):
             return pinned(func(*args, **{**kwargs, "pin_memory": False}))
+        # C++ would leave out the data: it takes them to be on the device that has none.
+        if func is torch.Tensor.new_tensor and isinstance(args[0], DeviceTensor):
+            raise Refused("Tensor.new_tensor is not emulated: use torch.tensor.")
+        if func in (torch.Tensor.__getitem__, torch.Tensor.__setitem__):
+            index = args[1] if isinstance(args[1], tuple) else (args[1],)
+            at = tuple(torch.tensor(each) if isinstance(each, list) else each for each in index)
+            return func(args[0], at, *args[2:])
         if func in (torch.tensor, torch.as_tensor) and self._is_here(kwargs.get("device")):
             made = func(*args, **{name: value for name, value in kwargs.items() if name != "device"})
             return made.to(META)
@@ -328,7 +355,7 @@ def emulated(kind: str) -> Generator[Accelerator, None, None]:
     with pytest.MonkeyPatch.context() as patch, _Operations(accelerator), _Calls(accelerator):
         patch.setattr(module, "synchronize", lambda *device: accelerator.note(accelerator.reads, "synchronize"))
         patch.setattr(torch.cuda, "Event", lambda: Event(accelerator))
-        patch.setattr(torch.backends.mps, "is_available", lambda: kind == "mps")
+        patch.setattr(torch.backends.mps, "is_available", cache(lambda: kind == "mps"))
         patch.setattr(torch.cuda, "get_device_capability", lambda *device: (7, 0))
         # A parameter becomes another object on the device: its data cannot become another type's.
         torch.__future__.set_overwrite_module_params_on_conversion(True)

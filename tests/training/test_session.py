@@ -149,31 +149,6 @@ def test_training_goes_on_while_a_checkpoint_is_written(tiny: Config, run_traini
         assert ours.digest("network") == theirs.digest("network"), "a snapshot, not what training has made of it since"
 
 
-READS = ("item", "tolist", "cpu", "numpy", "__bool__", "__float__", "__int__")
-"""What makes a program wait for a GPU."""
-
-
-def test_a_step_reads_only_the_report_of_the_step_before(tiny: Config, store: Store, monkeypatch) -> None:
-    config = replace(tiny, training=replace(tiny.training, microbatch=50))
-    state = new_state(config, ALONE.device)
-    stream = ImageStream(store, config.augmentation, 0.0, 0)
-    batches = [stream.__getitems__(list(range(100 * i, 100 * i + 100))) for i in range(4)]
-    steps = loop.training_steps(state, config, iter(batches), lambda: 0.0, ALONE, torch.float32)
-    reports, read = [next(steps)], []
-    with monkeypatch.context() as patch:
-        for name in READS:
-            usual = getattr(torch.Tensor, name)
-
-            def noting(tensor: torch.Tensor, *arguments, usual=usual, name=name, **named):
-                read.append((name, tensor))
-                return usual(tensor, *arguments, **named)
-
-            patch.setattr(torch.Tensor, name, noting)
-        reports += list(steps)
-    assert [name for name, _ in read] == ["tolist"] * 3
-    assert all(tensor is report._values for (_, tensor), report in zip(read, reports, strict=False))
-
-
 @pytest.mark.parametrize("diffusion", [DiffusionConfig(), LEARNED_SAMPLER], ids=["log_normal", "loss_second_moment"])
 def test_accumulated_microbatches_train_like_one_batch(
     diffusion: DiffusionConfig, tiny: Config, run_training: Train

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from helpers.accelerator import emulated
 
 from undiffuse.utils import device
 from undiffuse.utils.device import (
@@ -13,8 +14,10 @@ from undiffuse.utils.device import (
     compute_dtype,
     has_fast_bf16,
     loader_workers,
+    read_later,
     resolved,
     state_dtype,
+    upload,
 )
 
 CPU = torch.device("cpu")
@@ -90,3 +93,29 @@ def test_auto_takes_what_the_hardware_has(
     monkeypatch.setattr("undiffuse.utils.device.has_fast_bf16", lambda device: True)
     assert resolved(torch.device(device), "auto") == "bf16"
     assert resolved(torch.device(device), "fp32") == "fp32"
+
+
+def test_uploads_wait_for_mps_alone() -> None:
+    numbers = torch.tensor([1.0, 2.0], dtype=torch.float64)
+    assert upload(numbers, CPU) is numbers
+    with emulated("mps") as accelerator:
+        assert upload(numbers, accelerator.device).dtype == torch.float32
+        assert upload(torch.tensor([1]), accelerator.device).dtype == torch.int64
+        images = torch.rand(2, 3, 4, 4).to(memory_format=torch.channels_last)
+        assert upload(images, accelerator.device).is_contiguous()
+    with emulated("cuda") as accelerator:
+        there = upload(numbers, accelerator.device)
+        assert (there.dtype, len(accelerator.queued), accelerator.waits) == (torch.float64, 1, [])
+        assert there.tolist() == [1.0, 2.0]
+
+
+def test_what_is_read_later_from_cuda_is_waited_for_by_an_event() -> None:
+    assert read_later(torch.tensor([1.0, 2.0]))() == [1.0, 2.0]
+    with emulated("cuda") as accelerator:
+        values = torch.full((2,), 3.0, device=accelerator.device)
+        read = read_later(values)
+        assert accelerator.waits == []
+        values.zero_()  # Later work: on the stream it comes after the copy.
+        assert read() == [3.0, 3.0]
+        (wait,) = accelerator.waits
+        assert "event" in wait

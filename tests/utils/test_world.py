@@ -6,7 +6,7 @@ import pytest
 import torch
 from helpers import forking
 
-from undiffuse.utils.world import World
+from undiffuse.utils.world import World, init_distributed
 
 SCRIPT = """
 from pathlib import Path
@@ -69,3 +69,10 @@ def test_a_single_process_agrees_with_itself() -> None:
     assert world.in_turn(lambda: "it") == "it"
     assert world.collect("it") == ["it"]
     assert world.share_tensors({"a": tensor}) == {"a": tensor}
+
+
+def test_processes_cannot_share_apples_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: True)
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(ValueError, match=r"cannot share Apple's GPU: .* without torchrun"), init_distributed():
+        pytest.fail("it joined")

@@ -89,7 +89,7 @@ def clipped(predict: Predict) -> Predict:
 
 
 def per_image(sigma: Tensor, x: Tensor) -> Tensor:
-    """One noise level for every image, `(b,)`, where x is. Filled in there: a copy from the CPU would wait for a GPU."""
+    """One noise level for every image, `(b,)`, where x is: filled in there, since a copy would wait for a GPU."""
     return sigma.new_full((), float(sigma), device=x.device).expand(len(x))
 
 

@@ -47,7 +47,7 @@ def log_ndtr(z: Tensor) -> Tensor:
 
 
 def approximate_log_ndtr(z: Tensor) -> Tensor:
-    """ln Phi(z) in the precision of float32: erfc has a relative error below 1.2e-7 (Press et al. 1992, section 6.2)."""
+    """ln Phi(z), as exact as float32: the error of erfc is below 1.2e-7 of it (Press et al. 1992, section 6.2)."""
     x = z.abs() / math.sqrt(2)
     t = 1 / (1 + x / 2)
     polynomial = torch.zeros_like(t)

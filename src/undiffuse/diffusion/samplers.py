@@ -1,8 +1,9 @@
 """Samplers: generators that step a denoiser down falling sigmas and yield every step.
 
 All take a denoiser, the noisy start x at `sigmas[0]`, and falling `sigmas` that end in 0, best on the CPU: to branch on
-one that is on a GPU, the program has to wait for it. The x of the last step is the sample. Progress bars, film strips and live pages watch the same generator that makes the image. What else is known of
-each, such as its NFE, is one row of `diffusion.sampler_table`.
+one that is on a GPU, the program has to wait for it. The x of the last step is the sample. Progress bars, film strips
+and live pages watch the same generator that makes the image. What else is known of each, such as its NFE, is one row of
+`diffusion.sampler_table`.
 
 The probability flow is dx/dsigma = d(x, sigma) with slope d = (x - D(x; sigma)) / sigma, the noise as the denoiser sees
 it (Karras et al. 2022, Eq. 3). Some samplers follow it; the others add fresh noise at every step.

@@ -20,7 +20,7 @@ from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorIncepti
 
 from undiffuse.features.table import FEATURES, feature_row, find_weights
 from undiffuse.features.weights import Weights, read_weights
-from undiffuse.utils.device import convolution_format
+from undiffuse.utils.device import convolution_format, upload
 from undiffuse.utils.text import size_text
 
 PIXELS_SIDE = 16
@@ -158,7 +158,7 @@ def load_inception(weights: Weights, device: torch.device) -> Loaded:
     network = _folded(network).to(device).to(memory_format=convolution_format(device))
 
     def extract(images: Tensor) -> Extracted:
-        return Extracted(*network(images.to(device)))
+        return Extracted(*network(upload(images, device)))
 
     return Loaded(extract, "TensorFlow 1.x bilinear without antialiasing, to 299x299")
 
@@ -174,7 +174,7 @@ def load_efficientnet(weights: Weights, device: torch.device) -> Loaded:
     network = _folded(network.eval().requires_grad_(False)).to(device).to(memory_format=convolution_format(device))
 
     def extract(images: Tensor) -> Tensor:
-        return network((_bicubic(images.to(device), 224) - 127) / 128)
+        return network((_bicubic(upload(images, device), 224) - 127) / 128)
 
     return Loaded(extract, "antialiased bicubic to 224x224")
 
@@ -191,7 +191,7 @@ def load_dinov2(weights: Weights, device: torch.device) -> Loaded:
     std = torch.tensor([0.229, 0.224, 0.225], device=device).view(3, 1, 1)
 
     def extract(images: Tensor) -> Tensor:
-        return network((_bicubic(images.to(device), 224) / 255 - mean) / std)
+        return network((_bicubic(upload(images, device), 224) / 255 - mean) / std)
 
     return Loaded(extract, "antialiased bicubic to 224x224")
 

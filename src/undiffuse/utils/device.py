@@ -114,15 +114,16 @@ def has_log_ndtr(device: torch.device) -> bool:
 
 
 def upload(tensor: Tensor, device: torch.device) -> Tensor:
-    """A tensor of the CPU, or of the device itself, on the device, without waiting for a GPU; float64 as `state_dtype`.
+    """A tensor of the CPU, or of the device itself, on the device, without waiting for CUDA; float64 as `state_dtype`.
 
     MPS is waited for: it may read the memory of a copy that nobody waited for after that was freed
-    (pytorch/pytorch#189690).
+    (pytorch/pytorch#189690). There the tensor becomes contiguous, as networks need it: see `convolution_format`.
     """
     dtype = state_dtype(device) if tensor.dtype == torch.float64 else tensor.dtype
-    if device.type != "cuda" or tensor.device.type == "cuda":
-        return tensor.to(device, dtype)
-    return tensor.pin_memory().to(device, dtype, non_blocking=True)  # From memory that is not pinned it would wait.
+    if device.type == "cuda" and tensor.device.type == "cpu":
+        return tensor.pin_memory().to(device, dtype, non_blocking=True)  # Unless it is pinned, copying waits.
+    layout = torch.contiguous_format if device.type == "mps" else torch.preserve_format
+    return tensor.to(device, dtype, memory_format=layout)
 
 
 def read_later(values: Float[Tensor, " n"]) -> Callable[[], list[float]]:
