@@ -8,10 +8,22 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from helpers.making import contents, encoded, noise, opened, run_python, save, save_noise, start_python, write_zip
+from helpers.making import (
+    contents,
+    encoded,
+    noise,
+    opened,
+    run_python,
+    save,
+    save_noise,
+    start_python,
+    write_tar,
+    write_zip,
+)
 from pydantic import ValidationError
 
-from undiffuse.data import store
+from undiffuse.data import building, store
+from undiffuse.data.open import open_source
 from undiffuse.data.paths import Layout
 from undiffuse.data.readers import folder as folders
 from undiffuse.data.store import DataConfig, Store, cache_folder
@@ -25,13 +37,13 @@ SIX = [f"{kind}/{i}.png" for kind in ("cats", "dogs") for i in range(3)]
 def decoded(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, int]]:
     """The sizes of the images as they are decoded."""
     sizes = []
-    decode = store.decode
+    decode = building.decode
 
     def counting(image, *options):
         sizes.append(image.size)
         return decode(image, *options)
 
-    monkeypatch.setattr(store, "decode", counting)
+    monkeypatch.setattr(building, "decode", counting)
     return sizes
 
 
@@ -187,11 +199,10 @@ def test_lists_from_json_become_tuples() -> None:
 OPEN_SLOWLY = """
 import sys, time
 from pathlib import Path
-from undiffuse.data import store
-from undiffuse.data.paths import Layout
+from undiffuse.data import building, store
 
 folder, mine, other, seconds = sys.argv[1:]
-decode, decoded = store.decode, 0
+decode, decoded = building.decode, 0
 
 def slowly(*arguments):
     global decoded
@@ -199,7 +210,7 @@ def slowly(*arguments):
     time.sleep(float(seconds))
     return decode(*arguments)
 
-store.decode = slowly
+building.decode = slowly
 Path(mine).touch()
 while not Path(other).exists():
     time.sleep(0.001)
@@ -209,7 +220,8 @@ print("result", decoded, opened.folder, opened.content, len(opened))
 
 
 def files_of(photos: Store) -> dict[str, bytes]:
-    return {path.name: path.read_bytes() for path in photos.folder.iterdir()}
+    files = [path for path in photos.folder.rglob("*") if path.is_file()]
+    return {path.relative_to(photos.folder).as_posix(): path.read_bytes() for path in files}
 
 
 def unfinished() -> list[Path]:
@@ -239,7 +251,7 @@ def test_two_processes_at_once_build_one_whole_store(tmp_path: Path, monkeypatch
 def test_a_killed_build_is_never_used_and_is_cleaned_up(tmp_path: Path) -> None:
     folder = save_noise(tmp_path / "photos", *(f"{i % 3}/{i}.png" for i in range(60)))
     process = start_python(OPEN_SLOWLY, folder, tmp_path / "ready", tmp_path / "ready", 0.1)
-    while not any(file.stat().st_size for file in cache_folder().glob(f"{UNFINISHED}*/pixels.u8")):
+    while not any(file.stat().st_size for file in cache_folder().glob(f"*/{UNFINISHED}*/pixels.u8")):
         assert process.poll() is None, process.communicate()
         time.sleep(0.005)
     process.send_signal(signal.SIGKILL)
@@ -263,7 +275,8 @@ def test_a_build_that_fails_leaves_nothing(tmp_path: Path, monkeypatch) -> None:
         patch.setattr(json, "dumps", full_disk)
         with pytest.raises(OSError, match="No space left"):
             opened(folder, size=(16, 16), channels=3)
-    assert not [path for path in cache_folder().iterdir() if path.is_dir()]
+    assert not list(cache_folder().rglob("pixels.u8"))
+    assert not list(cache_folder().rglob("store.json"))
     assert len(opened(folder, size=(16, 16), channels=3)) == 6
 
 
@@ -293,3 +306,102 @@ def test_memory_does_not_grow_with_the_images(tmp_path: Path) -> None:
         peaks[count] = int(peak)  # In KiB.
     # In memory, 7,500 more images would take 117 MiB, and their names about one.
     assert peaks[8000] - peaks[500] < 40 * 1024
+
+
+@pytest.fixture
+def small_shards(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of seven images of 16x16 in color."""
+    monkeypatch.setattr(store, "SHARD_BYTES", 7 * 16 * 16 * 3)
+
+
+def photos_with_bad_ones(folder: Path) -> Path:
+    """40 images in three classes; some cannot be decoded, among them all of the second shard of seven."""
+    save_noise(folder, *(f"{i // 14}/{i:02d}.png" for i in range(40)))
+    for i in (0, *range(7, 14), 20, 39):
+        (folder / f"{i // 14}" / f"{i:02d}.png").write_bytes(b"no image")
+    return folder
+
+
+def test_shards_change_nothing_that_is_read(tmp_path: Path, monkeypatch) -> None:
+    folder = photos_with_bad_ones(tmp_path / "photos")
+    whole = opened(folder)
+    monkeypatch.setattr(store, "SHARD_BYTES", 7 * 16 * 16 * 3)
+    sharded = opened(folder)
+    assert (whole.starts, sharded.starts) == ((0,), (0, 6, 6, 12, 19, 26))
+    assert contents(sharded) == contents(whole)
+    assert list(sharded.originals()) == list(whole.originals())
+    assert (sharded.skipped, len(sharded), sharded.content) == (whole.skipped, len(whole), whole.content)
+    assert len(whole.skipped) == 10
+    order = np.random.default_rng(0).integers(0, len(whole), 100)
+    assert (sharded.read(order) == whole.read(order)).all()
+    assert sharded.read([]).shape == (0, 16, 16, 3)
+    for outside in (-1, len(whole)):
+        with pytest.raises(IndexError):
+            sharded.read([0, outside])
+
+
+class Killed(BaseException):
+    """Stands for a signal that cannot be caught."""
+
+
+def test_a_build_goes_on_with_the_first_shard_that_is_missing(
+    tmp_path: Path, decoded: list, small_shards, monkeypatch
+) -> None:
+    folder = photos_with_bad_ones(tmp_path / "photos")
+    unbroken = files_of(opened(folder))
+    attempts = len(decoded)
+    monkeypatch.setenv("UNDIFFUSE_CACHE", str(tmp_path / "another-cache"))
+    write, written = building.Shard.write, []
+
+    def killed_in_the_fourth(shard, images) -> None:
+        written.append(shard.folder.name)
+        if len(written) == 4:
+            next(iter(images))
+            raise Killed
+        write(shard, images)
+
+    monkeypatch.setattr(building.Shard, "write", killed_in_the_fourth)
+    with pytest.raises(Killed):
+        opened(folder)
+    assert not list(cache_folder().rglob("store.json"))
+    before = {path: path.stat().st_mtime_ns for path in cache_folder().rglob("pixels.u8")}
+    assert len(before) == 3
+    resumed = opened(folder)
+    assert written == ["00000", "00001", "00002", "00003", "00003", "00004", "00005"]
+    assert files_of(resumed) == unbroken
+    assert all(path.stat().st_mtime_ns == time for path, time in before.items())
+    assert len(decoded) - attempts <= attempts + 7  # Only the shard that was broken off is decoded again.
+
+
+def test_strict_holds_in_every_shard(tmp_path: Path, small_shards) -> None:
+    folder = save_noise(tmp_path / "photos", *(f"{i:02d}.png" for i in range(20)))
+    (folder / "17.png").write_bytes(b"no image")
+    for _ in range(2):
+        with pytest.raises(ValueError, match=r"17\.png in .*photos cannot be decoded"):
+            opened(folder, strict=True)
+    assert len(list(cache_folder().rglob("pixels.u8"))) == 2  # What was finished is kept.
+    assert len(opened(folder)) == 19
+    with pytest.raises(ValueError, match=r"17\.png in .*photos cannot be decoded"):
+        opened(folder, strict=True)
+
+
+@pytest.mark.parametrize("kind", ["digits", "folder", "zip", "tar", "tar.gz", "array"])
+def test_any_range_of_a_source_can_be_read(tmp_path: Path, kind: str) -> None:
+    names = [f"{'folder/' * 20}{i % 2}/{'n' * 90}-{i}.png" for i in range(9)] + ["notes.txt", "0/last.png"]
+    members = {name: encoded(noise(i)) for i, name in enumerate(names)}
+    data: Path | str | np.ndarray = kind
+    if kind == "folder":
+        data = save_noise(tmp_path / "photos", *[name for name in names if name.endswith(".png")])
+    elif kind == "array":
+        data = np.stack([np.asarray(noise(i)) for i in range(9)])
+    elif kind != "digits":
+        data = (write_zip if kind == "zip" else write_tar)(tmp_path / f"photos.{kind}", members)
+    source = open_source(data)
+
+    def read(*positions: int) -> list[tuple[str, int, bytes]]:
+        return [(image.name, image.label, image.open().tobytes()) for image in source.images(*positions)]
+
+    everything = read()
+    assert len(everything) == source.total_images
+    for start, stop in ((0, 1), (1, 4), (3, 3), (4, len(everything)), (7, len(everything) + 5)):
+        assert read(start, stop) == everything[start:stop]

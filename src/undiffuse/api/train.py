@@ -8,8 +8,8 @@ from pathlib import Path
 from undiffuse.api.data import SizeLike, check_outside, data_config
 from undiffuse.api.runs import RunLike, as_run
 from undiffuse.config import Config, flat, with_settings
-from undiffuse.data.open import DataLike, open_source
-from undiffuse.data.store import DataConfig, Store, store_of
+from undiffuse.data.paths import DataLike
+from undiffuse.data.store import DataConfig, Store, open_store
 from undiffuse.networks.network import NetworkConfig
 from undiffuse.networks.unet import UNetConfig
 from undiffuse.presets import RECIPES, ImageFacts, configure
@@ -144,9 +144,7 @@ def train(
             settings=[*_training_settings(images, minutes, batch, precision), *as_settings(set)],
         )
         request.check_before_images(world)
-        store = world.on_each_machine(
-            lambda: store_of(open_source(data, request.data.data_root, split), request.data, strict)
-        )
+        store = open_store(request.data, strict, data, world)
         if store.content != world.share(store.content):
             raise ValueError(f"The images at {request.data.data} are not the same on all machines: copy them anew.")
         config = world.on_main(lambda: request.configure(store))

@@ -1,7 +1,7 @@
 """What `data` and the paths of images mean: datasets, splits, classes, and which files are images. Loads no torch."""
 
 import re
-from collections.abc import Container, Sequence
+from collections.abc import Container, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any, Protocol, runtime_checkable
@@ -138,6 +138,11 @@ class Layout:
     """train, val or test for each image; empty where there are no splits."""
     notices: tuple[str, ...] = ()
     """Choices made for the user, one sentence each."""
+
+    def rows(self, start: int = 0, stop: int | None = None) -> Iterator[tuple[str, int, str]]:
+        """Name, label and split of each image from one position to before another."""
+        chosen = slice(start, stop)
+        return zip(self.names[chosen], self.labels[chosen], self.splits[chosen], strict=True)
 
 
 def read_layout(paths: Sequence[str], split: Split, where: str) -> Layout:

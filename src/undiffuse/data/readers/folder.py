@@ -42,8 +42,8 @@ def folder_source(root: Path, split: Split = "auto") -> Source:
 def files_source(name: str, root: Path, layout: Layout) -> Source:
     """Image files whose names are paths relative to `root`."""
 
-    def images() -> Iterator[Image]:
-        for path, label, split in zip(layout.names, layout.labels, layout.splits, strict=True):
+    def images(start: int = 0, stop: int | None = None, /) -> Iterator[Image]:
+        for path, label, split in layout.rows(start, stop):
             yield Image(printable(path), label, partial(PIL.Image.open, root / path, formats=FORMATS), split)
 
     return Source(
