@@ -11,40 +11,24 @@ import pytest
 from helpers.making import (
     contents,
     encoded,
+    files_of,
     noise,
     opened,
     run_python,
     save,
     save_noise,
     start_python,
-    write_tar,
     write_zip,
 )
 from pydantic import ValidationError
 
-from undiffuse.data import building, store
-from undiffuse.data.open import open_source
 from undiffuse.data.paths import Layout
 from undiffuse.data.readers import folder as folders
-from undiffuse.data.store import DataConfig, Store, cache_folder
+from undiffuse.data.store import DataConfig, cache_folder
 from undiffuse.utils.files import UNFINISHED
 from undiffuse.utils.validation import sentence
 
 SIX = [f"{kind}/{i}.png" for kind in ("cats", "dogs") for i in range(3)]
-
-
-@pytest.fixture
-def decoded(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, int]]:
-    """The sizes of the images as they are decoded."""
-    sizes = []
-    decode = building.decode
-
-    def counting(image, *options):
-        sizes.append(image.size)
-        return decode(image, *options)
-
-    monkeypatch.setattr(building, "decode", counting)
-    return sizes
 
 
 def test_pixels_and_labels_are_read_by_index_in_any_order(tmp_path: Path) -> None:
@@ -219,11 +203,6 @@ print("result", decoded, opened.folder, opened.content, len(opened))
 """
 
 
-def files_of(photos: Store) -> dict[str, bytes]:
-    files = [path for path in photos.folder.rglob("*") if path.is_file()]
-    return {path.relative_to(photos.folder).as_posix(): path.read_bytes() for path in files}
-
-
 def unfinished() -> list[Path]:
     return list(cache_folder().rglob(f"{UNFINISHED}*"))
 
@@ -306,102 +285,3 @@ def test_memory_does_not_grow_with_the_images(tmp_path: Path) -> None:
         peaks[count] = int(peak)  # In KiB.
     # In memory, 7,500 more images would take 117 MiB, and their names about one.
     assert peaks[8000] - peaks[500] < 40 * 1024
-
-
-@pytest.fixture
-def small_shards(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Of seven images of 16x16 in color."""
-    monkeypatch.setattr(store, "SHARD_BYTES", 7 * 16 * 16 * 3)
-
-
-def photos_with_bad_ones(folder: Path) -> Path:
-    """40 images in three classes; some cannot be decoded, among them all of the second shard of seven."""
-    save_noise(folder, *(f"{i // 14}/{i:02d}.png" for i in range(40)))
-    for i in (0, *range(7, 14), 20, 39):
-        (folder / f"{i // 14}" / f"{i:02d}.png").write_bytes(b"no image")
-    return folder
-
-
-def test_shards_change_nothing_that_is_read(tmp_path: Path, monkeypatch) -> None:
-    folder = photos_with_bad_ones(tmp_path / "photos")
-    whole = opened(folder)
-    monkeypatch.setattr(store, "SHARD_BYTES", 7 * 16 * 16 * 3)
-    sharded = opened(folder)
-    assert (whole.starts, sharded.starts) == ((0,), (0, 6, 6, 12, 19, 26))
-    assert contents(sharded) == contents(whole)
-    assert list(sharded.originals()) == list(whole.originals())
-    assert (sharded.skipped, len(sharded), sharded.content) == (whole.skipped, len(whole), whole.content)
-    assert len(whole.skipped) == 10
-    order = np.random.default_rng(0).integers(0, len(whole), 100)
-    assert (sharded.read(order) == whole.read(order)).all()
-    assert sharded.read([]).shape == (0, 16, 16, 3)
-    for outside in (-1, len(whole)):
-        with pytest.raises(IndexError):
-            sharded.read([0, outside])
-
-
-class Killed(BaseException):
-    """Stands for a signal that cannot be caught."""
-
-
-def test_a_build_goes_on_with_the_first_shard_that_is_missing(
-    tmp_path: Path, decoded: list, small_shards, monkeypatch
-) -> None:
-    folder = photos_with_bad_ones(tmp_path / "photos")
-    unbroken = files_of(opened(folder))
-    attempts = len(decoded)
-    monkeypatch.setenv("UNDIFFUSE_CACHE", str(tmp_path / "another-cache"))
-    write, written = building.Shard.write, []
-
-    def killed_in_the_fourth(shard, images) -> None:
-        written.append(shard.folder.name)
-        if len(written) == 4:
-            next(iter(images))
-            raise Killed
-        write(shard, images)
-
-    monkeypatch.setattr(building.Shard, "write", killed_in_the_fourth)
-    with pytest.raises(Killed):
-        opened(folder)
-    assert not list(cache_folder().rglob("store.json"))
-    before = {path: path.stat().st_mtime_ns for path in cache_folder().rglob("pixels.u8")}
-    assert len(before) == 3
-    resumed = opened(folder)
-    assert written == ["00000", "00001", "00002", "00003", "00003", "00004", "00005"]
-    assert files_of(resumed) == unbroken
-    assert all(path.stat().st_mtime_ns == time for path, time in before.items())
-    assert len(decoded) - attempts <= attempts + 7  # Only the shard that was broken off is decoded again.
-
-
-def test_strict_holds_in_every_shard(tmp_path: Path, small_shards) -> None:
-    folder = save_noise(tmp_path / "photos", *(f"{i:02d}.png" for i in range(20)))
-    (folder / "17.png").write_bytes(b"no image")
-    for _ in range(2):
-        with pytest.raises(ValueError, match=r"17\.png in .*photos cannot be decoded"):
-            opened(folder, strict=True)
-    assert len(list(cache_folder().rglob("pixels.u8"))) == 2  # What was finished is kept.
-    assert len(opened(folder)) == 19
-    with pytest.raises(ValueError, match=r"17\.png in .*photos cannot be decoded"):
-        opened(folder, strict=True)
-
-
-@pytest.mark.parametrize("kind", ["digits", "folder", "zip", "tar", "tar.gz", "array"])
-def test_any_range_of_a_source_can_be_read(tmp_path: Path, kind: str) -> None:
-    names = [f"{'folder/' * 20}{i % 2}/{'n' * 90}-{i}.png" for i in range(9)] + ["notes.txt", "0/last.png"]
-    members = {name: encoded(noise(i)) for i, name in enumerate(names)}
-    data: Path | str | np.ndarray = kind
-    if kind == "folder":
-        data = save_noise(tmp_path / "photos", *[name for name in names if name.endswith(".png")])
-    elif kind == "array":
-        data = np.stack([np.asarray(noise(i)) for i in range(9)])
-    elif kind != "digits":
-        data = (write_zip if kind == "zip" else write_tar)(tmp_path / f"photos.{kind}", members)
-    source = open_source(data)
-
-    def read(*positions: int) -> list[tuple[str, int, bytes]]:
-        return [(image.name, image.label, image.open().tobytes()) for image in source.images(*positions)]
-
-    everything = read()
-    assert len(everything) == source.total_images
-    for start, stop in ((0, 1), (1, 4), (3, 3), (4, len(everything)), (7, len(everything) + 5)):
-        assert read(start, stop) == everything[start:stop]
