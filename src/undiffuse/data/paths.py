@@ -1,5 +1,6 @@
 """What `data` and the paths of images mean: datasets, splits, classes, and which files are images. Loads no torch."""
 
+import os
 import re
 from collections.abc import Container, Iterator, Sequence
 from dataclasses import dataclass
@@ -109,8 +110,11 @@ def folder_name(name: str) -> str:
 
 def is_image(path: str) -> bool:
     """Whether the name is that of an image. Hidden files, and those that macOS adds to archives, do not count."""
-    hidden = any(is_hidden(part) for part in PurePosixPath(path).parts)
-    return not hidden and PurePosixPath(path).suffix.lower() in SUFFIXES
+    # As PurePosixPath has them, but five times as fast: there may be a million.
+    *folders, name = path.split("/")
+    if os.path.splitext(name)[1].lower() not in SUFFIXES:  # noqa: PTH122
+        return False
+    return not is_hidden(name) and not any(is_hidden(part) for part in folders if part != ".")
 
 
 def is_hidden(name: str) -> bool:

@@ -44,7 +44,7 @@ class Source:
     content: Callable[[], str]
     """A digest of everything that the images are made of: equal digests mean equal images and labels."""
     signature: Callable[[], str] | None = None
-    """Where `content` is slow: a digest of the files' names, sizes and times, which changes whenever a file does."""
+    """Where `content` is slow: a digest of the files' names, sizes and times, which changes when a file does."""
     where: str = ""
     """How messages refer to it: the absolute path of a folder or archive, or the name of a dataset."""
     notices: tuple[str, ...] = ()

@@ -16,7 +16,7 @@ from jaxtyping import Int, UInt8
 from pydantic import Field
 
 from undiffuse.data.building import Plan, build_shards, cannot_decode, finish
-from undiffuse.data.open import open_source
+from undiffuse.data.open import open_source, quick_signature
 from undiffuse.data.originals import Original
 from undiffuse.data.paths import DataLike, data_name, printable
 from undiffuse.data.shards import Shard
@@ -175,14 +175,34 @@ class _Opening:
     def source(self) -> Source:
         return open_source(self.data, self.config.data_root, self.config.split)
 
+    @cached_property
+    def memo(self) -> Path | None:
+        """The file that remembers which store was opened the last time, as long as the images are the same."""
+        signature = quick_signature(self.data)
+        options = [FORMAT, FILES, SHARD_BYTES, self.config.split, self.config.size, self.config.fit]
+        key = hashlib.sha256(repr([*options, self.config.channels, signature]).encode()).hexdigest()[:20]
+        return cache_folder() / f"opened-{key}.json" if signature else None
+
     def find(self) -> Store | Plan:
         """The store, or the plan for it if it is still to be built."""
+        if self.memo and self.memo.exists():
+            known = json.loads(self.memo.read_text(encoding="utf-8"))
+            if (cache_folder() / known["store"] / "store.json").exists():
+                for notice in known["notices"]:
+                    log.info(notice)
+                return _load(cache_folder() / known["store"])
         plan = _plan(self.source, self.config)
-        return _load(plan.folder) if plan.is_finished else plan
+        return self._load(plan) if plan.is_finished else plan
 
     def finish(self, plan: Plan) -> Store:
         """The store, once its shards are there."""
         finish(self.source, plan)
+        return self._load(plan)
+
+    def _load(self, plan: Plan) -> Store:
+        if self.memo:
+            known = {"store": plan.folder.name, "notices": self.source.notices}
+            write_atomically(self.memo, json.dumps(known))
         return _load(plan.folder)
 
 

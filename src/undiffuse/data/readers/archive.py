@@ -3,6 +3,7 @@
 import hashlib
 import io
 import lzma
+import os
 import tarfile
 import zipfile
 import zlib
@@ -17,6 +18,7 @@ import PIL.Image
 from undiffuse.data.paths import FORMATS, is_image, printable, read_layout, source_name
 from undiffuse.data.source import Image, Source
 from undiffuse.utils.names import Split
+from undiffuse.utils.terminal import Meter
 
 MAX_IMAGE_BYTES = 512 * 2**20
 """A larger file in an archive is refused; no photo comes close."""
@@ -26,6 +28,12 @@ MAX_EXPANSION = 200
 
 MAX_HEADER_BYTES = 2**20
 """The limit for a .tar's long names and extended headers, which are read into memory whole."""
+
+BLOCK_BYTES = 2**22
+"""An archive is read in blocks of this size."""
+
+END_BYTES = 2**20
+"""Read at each end of an archive to tell whether it is still the same."""
 
 HEADER_TYPES = (
     tarfile.GNUTYPE_LONGNAME,
@@ -86,9 +94,30 @@ def archive_source(path: Path, split: Split = "auto") -> Source:
         total_images=len(layout.names),
         images=images,
         content=partial(_content, path, layout.split),
+        signature=lambda: f"{archive_signature(path)}-{layout.split}",
         where=where,
         notices=layout.notices,
     )
+
+
+def archive_signature(path: Path) -> str:
+    """A digest of the archive's path, size, times and both ends, however large it is.
+
+    What it cannot see: a change of other bytes below the file system, while the system's clock was set back, or within
+    the clock's tick (some milliseconds; up to two seconds on FAT) after it was read here.
+
+    Raises:
+        OSError: it cannot be read.
+    """
+    with open(path, "rb") as file:
+        status = os.fstat(file.fileno())
+        # The change time too, because the modification time can be set back.
+        about = (os.fsencode(path), status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
+        digest = hashlib.sha256(repr(about).encode())
+        digest.update(file.read(END_BYTES))
+        file.seek(max(0, status.st_size - END_BYTES))
+        digest.update(file.read(END_BYTES))
+    return digest.hexdigest()
 
 
 class Member(NamedTuple):
@@ -178,5 +207,10 @@ def _fail(reason: str) -> PIL.Image.Image:
 
 
 def _content(path: Path, split: str) -> str:
-    with open(path, "rb") as file:
-        return f"{hashlib.file_digest(file, 'sha256').hexdigest()}-{split}"
+    digest, mebibytes = hashlib.sha256(), path.stat().st_size / 2**20
+    with open(path, "rb") as file, Meter("reading the archive", mebibytes) as meter:
+        while block := file.read(BLOCK_BYTES):
+            digest.update(block)
+            done = file.tell() / 2**20
+            meter.reach(done, f"{done:,.0f}/{mebibytes:,.0f} MiB")
+    return f"{digest.hexdigest()}-{split}"
