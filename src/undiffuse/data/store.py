@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import os
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
@@ -18,7 +17,7 @@ from pydantic import Field
 from undiffuse.data.building import Plan, build_shards, cannot_decode, finish
 from undiffuse.data.open import open_source, quick_signature
 from undiffuse.data.originals import Original
-from undiffuse.data.paths import DataLike, data_name, printable
+from undiffuse.data.paths import DataLike, cache_folder, data_name, printable
 from undiffuse.data.shards import Shard
 from undiffuse.data.source import Source
 from undiffuse.data.survey import Survey, survey
@@ -124,12 +123,6 @@ class Store:
     def names(self) -> list[str]:
         """The name of each image inside its source."""
         return [original.name for original in self.originals()]
-
-
-def cache_folder() -> Path:
-    """Where decoded images are kept: $UNDIFFUSE_CACHE, or undiffuse/ in the user's cache folder."""
-    default = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "undiffuse"
-    return Path(os.environ.get("UNDIFFUSE_CACHE") or default)
 
 
 def open_store(
