@@ -44,6 +44,9 @@ def test_shards_change_nothing_that_is_read(tmp_path: Path, monkeypatch) -> None
     order = np.random.default_rng(0).integers(0, len(whole), 100)
     assert (sharded.read(order) == whole.read(order)).all()
     assert sharded.read([]).shape == (0, 16, 16, 3)
+    os.truncate(sharded.folder / "00003" / "pixels.u8", 16 * 16 * 3 * 6)
+    with pytest.raises(OSError, match=r"pixels\.u8 has been cut off: delete .*, and it is made again"):
+        sharded.read([12, 18])
     for outside in (-1, len(whole)):
         with pytest.raises(IndexError):
             sharded.read([0, outside])

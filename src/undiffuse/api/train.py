@@ -88,8 +88,8 @@ def train(
     work, and all of them get the run.
 
     Args:
-        data: digits, cifar10, flowers102, a folder of images (sub-folders are classes), a .zip or .tar of images, or a
-            sequence of images or of (image, label) pairs.
+        data: digits, cifar10, flowers102, a folder of images (sub-folders are classes), a .zip or .tar of images, the
+            address of one (https://, s3://, gs://), or a sequence of images or of (image, label) pairs.
         data_root: Where cifar10 and flowers102 are, or are downloaded to; the folder data/ by default.
         split: Part of the data. auto: train where there are splits; all of flowers102.
         size: Height and width in pixels, as in 64, "48x64" or (48, 64). None: the images' own if they share one up to

@@ -37,9 +37,22 @@ class Shard:
     def exists(self) -> bool:
         return self.folder.is_dir()
 
-    def pixels(self, size: tuple[int, int], channels: int) -> UInt8[np.ndarray, "n h w c"]:
-        """A view of the file, which takes memory only while it is used; there must be an image."""
-        return np.memmap(self.folder / "pixels.u8", np.uint8, "r").reshape(-1, *size, channels)
+    def read(self, indices: Int[np.ndarray, " b"], shape: tuple[int, int, int]) -> UInt8[np.ndarray, "b h w c"]:
+        """The pixels of its images with these indices, each of this shape (height, width, channels).
+
+        Raises:
+            OSError: the file is shorter than it was.
+        """
+        # Not mapped: to map a file of gigabytes for each batch costs more than to read the images, and pages of a map
+        # that stays would count as this process's memory.
+        pixels = np.empty((len(indices), *shape), np.uint8)
+        path = self.folder / "pixels.u8"
+        with open(path, "rb", buffering=0) as file:
+            for image, index in zip(pixels, indices.tolist(), strict=True):
+                file.seek(index * image.nbytes)
+                if file.readinto(image.data) != image.nbytes:
+                    raise OSError(f"{path} has been cut off: delete {self.folder.parent}, and it is made again.")
+        return pixels
 
     def labels(self) -> Int[np.ndarray, " n"]:
         return np.fromfile(self.folder / "labels.i32", "<i4").astype(np.int64)

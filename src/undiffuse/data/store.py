@@ -48,8 +48,8 @@ class DataConfig:
     """Which images, and how they are decoded."""
 
     data: str = "digits"
-    """digits, cifar10, flowers102, a folder, or a .zip or .tar of images. "sequence:..." stands for images that were
-    passed as Python objects, and cannot be opened by this name."""
+    """digits, cifar10, flowers102, a folder, a .zip or .tar of images, or the address of one. "sequence:..." stands for
+    images that were passed as Python objects, and cannot be opened by this name."""
     data_root: str | None = None
     """Where cifar10 and flowers102 are, or are downloaded to; the folder data/ by default."""
     split: Split = "auto"
@@ -95,9 +95,8 @@ class Store:
         pixels = np.empty((len(indices), *self.size, self.channels), np.uint8)
         for number in np.unique(of_shard):
             here = of_shard == number
-            # Mapped again each time: otherwise all pages that were ever read would count as this process's memory.
-            shard = Shard.of(self.folder, int(number)).pixels(self.size, self.channels)
-            pixels[here] = shard[indices[here] - self.starts[number]]
+            shard = Shard.of(self.folder, int(number))
+            pixels[here] = shard.read(indices[here] - self.starts[number], pixels.shape[1:])
         return pixels
 
     @property
