@@ -9,9 +9,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from helpers.making import contents, encoded, files_of, noise, opened, save_noise, write_tar, write_zip
 
 from undiffuse.data import building, store
+from undiffuse.data.augmentation import AugmentationConfig
+from undiffuse.data.batches import ImageStream
 from undiffuse.data.open import open_source
 from undiffuse.data.store import DataConfig, cache_folder, open_store
 from undiffuse.utils.world import init_distributed
@@ -50,6 +53,16 @@ def test_shards_change_nothing_that_is_read(tmp_path: Path, monkeypatch) -> None
     for outside in (-1, len(whole)):
         with pytest.raises(IndexError):
             sharded.read([0, outside])
+
+
+def test_image_n_of_training_does_not_depend_on_the_shards(tmp_path: Path, monkeypatch) -> None:
+    folder = photos_with_bad_ones(tmp_path / "photos")
+    whole = opened(folder)
+    monkeypatch.setattr(store, "SHARD_BYTES", 7 * 16 * 16 * 3)
+    streams = [ImageStream(each, AugmentationConfig(flip=True), 0.3, 0) for each in (whole, opened(folder))]
+    for first in (0, len(whole) - 5, 1_000_000):
+        one, other = (stream.__getitems__(list(range(first, first + 10))) for stream in streams)
+        assert all(torch.equal(mine, theirs) for mine, theirs in zip(one, other, strict=True))
 
 
 def start_slowly(photos: Path, seconds: float) -> int:
