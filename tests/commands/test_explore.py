@@ -11,7 +11,7 @@ from helpers.making import encoded, noise, save_noise, write_zip
 
 from undiffuse.api import first_run
 from undiffuse.cli import main
-from undiffuse.data import store
+from undiffuse.data import building
 from undiffuse.exploration import explore
 from undiffuse.training import cost
 
@@ -85,7 +85,7 @@ def test_an_archive_is_explored_like_a_folder(quick) -> None:
 def test_nothing_is_decoded_twice(quick, monkeypatch: pytest.MonkeyPatch) -> None:
     save_noise(Path("p"), "1.png", "2.png")
     main(["explore", "--data", "p"])
-    monkeypatch.setattr(store, "decode", lambda *image: pytest.fail("an image was decoded again"))
+    monkeypatch.setattr(building, "decode", lambda *image: pytest.fail("an image was decoded again"))
     main(["explore", "--data", "p"])
 
 

@@ -51,7 +51,7 @@ def test_a_store_of_an_older_format_is_not_read(tmp_path: Path, monkeypatch) -> 
     with monkeypatch.context() as patch:
         patch.setattr(store, "FILES", 2)
         old = opened(folder)
-    (old.folder / "originals.jsonl").rename(old.folder / "names.jsonl")  # As an older version named it.
+    (old.folder / "00000" / "pixels.u8").rename(old.folder / "pixels.u8")  # As an older version had it.
     new = opened(folder)
     assert new.folder != old.folder
     assert old.folder.exists()

@@ -8,31 +8,27 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from helpers.making import contents, encoded, noise, opened, run_python, save, save_noise, start_python, write_zip
+from helpers.making import (
+    contents,
+    encoded,
+    files_of,
+    noise,
+    opened,
+    run_python,
+    save,
+    save_noise,
+    start_python,
+    write_zip,
+)
 from pydantic import ValidationError
 
-from undiffuse.data import store
 from undiffuse.data.paths import Layout
 from undiffuse.data.readers import folder as folders
-from undiffuse.data.store import DataConfig, Store, cache_folder
+from undiffuse.data.store import DataConfig, cache_folder
 from undiffuse.utils.files import UNFINISHED
 from undiffuse.utils.validation import sentence
 
 SIX = [f"{kind}/{i}.png" for kind in ("cats", "dogs") for i in range(3)]
-
-
-@pytest.fixture
-def decoded(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, int]]:
-    """The sizes of the images as they are decoded."""
-    sizes = []
-    decode = store.decode
-
-    def counting(image, *options):
-        sizes.append(image.size)
-        return decode(image, *options)
-
-    monkeypatch.setattr(store, "decode", counting)
-    return sizes
 
 
 def test_pixels_and_labels_are_read_by_index_in_any_order(tmp_path: Path) -> None:
@@ -187,11 +183,10 @@ def test_lists_from_json_become_tuples() -> None:
 OPEN_SLOWLY = """
 import sys, time
 from pathlib import Path
-from undiffuse.data import store
-from undiffuse.data.paths import Layout
+from undiffuse.data import building, store
 
 folder, mine, other, seconds = sys.argv[1:]
-decode, decoded = store.decode, 0
+decode, decoded = building.decode, 0
 
 def slowly(*arguments):
     global decoded
@@ -199,17 +194,13 @@ def slowly(*arguments):
     time.sleep(float(seconds))
     return decode(*arguments)
 
-store.decode = slowly
+building.decode = slowly
 Path(mine).touch()
 while not Path(other).exists():
     time.sleep(0.001)
 opened = store.open_store(store.DataConfig(folder))
 print("result", decoded, opened.folder, opened.content, len(opened))
 """
-
-
-def files_of(photos: Store) -> dict[str, bytes]:
-    return {path.name: path.read_bytes() for path in photos.folder.iterdir()}
 
 
 def unfinished() -> list[Path]:
@@ -239,7 +230,7 @@ def test_two_processes_at_once_build_one_whole_store(tmp_path: Path, monkeypatch
 def test_a_killed_build_is_never_used_and_is_cleaned_up(tmp_path: Path) -> None:
     folder = save_noise(tmp_path / "photos", *(f"{i % 3}/{i}.png" for i in range(60)))
     process = start_python(OPEN_SLOWLY, folder, tmp_path / "ready", tmp_path / "ready", 0.1)
-    while not any(file.stat().st_size for file in cache_folder().glob(f"{UNFINISHED}*/pixels.u8")):
+    while not any(file.stat().st_size for file in cache_folder().glob(f"*/{UNFINISHED}*/pixels.u8")):
         assert process.poll() is None, process.communicate()
         time.sleep(0.005)
     process.send_signal(signal.SIGKILL)
@@ -263,7 +254,8 @@ def test_a_build_that_fails_leaves_nothing(tmp_path: Path, monkeypatch) -> None:
         patch.setattr(json, "dumps", full_disk)
         with pytest.raises(OSError, match="No space left"):
             opened(folder, size=(16, 16), channels=3)
-    assert not [path for path in cache_folder().iterdir() if path.is_dir()]
+    assert not list(cache_folder().rglob("pixels.u8"))
+    assert not list(cache_folder().rglob("store.json"))
     assert len(opened(folder, size=(16, 16), channels=3)) == 6
 
 

@@ -74,8 +74,8 @@ FAULTS: dict[str, tuple[Fault, str]] = {
 """How a process fails, and what the user must be told."""
 
 PHASES: dict[str, tuple[Any, str, int, bool]] = {
-    "start": (sys.modules["undiffuse.api.train"], "open_source", 1, True),
-    "decode": (data_store, "_build", 1, True),
+    "start": (data_store, "open_source", 1, True),
+    "decode": (data_store, "build_shards", 1, True),
     "weights": (session, "new_state", 1, False),
     "step": (loop, "clip_grad_norm_", 7, False),
     "checkpoint": (Run, "save", 2, True),

@@ -77,6 +77,12 @@ def contents(store: Store) -> dict[str, tuple[str | None, bytes]]:
     return {name: (labels[i], pixels[i].tobytes()) for i, name in enumerate(store.names)}
 
 
+def files_of(photos: Store) -> dict[str, bytes]:
+    """The content of every file of the store, by its path in it."""
+    files = [path for path in photos.folder.rglob("*") if path.is_file()]
+    return {path.relative_to(photos.folder).as_posix(): path.read_bytes() for path in files}
+
+
 def start_python(code: str, *arguments: object) -> subprocess.Popen[str]:
     """Starts the code in a new process; the arguments are in sys.argv[1:]."""
     command = [sys.executable, "-c", code, *map(str, arguments)]

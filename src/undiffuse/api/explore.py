@@ -35,8 +35,8 @@ def explore(
     all processes share the work and get the result; the main one alone writes, and suggests a first run.
 
     Args:
-        data: digits, cifar10, flowers102, a folder of images (sub-folders are classes), a .zip or .tar of images, or a
-            sequence of images or of (image, label) pairs.
+        data: digits, cifar10, flowers102, a folder of images (sub-folders are classes), a .zip or .tar of images, the
+            address of one (https://, s3://, gs://), or a sequence of images or of (image, label) pairs.
         data_root: Where cifar10 and flowers102 are, or are downloaded to; the folder data/ by default.
         split: auto is the split that `train` would use.
         size: Height and width in pixels, as in 64, "48x64" or (48, 64). None: the images' own if they share one up to

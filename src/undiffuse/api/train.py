@@ -8,8 +8,8 @@ from pathlib import Path
 from undiffuse.api.data import SizeLike, check_outside, check_same_images, data_config
 from undiffuse.api.runs import RunLike, as_run
 from undiffuse.config import Config, flat, with_settings
-from undiffuse.data.open import DataLike, open_source
-from undiffuse.data.store import DataConfig, Store, store_of
+from undiffuse.data.paths import DataLike
+from undiffuse.data.store import DataConfig, Store, open_store
 from undiffuse.networks.network import NetworkConfig
 from undiffuse.networks.unet import UNetConfig
 from undiffuse.presets import RECIPES, ImageFacts, configure
@@ -91,8 +91,8 @@ def train(
     work, and all of them get the run.
 
     Args:
-        data: digits, cifar10, flowers102, a folder of images (sub-folders are classes), a .zip or .tar of images, or a
-            sequence of images or of (image, label) pairs.
+        data: digits, cifar10, flowers102, a folder of images (sub-folders are classes), a .zip or .tar of images, the
+            address of one (https://, s3://, gs://), or a sequence of images or of (image, label) pairs.
         data_root: Where cifar10 and flowers102 are, or are downloaded to; the folder data/ by default.
         split: Part of the data. auto: train where there are splits; all of flowers102.
         size: Height and width in pixels, as in 64, "48x64" or (48, 64). None: the images' own if they share one up to
@@ -148,9 +148,7 @@ def train(
             settings=[*_training_settings(images, minutes, batch, precision), *as_settings(set)],
         )
         request.check_before_images(world)
-        store = world.on_each_machine(
-            lambda: store_of(open_source(data, request.data.data_root, split), request.data, strict)
-        )
+        store = open_store(request.data, strict, data, world)
         check_same_images(store, world)
         config = world.on_main(lambda: request.configure(store))
         folder = Path(out).expanduser() if out else Path("runs") / _run_name(store, name, network, source)

@@ -28,7 +28,8 @@ def explore(
     Unlike train, it looks at all splits together, because duplicates across them spoil an evaluation.
 
     Args:
-        data: digits, cifar10, flowers102, a folder of images (subfolders are classes), or a .zip or .tar of images.
+        data: digits, cifar10, flowers102, a folder of images (subfolders are classes), a .zip or .tar of images, or the
+            address of one, as in https://host/photos.tar or s3://bucket/photos.
         data_root: Where cifar10 and flowers102 are, or are downloaded to.
         split: Part of the data; auto is what train would use.
         size: Side in pixels, or height x width as in 48x64.

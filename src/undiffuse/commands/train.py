@@ -42,7 +42,8 @@ def train(
     With several GPUs: torchrun --nproc-per-node 2 -m undiffuse train --data photos/ --images 2M
 
     Args:
-        data: digits, cifar10, flowers102, a folder of images (subfolders are classes), or a .zip or .tar of images.
+        data: digits, cifar10, flowers102, a folder of images (subfolders are classes), a .zip or .tar of images, or the
+            address of one, as in https://host/photos.tar or s3://bucket/photos.
         data_root: Where cifar10 and flowers102 are, or are downloaded to.
         split: Part of the data. auto: train where there are splits; all of flowers102.
         size: Side in pixels, or height x width as in 48x64.

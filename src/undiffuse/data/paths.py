@@ -1,10 +1,12 @@
 """What `data` and the paths of images mean: datasets, splits, classes, and which files are images. Loads no torch."""
 
+import os
 import re
-from collections.abc import Container, Sequence
+from collections.abc import Container, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Protocol, TypeGuard, runtime_checkable
+from urllib.parse import urlsplit
 
 from undiffuse.data.source import NO_CLASS
 from undiffuse.utils.names import Split
@@ -15,6 +17,10 @@ DATASETS = {
     "flowers102": "8,189 photos of 102 kinds of flowers",
 }
 """Datasets known by name. Each has a reader of the same name in `readers.builtin`."""
+
+
+REMOTE = {"http": "", "https": "", "s3": "s3fs", "gs": "gcsfs"}
+"""How addresses of remote images begin, and the package that reads them besides those of undiffuse[remote]."""
 
 
 @runtime_checkable
@@ -59,13 +65,29 @@ UNNAMED_TYPES = ("list", "tuple", "ndarray", "Tensor")
 """Types whose names say nothing about the images inside."""
 
 
+def is_remote(data: DataLike) -> TypeGuard[str]:
+    """Whether it is the address of an archive or a folder elsewhere."""
+    return isinstance(data, str) and re.match(r"[A-Za-z][A-Za-z0-9+.-]*://", data) is not None
+
+
+def cache_folder() -> Path:
+    """Where decoded images are kept: $UNDIFFUSE_CACHE, or undiffuse/ in the user's cache folder."""
+    default = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "undiffuse"
+    return Path(os.environ.get("UNDIFFUSE_CACHE") or default)
+
+
 def check_data(data: DataLike) -> None:
-    """Checks that `data` exists, without opening it.
+    """Checks that `data` exists on this machine, or has an address that can be read; opens nothing.
 
     Raises:
         FileNotFoundError: there is nothing at that path.
-        ValueError: it is the name of a sequence, which only Python can pass.
+        ValueError: it is the name of a sequence, which only Python can pass, or such an address is not known.
     """
+    if is_remote(data):
+        if data.partition("://")[0].lower() not in REMOTE or "::" in data:
+            known = ", ".join(f"{protocol}://" for protocol in REMOTE)
+            raise ValueError(f"{printable(data)} cannot be read: give an address with {known}, or a path.")
+        return
     if not isinstance(data, str | Path) or str(data) in DATASETS:
         return
     path = Path(data).expanduser()
@@ -89,17 +111,17 @@ def source_name(data: DataLike) -> str:
         return "images" if kind in UNNAMED_TYPES else folder_name(kind)
     if str(data) in DATASETS:
         return str(data)
-    path = Path(data).expanduser().absolute()
-    if path.suffix.lower() not in ARCHIVE_SUFFIXES or path.is_dir():
+    path = Path(urlsplit(data).path) if is_remote(data) else Path(data).expanduser().absolute()
+    if path.suffix.lower() not in ARCHIVE_SUFFIXES or (not is_remote(data) and path.is_dir()):
         return folder_name(path.name)
     return folder_name(path.name.removesuffix(path.suffix).removesuffix(".tar"))
 
 
 def data_name(data: DataLike) -> str:
-    """How config.json refers to the data: a dataset's name, an absolute path, or "sequence:" and a type's name."""
+    """How config.json names the data: a dataset, an address, an absolute path, or "sequence:" and a type's name."""
     if not isinstance(data, str | Path):
         return f"{SEQUENCE}{type(data).__name__}"
-    return str(data) if str(data) in DATASETS else str(Path(data).expanduser().absolute())
+    return str(data) if str(data) in DATASETS or is_remote(data) else str(Path(data).expanduser().absolute())
 
 
 def folder_name(name: str) -> str:
@@ -109,8 +131,11 @@ def folder_name(name: str) -> str:
 
 def is_image(path: str) -> bool:
     """Whether the name is that of an image. Hidden files, and those that macOS adds to archives, do not count."""
-    hidden = any(is_hidden(part) for part in PurePosixPath(path).parts)
-    return not hidden and PurePosixPath(path).suffix.lower() in SUFFIXES
+    # As PurePosixPath has them, but five times as fast: there may be a million.
+    *folders, name = path.split("/")
+    if os.path.splitext(name)[1].lower() not in SUFFIXES:  # noqa: PTH122
+        return False
+    return not is_hidden(name) and not any(is_hidden(part) for part in folders if part != ".")
 
 
 def is_hidden(name: str) -> bool:
@@ -138,6 +163,11 @@ class Layout:
     """train, val or test for each image; empty where there are no splits."""
     notices: tuple[str, ...] = ()
     """Choices made for the user, one sentence each."""
+
+    def rows(self, start: int = 0, stop: int | None = None) -> Iterator[tuple[str, int, str]]:
+        """Name, label and split of each image from one position to before another."""
+        chosen = slice(start, stop)
+        return zip(self.names[chosen], self.labels[chosen], self.splits[chosen], strict=True)
 
 
 def read_layout(paths: Sequence[str], split: Split, where: str) -> Layout:

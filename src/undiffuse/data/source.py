@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
 
 import PIL.Image
 
@@ -21,6 +22,13 @@ class Image:
     """train, val or test; empty where the source has no splits."""
 
 
+@runtime_checkable
+class Images(Protocol):
+    """The images of a source from one position to before another, by default all, always in the same order."""
+
+    def __call__(self, start: int = 0, stop: int | None = None, /) -> Iterator[Image]: ...
+
+
 @dataclass(frozen=True)
 class Source:
     """Images to iterate over, none of which is kept in memory."""
@@ -32,11 +40,11 @@ class Source:
     class_names: tuple[str, ...]
     total_images: int
     """How many images `images()` yields; some of them may not open."""
-    images: Callable[[], Iterator[Image]]
+    images: Images
     content: Callable[[], str]
     """A digest of everything that the images are made of: equal digests mean equal images and labels."""
     signature: Callable[[], str] | None = None
-    """Where `content` is slow: a digest of the files' names, sizes and times, which changes whenever a file does."""
+    """Where `content` is slow: a digest of the files' names, sizes and times, which changes when a file does."""
     where: str = ""
     """How messages refer to it: the absolute path of a folder or archive, or the name of a dataset."""
     notices: tuple[str, ...] = ()

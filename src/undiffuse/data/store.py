@@ -1,11 +1,8 @@
-"""Decoded images as one uint8 array on disk, read in batches: a million images cost disk, not memory."""
+"""Decoded images as uint8 arrays on disk, read in batches: a million images cost disk, not memory."""
 
 import hashlib
 import json
-import os
-from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
@@ -13,29 +10,32 @@ from typing import Annotated, Literal
 
 import numpy as np
 import pydantic
-from filelock import FileLock
+import torch
 from jaxtyping import Int, UInt8
-from PIL import UnidentifiedImageError
 from pydantic import Field
 
-from undiffuse.data.decoding import decode
-from undiffuse.data.open import open_source
-from undiffuse.data.originals import Original, original
-from undiffuse.data.paths import printable
-from undiffuse.data.source import Image, Source
+from undiffuse.data.building import Plan, build_shards, cannot_decode, finish
+from undiffuse.data.open import open_source, quick_signature
+from undiffuse.data.originals import Original
+from undiffuse.data.paths import DataLike, cache_folder, data_name, printable
+from undiffuse.data.shards import Shard
+from undiffuse.data.source import Source
 from undiffuse.data.survey import Survey, survey
-from undiffuse.utils.errors import Skipped
-from undiffuse.utils.files import atomic_path, remove_unfinished, write_atomically
+from undiffuse.utils.files import write_atomically
 from undiffuse.utils.names import Fit, Split
-from undiffuse.utils.terminal import log, track
+from undiffuse.utils.terminal import log
 from undiffuse.utils.text import plural, size_text
 from undiffuse.utils.validation import STRICT
+from undiffuse.utils.world import World
 
 FORMAT = 2
 """Version of the decoder: raise it when the same images would be decoded differently."""
 
-FILES = 3
+FILES = 4
 """Version of the files in the cache: raise it when a store or survey is written differently."""
+
+SHARD_BYTES = 2 * 2**30
+"""Bytes of pixels in a shard if all of its images can be decoded."""
 
 SKIPPED_SHOWN = 20
 """Up to this many bad images are named one by one."""
@@ -48,8 +48,8 @@ class DataConfig:
     """Which images, and how they are decoded."""
 
     data: str = "digits"
-    """digits, cifar10, flowers102, a folder, or a .zip or .tar of images. "sequence:..." stands for images that were
-    passed as Python objects, and cannot be opened by this name."""
+    """digits, cifar10, flowers102, a folder, a .zip or .tar of images, or the address of one. "sequence:..." stands for
+    images that were passed as Python objects, and cannot be opened by this name."""
     data_root: str | None = None
     """Where cifar10 and flowers102 are, or are downloaded to; the folder data/ by default."""
     split: Split = "auto"
@@ -62,7 +62,7 @@ class DataConfig:
 
 @dataclass(frozen=True)
 class Store:
-    """Decoded images on disk. Cheap to open and to keep: pixels are read only when requested."""
+    """Decoded images on disk, in shards. Cheap to open and to keep: pixels are read only when requested."""
 
     folder: Path
     name: str
@@ -75,6 +75,8 @@ class Store:
     class_names: tuple[str, ...]
     skipped: tuple[tuple[str, str], ...]
     """The name of each image that could not be decoded, and the reason."""
+    starts: tuple[int, ...] = (0,)
+    """The index of the first image in each shard."""
 
     def __len__(self) -> int:
         return self.total_images
@@ -86,20 +88,30 @@ class Store:
 
     def read(self, indices: Sequence[int] | np.ndarray) -> UInt8[np.ndarray, "b h w c"]:
         """The pixels of the images with these indices."""
-        # Mapped again each time: otherwise all pages that were ever read would count as this process's memory.
-        shape = (self.total_images, *self.size, self.channels)
-        return np.memmap(self.folder / "pixels.u8", np.uint8, "r", shape=shape)[np.asarray(indices)]
+        indices = np.asarray(indices)
+        if indices.size and not 0 <= indices.min() <= indices.max() < self.total_images:
+            raise IndexError(f"There are no images {indices.min()} to {indices.max()} among {self.total_images}.")
+        of_shard = np.searchsorted(self.starts, indices, side="right") - 1
+        pixels = np.empty((len(indices), *self.size, self.channels), np.uint8)
+        for number in np.unique(of_shard):
+            here = of_shard == number
+            shard = Shard.of(self.folder, int(number))
+            pixels[here] = shard.read(indices[here] - self.starts[number], pixels.shape[1:])
+        return pixels
+
+    @property
+    def shards(self) -> list[Shard]:
+        return [Shard.of(self.folder, number) for number in range(len(self.starts))]
 
     @cached_property
     def labels(self) -> Int[np.ndarray, " n"]:
         """The class index of each image; -1 without classes."""
-        return np.fromfile(self.folder / "labels.i32", "<i4").astype(np.int64)
+        return np.concatenate([shard.labels() for shard in self.shards])
 
     def originals(self) -> Iterator[Original]:
         """What each image was like before it was decoded, in order."""
-        with open(self.folder / "originals.jsonl", encoding="utf-8") as lines:
-            for line in lines:
-                yield Original(*json.loads(line))
+        for shard in self.shards:
+            yield from shard.originals()
 
     def originals_of(self, indices: Iterable[int]) -> dict[int, Original]:
         """What the images with these indices were like before they were decoded, by index."""
@@ -112,23 +124,81 @@ class Store:
         return [original.name for original in self.originals()]
 
 
-def cache_folder() -> Path:
-    """Where decoded images are kept: $UNDIFFUSE_CACHE, or undiffuse/ in the user's cache folder."""
-    default = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "undiffuse"
-    return Path(os.environ.get("UNDIFFUSE_CACHE") or default)
-
-
-def open_store(config: DataConfig, strict: bool = False) -> Store:
+def open_store(
+    config: DataConfig, strict: bool = False, data: DataLike | None = None, world: World | None = None
+) -> Store:
     """The decoded images, from the cache if the same images have been decoded with the same options before.
+
+    Args:
+        config: The images by name, and how they are decoded.
+        strict: Fail if an image cannot be decoded.
+        data: The images themselves, where `config.data` is only the name of a sequence of them.
+        world: The processes that all call this together: those of one machine share the work. None: this one alone.
 
     Raises:
         FileNotFoundError, ValueError: see `open_source`; or no image can be decoded, or with `strict`, one cannot.
     """
-    return store_of(open_source(config.data, config.data_root, config.split), config, strict)
+    world = world or World(0, 1, torch.device("cpu"))
+    opening = _Opening(config.data if data is None else data, config)
+    found = world.on_each_machine(opening.find)
+    if isinstance(found, Plan) and (world.local_rank == 0 or len(found.shards) > 1):
+        build_shards(opening.source, found, strict)
+    store = world.on_each_machine(lambda: found if isinstance(found, Store) else opening.finish(found))
+    return _checked(store, strict, printable(data_name(opening.data)))
 
 
 def store_of(source: Source, config: DataConfig, strict: bool = False) -> Store:
-    """Like `open_store`, for a source that is already open."""
+    """Like `open_store`, for a source that is already open, in one process."""
+    plan = _plan(source, config)
+    if not plan.is_finished:
+        build_shards(source, plan, strict)
+        finish(source, plan)
+    return _checked(_load(plan.folder), strict, source.where)
+
+
+@dataclass(frozen=True)
+class _Opening:
+    """The steps of opening a store, which processes take together."""
+
+    data: DataLike
+    config: DataConfig
+
+    @cached_property
+    def source(self) -> Source:
+        return open_source(self.data, self.config.data_root, self.config.split)
+
+    @cached_property
+    def memo(self) -> Path | None:
+        """The file that remembers which store was opened the last time, as long as the images are the same."""
+        signature = quick_signature(self.data)
+        options = [FORMAT, FILES, SHARD_BYTES, self.config.split, self.config.size, self.config.fit]
+        key = hashlib.sha256(repr([*options, self.config.channels, signature]).encode()).hexdigest()[:20]
+        return cache_folder() / f"opened-{key}.json" if signature else None
+
+    def find(self) -> Store | Plan:
+        """The store, or the plan for it if it is still to be built."""
+        if self.memo and self.memo.exists():
+            known = json.loads(self.memo.read_text(encoding="utf-8"))
+            if (cache_folder() / known["store"] / "store.json").exists():
+                for notice in known["notices"]:
+                    log.info(notice)
+                return _load(cache_folder() / known["store"])
+        plan = _plan(self.source, self.config)
+        return self._load(plan) if plan.is_finished else plan
+
+    def finish(self, plan: Plan) -> Store:
+        """The store, once its shards are there."""
+        finish(self.source, plan)
+        return self._load(plan)
+
+    def _load(self, plan: Plan) -> Store:
+        if self.memo:
+            known = {"store": plan.folder.name, "notices": self.source.notices}
+            write_atomically(self.memo, json.dumps(known))
+        return _load(plan.folder)
+
+
+def _plan(source: Source, config: DataConfig) -> Plan:
     for notice in source.notices:
         log.info(notice)
     cache = cache_folder()
@@ -137,24 +207,28 @@ def store_of(source: Source, config: DataConfig, strict: bool = False) -> Store:
     if size is None or channels is None:
         seen = _surveyed(source, cache / f"survey-{FILES}-{content}.json")
         size, channels = size or seen.size, channels or seen.channels
-    options = [FORMAT, FILES, source.name, content, source.split, source.class_names, size, config.fit, channels]
+    split, classes = source.split, source.class_names
+    options = [FORMAT, FILES, SHARD_BYTES, source.name, content, split, classes, size, config.fit, channels]
     key = hashlib.sha256(repr(options).encode()).hexdigest()[:20]
     folder = cache / f"{source.name}-{size_text(size)}x{channels}-{key}"
-    if not folder.exists():
-        with FileLock(f"{folder}.lock"):  # Another process may be decoding the same images: wait for it.
-            if not folder.exists():
-                remove_unfinished(cache, folder.name)
-                _build(source, content, size, config.fit, channels, folder, strict)
-    store = _load(folder)
+    shard_images = max(1, SHARD_BYTES // (size[0] * size[1] * channels))
+    return Plan(folder, content, source.total_images, shard_images, size, config.fit, channels)
+
+
+def _checked(store: Store, strict: bool, where: str) -> Store:
+    """Tells which images were left out.
+
+    Raises:
+        ValueError: there are some, with `strict`.
+    """
     if store.skipped and strict:
-        raise _cannot_decode(*store.skipped[0], source.where)
-    _log_skipped(store)
+        raise cannot_decode(*store.skipped[0], where)
+    if store.skipped:
+        _log_skipped(store)
     return store
 
 
 def _log_skipped(store: Store) -> None:
-    if not store.skipped:
-        return
     log.warning(f"Left out {plural(len(store.skipped), 'image')} that cannot be decoded (--strict fails instead):")
     for name, reason in store.skipped[:SKIPPED_SHOWN]:
         log.warning(f"  {name}: {reason}")
@@ -178,90 +252,8 @@ def _surveyed(source: Source, file: Path) -> Survey:
     return Survey(**json.loads(file.read_text(encoding="utf-8")))
 
 
-def _build(
-    source: Source, content: str, size: tuple[int, int], fit: Fit, channels: int, folder: Path, strict: bool
-) -> None:
-    total_images, skipped = 0, []
-    with atomic_path(folder) as temporary:
-        temporary.mkdir()
-        with (
-            open(temporary / "pixels.u8", "wb") as pixels,
-            open(temporary / "labels.i32", "wb") as labels,
-            open(temporary / "originals.jsonl", "w", encoding="utf-8") as originals,
-        ):
-            for image, result in _decoded(source, size, fit, channels):
-                if isinstance(result, Skipped):
-                    skipped.append((image.name, result.reason))
-                    if strict:
-                        raise _cannot_decode(image.name, result.reason, source.where)
-                    continue
-                pixels.write(result.pixels.tobytes())
-                labels.write(np.int32(image.label).astype("<i4").tobytes())
-                originals.write(json.dumps(result.original) + "\n")
-                total_images += 1
-        if not total_images:
-            first = "; ".join(f"{name}: {reason}" for name, reason in skipped[:3])
-            raise ValueError(
-                f"None of the {len(skipped):,} images in {source.where} can be decoded ({first}): "
-                "give JPEG or PNG files that other programs can open."
-            )
-        about = {
-            "name": source.name,
-            "split": source.split,
-            "content": content,
-            "total_images": total_images,
-            "size": size,
-            "channels": channels,
-            "class_names": source.class_names,
-            "skipped": skipped,
-        }
-        (temporary / "store.json").write_text(json.dumps(about), encoding="utf-8")
-
-
 def _load(folder: Path) -> Store:
     about = json.loads((folder / "store.json").read_text(encoding="utf-8"))
     skipped = tuple((name, reason) for name, reason in about.pop("skipped"))
-    size, class_names = tuple(about.pop("size")), tuple(about.pop("class_names"))
-    return Store(folder=folder, size=size, class_names=class_names, skipped=skipped, **about)
-
-
-@dataclass(frozen=True)
-class _Decoded:
-    original: Original
-    pixels: UInt8[np.ndarray, "h w c"]
-
-
-def _decoded(
-    source: Source, size: tuple[int, int], fit: Fit, channels: int
-) -> Iterator[tuple[Image, _Decoded | Skipped]]:
-    """Every image in order, with its pixels or the reason why it has none. A few are decoded at once."""
-    threads = os.cpu_count() or 1
-
-    def attempt(image: Image) -> _Decoded | Skipped:
-        try:
-            with image.open() as opened:
-                return _Decoded(original(image, opened), decode(opened, size, fit, channels))
-        except Exception as error:  # Hostile bytes make Pillow raise nearly anything; one bad file must not end it all.
-            return Skipped(_reason(error))
-
-    waiting: deque[tuple[Image, Future[_Decoded | Skipped]]] = deque()
-    with ThreadPoolExecutor(threads) as pool:
-        for image in track(source.images(), "decoding images", source.total_images):
-            waiting.append((image, pool.submit(attempt, image)))
-            if len(waiting) > 4 * threads:  # Decoded images wait in memory, so only a few may.
-                first, future = waiting.popleft()
-                yield first, future.result()
-        for image, future in waiting:
-            yield image, future.result()
-
-
-def _reason(error: Exception) -> str:
-    if isinstance(error, FileNotFoundError):
-        return "a broken link, or a file that no longer exists"
-    if isinstance(error, UnidentifiedImageError):
-        return "not an image, despite its name"
-    return printable(str(error)).strip() or type(error).__name__
-
-
-def _cannot_decode(name: str, reason: str, where: str) -> ValueError:
-    return ValueError(f"{name} in {where} cannot be decoded ({reason}): repair or remove it, or leave --strict out.")
+    size, class_names, starts = (tuple(about.pop(name)) for name in ("size", "class_names", "starts"))
+    return Store(folder=folder, size=size, class_names=class_names, skipped=skipped, starts=starts, **about)

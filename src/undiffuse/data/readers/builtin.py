@@ -93,8 +93,8 @@ def flowers102(root: Path, split: Split) -> Source:
 
 
 def _array_source(name: str, pixels: np.ndarray, layout: Layout) -> Source:
-    def images() -> Iterator[Image]:
-        for image, label, split, array in zip(layout.names, layout.labels, layout.splits, pixels, strict=True):
+    def images(start: int = 0, stop: int | None = None, /) -> Iterator[Image]:
+        for (image, label, split), array in zip(layout.rows(start, stop), pixels[start:stop], strict=True):
             yield Image(image, label, partial(PIL.Image.fromarray, array), split)
 
     def content() -> str:

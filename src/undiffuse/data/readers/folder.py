@@ -42,8 +42,8 @@ def folder_source(root: Path, split: Split = "auto") -> Source:
 def files_source(name: str, root: Path, layout: Layout) -> Source:
     """Image files whose names are paths relative to `root`."""
 
-    def images() -> Iterator[Image]:
-        for path, label, split in zip(layout.names, layout.labels, layout.splits, strict=True):
+    def images(start: int = 0, stop: int | None = None, /) -> Iterator[Image]:
+        for path, label, split in layout.rows(start, stop):
             yield Image(printable(path), label, partial(PIL.Image.open, root / path, formats=FORMATS), split)
 
     return Source(
@@ -53,62 +53,84 @@ def files_source(name: str, root: Path, layout: Layout) -> Source:
         total_images=len(layout.names),
         images=images,
         content=partial(_content, root, layout),
-        signature=partial(_signature, root, layout),
+        signature=lambda: f"{folder_signature(root)}-{layout.split}",
         where=printable(str(root.absolute())),
         notices=layout.notices,
     )
 
 
+def folder_signature(root: Path) -> str:
+    """A digest of the names, sizes and times of all files in `root` and below, which keeps none of them in memory.
+
+    What it cannot see: a file whose content was changed below the file system, while the system's clock was set back,
+    or within the clock's tick (some milliseconds; up to two seconds on FAT) after it was read here.
+    """
+    total = 0
+    for path, _, status in _walk(root):
+        # The change time too, because the modification time can be set back.
+        of_file = status and (status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
+        total += int.from_bytes(hashlib.sha256(f"{os.fsencode(path)!r} {of_file}".encode()).digest(), "big")
+    # A sum of digests does not depend on the order in which the system lists files (Bellare & Micciancio 1997).
+    return hashlib.sha256(f"{os.fsencode(root)!r} {total}".encode()).hexdigest()
+
+
 def _scan(root: Path) -> tuple[list[str], int]:
     """Relative paths of the images, sorted, and the number of other files.
 
-    Links are followed. Each folder and file is taken once: under its own name if that is below `root`, otherwise under
-    the name of the first link. Hidden folders are skipped.
+    Each file is taken once: under its own name if that is below `root`, otherwise under the name of the first link.
     """
     files: list[tuple[bool, str, tuple[int, int]]] = []
     other_files = 0
-    folders_seen: set[tuple[int, int]] = set()
-    # Real folders come before linked ones: a folder that is reached both ways keeps its own name.
-    waiting: list[tuple[bool, Path]] = [(False, root)]
-    while waiting:
-        waiting.sort(key=lambda item: item[0], reverse=True)
-        linked, folder = waiting.pop()
-        status = _status(folder)
-        if status is None or (status.st_dev, status.st_ino) in folders_seen:
-            continue
-        folders_seen.add((status.st_dev, status.st_ino))
-        for entry in _entries(folder):
-            through_link = linked or entry.is_symlink()
-            path = Path(entry.path)
-            relative = path.relative_to(root).as_posix()
-            status = _status(path)
-            if status and stat.S_ISDIR(status.st_mode):
-                if not is_hidden(entry.name):
-                    waiting.append((through_link, path))
-            elif not is_image(relative) or (status and not stat.S_ISREG(status.st_mode)):
-                other_files += 1  # A pipe is not an image either, and opening it would block forever.
-            else:
-                # A broken link has no identity. It is kept, so that opening it fails and its name is reported.
-                identity = (status.st_dev, status.st_ino) if status else (-1, len(files))
-                files.append((through_link, relative, identity))
+    for path, through_link, status in _walk(root):
+        if not is_image(path) or (status and not stat.S_ISREG(status.st_mode)):
+            other_files += 1  # A pipe is not an image either, and opening it would block forever.
+        else:
+            # A broken link has no identity. It is kept, so that opening it fails and its name is reported.
+            files.append((through_link, path, (status.st_dev, status.st_ino) if status else (-1, len(files))))
     taken = {}
-    for _, relative, identity in sorted(files):
-        taken.setdefault(identity, relative)
+    for _, path, identity in sorted(files):
+        taken.setdefault(identity, path)
     return sorted(taken.values()), other_files
 
 
-def _entries(folder: Path) -> list[os.DirEntry]:
+def _walk(root: Path) -> Iterator[tuple[str, bool, os.stat_result | None]]:
+    """The path of every file relative to `root`, whether a link leads there, and its status as `_status` has it.
+
+    Links are followed. Each folder is entered once: under its own name if that is below `root`, otherwise under the
+    name of the first link. Hidden folders are skipped.
+    """
+    seen: set[tuple[int, int]] = set()
+    # Real folders come before linked ones: a folder that is reached both ways keeps its own name.
+    real, linked = [""], []
+    while real or linked:
+        in_link, inside = (False, real.pop()) if real else (True, linked.pop())
+        status = _status(f"{root}/{inside}")
+        if status is None or (status.st_dev, status.st_ino) in seen:
+            continue
+        seen.add((status.st_dev, status.st_ino))
+        folders = []
+        for entry in _entries(root / inside):
+            through_link, status = in_link or entry.is_symlink(), _status(entry.path)
+            if status is None or not stat.S_ISDIR(status.st_mode):
+                yield inside + entry.name, through_link, status
+            elif not is_hidden(entry.name):
+                folders.append((through_link, f"{inside}{entry.name}/"))
+        for through_link, folder in sorted(folders):
+            (linked if through_link else real).append(folder)
+
+
+def _entries(folder: Path) -> Iterator[os.DirEntry]:
     try:
         with os.scandir(folder) as entries:
-            return sorted(entries, key=lambda entry: entry.name)
+            yield from entries
     except PermissionError as error:
         raise ValueError(f"The folder {folder} cannot be read: change its permissions or move it elsewhere.") from error
 
 
-def _status(path: Path) -> os.stat_result | None:
+def _status(path: str) -> os.stat_result | None:
     """The status of what all links lead to; None if they are broken or circular."""
     try:
-        return path.stat()
+        return os.stat(path)  # noqa: PTH116  Ten times as fast as Path.stat.
     except OSError:
         return None
 
@@ -122,15 +144,5 @@ def _content(root: Path, layout: Layout) -> str:
                 of_file = hashlib.file_digest(file, "sha256").hexdigest()
         except OSError:
             of_file = "unreadable"
-        digest.update(f"{os.fsencode(path)!r} {label} {of_file}\n".encode())
-    return digest.hexdigest()
-
-
-def _signature(root: Path, layout: Layout) -> str:
-    digest = hashlib.sha256(os.fsencode(root))
-    for path, label in zip(layout.names, layout.labels, strict=True):
-        status = _status(root / path)
-        # The change time too, because the modification time can be set back.
-        of_file = status and (status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
         digest.update(f"{os.fsencode(path)!r} {label} {of_file}\n".encode())
     return digest.hexdigest()

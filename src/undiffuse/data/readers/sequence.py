@@ -56,8 +56,8 @@ def sequence_source(data: ImageSequence, split: Split = "auto") -> Source:
     labels, reasons, digest = _read_all(data, lock, where)
     class_names, index = _classes([label for i, label in enumerate(labels) if i not in reasons], _known(data), where)
 
-    def images() -> Iterator[Image]:
-        for i, label in enumerate(labels):
+    def images(start: int = 0, stop: int | None = None, /) -> Iterator[Image]:
+        for i, label in enumerate(labels[start:stop], start):
             opener = partial(_fail, reasons[i]) if i in reasons else partial(_open, data, i, lock)
             yield Image(f"{i:0{width}}", index.get(label, NO_CLASS), opener)
 
