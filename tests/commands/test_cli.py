@@ -1,5 +1,6 @@
 """The command line: what a person types, what it answers, and how it exits."""
 
+import os
 import re
 import subprocess
 import sys
@@ -94,3 +95,17 @@ def test_help_is_answered_without_torch(name: str) -> None:
         "try: main()\nexcept SystemExit: pass\nassert 'torch' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, timeout=60)
+
+
+def test_torchs_cpp_frames_are_not_shown_unless_asked_for(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setenv("TORCH_CPP_LOG_LEVEL", "INFO")
+    with pytest.raises(SystemExit):
+        main(["explore", "--help"])
+    assert os.environ["TORCH_CPP_LOG_LEVEL"] == "INFO"
+    monkeypatch.delenv("TORCH_CPP_LOG_LEVEL")
+    with pytest.raises(SystemExit):
+        main(["explore", "--help"])
+    assert os.environ["TORCH_CPP_LOG_LEVEL"] == "ERROR"
