@@ -36,7 +36,7 @@ IMAGES, HALF = 400, 200
 """In batches of 100, each of them in two microbatches of 25 in each of two processes."""
 
 SCALE_TOO_HIGH = 2.0**18
-"""Of the loss in fp16: some gradients overflow in the first step."""
+"""Of the loss in fp16: gradients overflow in the first steps."""
 
 
 def with_training(config: Config, **changes: object) -> Config:
@@ -242,18 +242,19 @@ def test_fp16_skips_the_same_batches(base: Config, store: Store, monkeypatch: py
 
     def work(rank: int) -> None:
         with init_distributed() as world:
-            train("whole", fp16, store, world)
-            train("sharded-fp16", with_training(fp16, shard_weights=True), store, world)
+            train("whole", fp16, store, world, images=800)
+            train("sharded-fp16", with_training(fp16, shard_weights=True), store, world, images=800)
 
     monkeypatch.setattr(LossScale, "__init__", too_high)
     monkeypatch.setattr(previews, "PREVIEWS", 0)
     codes, said = forked(Path(), 2, work)
     assert codes == [0, 0], said
     ours, theirs = last(Path("sharded-fp16")), last(Path("whole"))
-    assert ours.state["skipped"] == theirs.state["skipped"] > 0
+    assert ours.state["skipped"] == theirs.state["skipped"]
+    assert 0 < ours.state["skipped"] < 8
     assert difference(ours, theirs, "loss_scale") == 0
-    assert difference(ours, theirs, "network") < 1e-3  # Muon computes in fp16 too.
-    assert losses(Path("sharded-fp16")) == pytest.approx(losses(Path("whole")), rel=0.01)
+    assert difference(ours, theirs, "network") < 5e-3  # Muon computes in fp16 too.
+    assert losses(Path("sharded-fp16"))[-1] == pytest.approx(losses(Path("whole"))[-1], rel=0.01)
 
 
 @pytest.mark.parametrize("killed", [pytest.param(False, marks=pytest.mark.slow), True])
