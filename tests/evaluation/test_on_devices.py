@@ -21,6 +21,7 @@ from undiffuse.features.networks import FeatureNetwork, load_features
 from undiffuse.metrics import precision_recall
 from undiffuse.networks.unet import UNetConfig
 from undiffuse.sampling.model import model_of
+from undiffuse.utils.world import World
 
 CPU = torch.device("cpu")
 
@@ -40,10 +41,10 @@ def test_bits_per_dim_on_mps_are_those_of_the_cpu(
     store = open_store(DataConfig(size=(8, 8)))
     torch.manual_seed(0)
     network = randomized(config.build_network()).eval().requires_grad_(False)
-    expected = bits_per_dim(model_of(network, config, CPU), store, 2, 0, 2)
+    expected = bits_per_dim(model_of(network, config, CPU), store, 2, 0, 2, World.alone(CPU))
     with emulated("mps") as accelerator:
         moved = copy.deepcopy(network).to(accelerator.device)
-        found = bits_per_dim(model_of(moved, config, accelerator.device), store, 2, 0, 2)
+        found = bits_per_dim(model_of(moved, config, accelerator.device), store, 2, 0, 2, World.alone(CPU))
     for kind, values in expected.items():
         assert found[kind]["bits_per_dim"] == pytest.approx(values["bits_per_dim"], rel=1e-4)
 

@@ -38,11 +38,8 @@ RECIPES = {
     "hybrid": DISCRETE,
     "vlb": replace(DISCRETE, objective="vlb", sigma_sampler="loss_second_moment"),
 }
-LEARNS = {"balanced", "vlb"}
-"""Their sigma samplers look at every loss before they choose the next noise levels."""
-
 INPUTS = 5
-"""Tensors of a batch that go to the device: images, noise, noise levels, labels and weights."""
+"""Tensors of a batch that go to the device at most: images, noise, noise levels, labels and weights."""
 
 
 @pytest.fixture
@@ -59,16 +56,16 @@ def steps_of(config: Config, store: Store, device: torch.device) -> tuple[Traini
     return state, loop.training_steps(state, config, batches, lambda: 0.0, World(0, 1, device), torch.float32)
 
 
-def check_waits(accelerator: Accelerator, config: Config, store: Store, learns: bool = False) -> list[StepReport]:
-    """Takes three steps; between the first and the last there is nothing to wait for but what the tests below say."""
+def check_waits(accelerator: Accelerator, config: Config, store: Store) -> list[StepReport]:
+    """Takes two steps; in the second there is nothing to wait for but the report of the first."""
     _, steps = steps_of(config, store, accelerator.device)
     reports = [next(steps)]
-    assert learns or "_read" not in vars(reports[0]), "a step does not read its own report"
+    assert "_read" not in vars(reports[0]), "a step does not read its own report"
     accelerator.forget()
     reports.append(next(steps))
     assert "_read" in vars(reports[0])
-    assert len(accelerator.reads) == (2 if learns else 1), accelerator.reads
-    assert len(accelerator.uploads) == (INPUTS if accelerator.device.type == "mps" else 0), accelerator.uploads
+    assert len(accelerator.reads) == 1, accelerator.reads
+    assert len(accelerator.uploads) <= (INPUTS if accelerator.device.type == "mps" else 0), accelerator.uploads
     return reports
 
 
@@ -78,7 +75,7 @@ def test_every_loss_trains_on_mps_like_on_the_cpu(recipe: str, smallest: Config,
     optimizer = replace(smallest.optimizer, muon=recipe == "edm")
     config = replace(smallest, diffusion=RECIPES[recipe], optimizer=optimizer)
     with emulated("mps") as accelerator:
-        found = [(each.loss, each.gradient_norm) for each in check_waits(accelerator, config, store, recipe in LEARNS)]
+        found = [(each.loss, each.gradient_norm) for each in check_waits(accelerator, config, store)]
     _, steps = steps_of(config, store, CPU)
     expected = [(each.loss, each.gradient_norm) for each in (next(steps), next(steps))]
     np.testing.assert_allclose(found, expected, rtol=1e-3)

@@ -101,11 +101,11 @@ class LossSecondMomentResampler:
     def sample(self, u: Float[Tensor, " b"]) -> SigmaSample:
         probabilities = self.probabilities()
         upper_ends = probabilities.cumsum(dim=0)
-        quantiles = upload(u.double(), self.losses.device)
-        index = torch.searchsorted(upper_ends, quantiles * upper_ends[-1], right=True).clamp(max=len(upper_ends) - 1)
-        sigma = beside(self.sigmas, quantiles)[index]
+        quantiles = upload(u, self.losses.device)
+        at = quantiles.to(upper_ends.dtype) * upper_ends[-1]
+        index = torch.searchsorted(upper_ends, at, right=True).clamp(max=len(upper_ends) - 1)
         weight = 1 / (len(probabilities) * probabilities[index])
-        return SigmaSample(sigma.to(u.dtype), weight.to(u.dtype))
+        return SigmaSample(beside(self.sigmas, quantiles)[index], weight.to(quantiles.dtype))
 
     def observe(
         self,
@@ -163,7 +163,7 @@ class LossBalanced:
     def sample(self, u: Float[Tensor, " b"]) -> SigmaSample:
         sigma = self.quantile(u)
         weights = 1 / self.means
-        return SigmaSample(sigma, (weights / weights.mean())[self._bin(sigma)].to(u.dtype))
+        return SigmaSample(sigma, (weights / weights.mean())[self._bin(sigma)])
 
     def observe(
         self,

@@ -62,7 +62,7 @@ def training_steps(
         learning_rate = config.optimizer.learning_rate * factor
         set_learning_rate(state.optimizers, learning_rate)
 
-        sigma, weight = state.sigma_sampler.sample(batch.u)
+        sigma, weight = (upload(each, world.device) for each in state.sigma_sampler.sample(batch.u))
         tensors = batch.x0, batch.eps, sigma, batch.label, weight / len(sigma)
         microbatches = _microbatches(tensors, config.training.microbatch or len(sigma), world.device)
         if not rehearsed:

@@ -117,13 +117,13 @@ def upload(tensor: Tensor, device: torch.device) -> Tensor:
     """A tensor of the CPU, or of the device itself, on the device, without waiting for CUDA; float64 as `state_dtype`.
 
     MPS is waited for: it may read the memory of a copy that nobody waited for after that was freed
-    (pytorch/pytorch#189690). There the tensor becomes contiguous, as networks need it: see `convolution_format`.
+    (pytorch/pytorch#189690). There and on the CPU the tensor becomes contiguous, as networks need it: see
+    `convolution_format` and `memory_format`.
     """
     dtype = state_dtype(device) if tensor.dtype == torch.float64 else tensor.dtype
     if device.type == "cuda" and tensor.device.type == "cpu":
         return tensor.pin_memory().to(device, dtype, non_blocking=True)  # Unless it is pinned, copying waits.
-    layout = torch.contiguous_format if device.type == "mps" else torch.preserve_format
-    return tensor.to(device, dtype, memory_format=layout)
+    return tensor.to(device, dtype, memory_format=torch.contiguous_format)
 
 
 def read_later(values: Float[Tensor, " n"]) -> Callable[[], list[float]]:
