@@ -56,25 +56,25 @@ def test_fp16_trains_like_fp32(tiny: Config, fp16: Config, run_training: Callabl
 def test_an_overflow_is_skipped_and_resumes_exactly(
     fp16: Config, run_training: Callable[..., bool], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(LossScale, "STEPS_TO_DOUBLE", 3)  # So that it grows until gradients overflow, again and again.
-    fp16 = replace(fp16, training=replace(fp16.training, total_images=8000))
+    monkeypatch.setattr(LossScale, "STEPS_TO_DOUBLE", 1)  # So that it grows until gradients overflow, again and again.
+    fp16 = replace(fp16, training=replace(fp16.training, total_images=2500))
     run_training(Path("whole"), fp16, CheckpointOptions(keep=1))
 
     def stop(*arguments, **named):
         for i, report in enumerate(loop.training_steps(*arguments, **named)):
-            if i == 50:
+            if i == 16:
                 raise KeyboardInterrupt
             yield report
 
     with monkeypatch.context() as patch:
         patch.setattr("undiffuse.training.session.training_steps", stop)
         with pytest.raises(KeyboardInterrupt):
-            run_training(Path("halves"), fp16, CheckpointOptions(keep=1, checkpoint_images=1700))
+            run_training(Path("halves"), fp16, CheckpointOptions(keep=1, checkpoint_images=700))
     run_training(Path("halves"), fp16, CheckpointOptions(keep=1))
     whole, halves = (open_run(Path(name)).last_good() for name in ("whole", "halves"))
     assert whole is not None
     assert halves is not None
-    assert whole.state["skipped"] > 0
+    assert whole.state["skipped"] > 1
     assert whole.state["skipped"] == halves.state["skipped"]
     for part in ("network", "ema", "optimizer", "loss_scale"):
         assert whole.digest(part) == halves.digest(part)
