@@ -37,7 +37,7 @@ def made(number: int) -> bytes:
 
 
 class Unsharded(Store):
-    """The same images without any shards: each is made anew."""
+    """The same images without any shards: each is made again."""
 
     def read(self, indices) -> np.ndarray:
         return np.stack([decode(Image.open(io.BytesIO(made(int(i)))), self.size, "crop", 3) for i in indices])

@@ -84,6 +84,12 @@ def test_called_again_it_resumes(notices: pytest.LogCaptureFixture) -> None:
     assert [checkpoint.images for checkpoint in run.checkpoints()] == [128, 64]
 
 
+def test_graphs_are_refused_where_gradients_are_accumulated() -> None:
+    settings = {**TINY, "training.microbatch": 32}
+    with pytest.raises(ValueError, match=r"at once: give --set training\.microbatch=64, or --compile on"):
+        ud.train("digits", size=8, images=64, batch=64, out="run", set=settings, compile="graphs")
+
+
 def test_a_dry_run_for_which_memory_does_not_suffice_says_what_fits(monkeypatch: pytest.MonkeyPatch) -> None:
     measured = cost._measured
 

@@ -1,5 +1,6 @@
 """Stores of several shards: built by several processes, broken off and gone on with, read like a single one."""
 
+import errno
 import os
 import signal
 import socket
@@ -17,6 +18,7 @@ from undiffuse.data.augmentation import AugmentationConfig
 from undiffuse.data.batches import ImageStream
 from undiffuse.data.open import open_source
 from undiffuse.data.store import DataConfig, cache_folder, open_store
+from undiffuse.utils.files import remove
 from undiffuse.utils.world import init_distributed
 
 
@@ -185,3 +187,45 @@ def test_the_processes_of_each_machine_share_the_decoding(tmp_path: Path, small_
         assert int(first[0]) + int(second[0]) == len(alone)  # Nothing twice; the others have no pixels to decode.
         assert first[1] == second[1]
         assert files_of(replace(alone, folder=Path(first[1]))) == files_of(alone)
+
+
+@pytest.mark.parametrize("lost", ["a shard", "a file", "the end of a file"])
+def test_what_is_lost_from_the_cache_is_decoded_again(lost: str, tmp_path: Path, small_shards, decoded: list) -> None:
+    folder = photos_with_bad_ones(tmp_path / "photos")
+    whole = opened(folder)
+    expected = files_of(whole)
+    decoded.clear()
+    shard = whole.folder / "00003"
+    if lost == "a shard":
+        remove(shard)
+    elif lost == "a file":
+        (shard / "labels.i32").unlink()
+    else:
+        os.truncate(shard / "pixels.u8", 100)
+    assert files_of(opened(folder)) == expected
+    assert len(decoded) == 7, "one shard"
+
+
+def test_an_error_of_the_machine_is_not_blamed_on_the_image(tmp_path: Path, small_shards, monkeypatch) -> None:
+    folder = photos_with_bad_ones(tmp_path / "photos")
+    usual, calls = building.decode, []
+
+    def failing(*arguments):
+        calls.append(1)
+        if len(calls) == 12:
+            raise OSError(errno.EMFILE, "Too many open files")
+        return usual(*arguments)
+
+    monkeypatch.setattr(building, "decode", failing)
+    with pytest.raises(OSError, match="Too many open files"):
+        opened(folder)
+    assert not list(cache_folder().rglob("store.json"))
+    assert len(opened(folder)) == 30
+
+
+def test_images_that_change_before_another_process_decodes_them_are_refused(tmp_path: Path, small_shards) -> None:
+    folder = photos_with_bad_ones(tmp_path / "photos")
+    plan = store._plan(open_source(folder), DataConfig(data=str(folder), size=(16, 16), channels=3))
+    save_noise(folder, "0/new.png")
+    with pytest.raises(ValueError, match="changed while they were decoded: run the same command again"):
+        building.build_shards(open_source(folder), plan, strict=False)

@@ -11,6 +11,7 @@ from helpers.serving import Ranges, closed_port, serving
 
 from undiffuse.data import paths, remote
 from undiffuse.data.paths import cache_folder, check_data, data_name, source_name
+from undiffuse.utils.files import remove
 from undiffuse.utils.terminal import console, speaking
 
 NAMES = [f"{kind}/{i}.png" for kind in ("cats", "dogs") for i in range(20)]
@@ -138,6 +139,26 @@ def test_a_folder_that_is_broken_off_goes_on(bucket: fsspec.AbstractFileSystem, 
     asked.clear()
     assert len(opened("memory://bucket/photos")) == 40
     assert len(asked) == 40 - there < 40
+
+
+def test_a_file_of_a_folder_that_was_cut_off_is_downloaded_again(bucket: fsspec.AbstractFileSystem) -> None:
+    for name, content in MEMBERS.items():
+        bucket.pipe(f"/bucket/photos/{name}", content)
+    whole = contents(opened("memory://bucket/photos"))
+    (file,) = cache_folder().glob("remote-*/photos/cats/7.png")
+    file.write_bytes(MEMBERS["cats/7.png"][:50])
+    for store in cache_folder().glob("*/store.json"):
+        remove(store.parent)
+    assert contents(opened("memory://bucket/photos")) == whole
+
+
+def test_a_folder_that_changes_meanwhile_is_refused(bucket: fsspec.AbstractFileSystem, monkeypatch) -> None:
+    for name, content in MEMBERS.items():
+        bucket.pipe(f"/bucket/photos/{name}", content)
+    found = remote.find_remote("memory://bucket/photos")
+    bucket.pipe("/bucket/photos/cats/new.png", MEMBERS["cats/7.png"])
+    with pytest.raises(ValueError, match="changed while it was downloaded: run the same command again"):
+        found.fetch()
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import pytest
@@ -97,6 +97,9 @@ class OneOfTwo(World):
     def barrier(self) -> None:
         self.others_work()
 
+    def share(self, value: Any) -> Any:
+        return value
+
 
 def test_processes_share_the_work(images: ImageSet) -> None:
     seen: dict[int, list[int]] = {0: [], 1: []}
@@ -104,7 +107,7 @@ def test_processes_share_the_work(images: ImageSet) -> None:
 
     def others_work() -> None:
         waits.append(None)
-        if len(waits) == 3:  # The first process has computed its chunks.
+        if len(waits) == 1:  # The first process has computed its chunks.
             folder = next(path for path in cache_folder().glob("features-*") if path.is_dir())
             cache._compute(counting(seen[1]), images, 4, World(1, 2, ALONE.device), folder)
 
@@ -196,3 +199,8 @@ def test_features_that_are_not_finite_name_the_weights(images: ImageSet, wrong: 
     with pytest.raises(ValueError, match=r"odd\.pth returns features that are not finite.*--weights"):
         features_of(network, images, 10, ALONE)
     assert not list(cache_folder().rglob("chunk-*"))
+
+
+def test_processes_with_caches_of_their_own_are_told_so(images: ImageSet) -> None:
+    with pytest.raises(ValueError, match="do not see the same cache: set UNDIFFUSE_CACHE to a folder that all"):
+        features_of(pixels_network(), images, 4, OneOfTwo(0, 2, ALONE.device, others_work=lambda: None))

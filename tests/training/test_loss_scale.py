@@ -78,3 +78,18 @@ def test_an_overflow_is_skipped_and_resumes_exactly(
     assert whole.state["skipped"] == halves.state["skipped"]
     for part in ("network", "ema", "optimizer", "loss_scale"):
         assert whole.digest(part) == halves.digest(part)
+
+
+def test_a_run_that_began_in_another_precision_goes_on_with_a_scale(
+    tiny: Config, run_training: Callable[..., bool], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """precision=auto is bf16 on one machine and fp16 on another."""
+    auto = replace(tiny, training=replace(tiny.training, precision="auto", total_images=200))
+    run_training(Path("run"), auto)
+    for module in ("session", "state"):
+        monkeypatch.setattr(f"undiffuse.training.{module}.compute_dtype", lambda *options: torch.float16)
+    run_training(Path("run"), replace(auto, training=replace(auto.training, total_images=300)))
+    checkpoint = open_run(Path("run")).last_good()
+    assert checkpoint is not None
+    assert checkpoint.images == 300
+    assert "loss_scale" in checkpoint.parts

@@ -1,7 +1,7 @@
 """Decodes images into the shards of a store. Any number of processes do it together, and any of them may be killed."""
 
+import errno
 import json
-import os
 import time
 from collections import deque
 from collections.abc import Iterator
@@ -18,10 +18,14 @@ from undiffuse.data.originals import original
 from undiffuse.data.paths import printable
 from undiffuse.data.shards import Decoded, Shard
 from undiffuse.data.source import Image, Source
+from undiffuse.utils.device import cores_of_a_process
 from undiffuse.utils.errors import Skipped
 from undiffuse.utils.files import remove, remove_unfinished, write_atomically
 from undiffuse.utils.names import Fit
 from undiffuse.utils.terminal import Meter
+
+OF_THE_MACHINE = {errno.EIO, errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ESTALE}
+"""Errors that say nothing about the image: another attempt may succeed, and on another machine it would."""
 
 WAIT_SECONDS = 0.1
 """How often a process looks whether the others have finished their shards."""
@@ -36,6 +40,8 @@ class Plan:
     """A digest of the source's images."""
     total_images: int
     """In the source, those that cannot be decoded included."""
+    signature: str | None
+    """Of the source: see there."""
     shard_images: int
     """So many of them belong to each shard, but the last."""
     size: tuple[int, int]
@@ -54,20 +60,22 @@ class Plan:
     @property
     def is_finished(self) -> bool:
         """Whether the store can be opened."""
-        return (self.folder / "store.json").exists()
+        return (self.folder / "store.json").exists() and not self.missing()
 
     def missing(self) -> dict[Shard, range]:
         """The shards that are still to be built."""
-        return {shard: positions for shard, positions in self.shards.items() if not shard.exists}
+        return {shard: positions for shard, positions in self.shards.items() if not shard.is_whole}
 
 
 def build_shards(source: Source, plan: Plan, strict: bool) -> None:
     """Builds the shards that are missing, together with all processes that do the same; returns when all are there.
 
     Raises:
-        ValueError: with `strict`, an image cannot be decoded.
-        OSError: writing failed. Shards that are finished stay, and are not built again.
+        ValueError: with `strict`, an image cannot be decoded; or the source has changed since it was planned.
+        OSError: reading or writing failed. Shards that are finished stay, and are not built again.
     """
+    if (source.total_images, source.signature and source.signature()) != (plan.total_images, plan.signature):
+        raise ValueError(f"The images in {source.where} changed while they were decoded: run the same command again.")
     plan.folder.mkdir(parents=True, exist_ok=True)
     with Meter("decoding images", plan.total_images) as meter:
         while missing := plan.missing():
@@ -117,8 +125,9 @@ def _build(source: Source, plan: Plan, shard: Shard, positions: range, strict: b
     """Builds the shard, unless another process has done so or is at it; whether it did."""
     try:
         with FileLock(f"{shard.folder}.lock", blocking=False):
-            if shard.exists:
+            if shard.is_whole:
                 return False
+            remove(shard.folder)
             remove_unfinished(plan.folder, shard.folder.name)
             shard.write(_decoded(source, plan, positions, strict, meter))
             return True
@@ -146,13 +155,15 @@ def _done(plan: Plan) -> tuple[int, str]:
 
 def _in_threads(source: Source, plan: Plan, positions: range) -> Iterator[tuple[Image, Decoded | Skipped]]:
     """Decodes a few images at once; yields them in order."""
-    threads = os.cpu_count() or 1
+    threads = cores_of_a_process()
 
     def attempt(image: Image) -> Decoded | Skipped:
         try:
             with image.open() as opened:
                 return Decoded(original(image, opened), image.label, decode(opened, plan.size, plan.fit, plan.channels))
         except Exception as error:  # Hostile bytes make Pillow raise nearly anything; one bad file must not end it all.
+            if isinstance(error, MemoryError) or getattr(error, "errno", None) in OF_THE_MACHINE:
+                raise
             return Skipped(_reason(error))
 
     waiting: deque[tuple[Image, Future[Decoded | Skipped]]] = deque()

@@ -87,11 +87,12 @@ class Remote:
             os.fsync(file.fileno())
         if find_remote(self.url).signature() != self.signature():
             unfinished.unlink()
-            raise ValueError(f"{printable(self.url)} changed while it was downloaded: run the same command again.")
+            raise self._changed()
         unfinished.replace(target)
 
     def _fetch_all(self, targets: Mapping[str, Path], name: str) -> None:
-        missing = [path for path, target in targets.items() if not target.exists()]
+        sizes = {path: target.stat().st_size if target.exists() else None for path, target in targets.items()}
+        missing = [path for path, size in sizes.items() if size != self.files[path]["size"]]
 
         def fetch(path: str) -> None:
             with atomic_path(targets[path], durable=False) as temporary, open(temporary, "wb") as file:
@@ -100,6 +101,11 @@ class Remote:
         with ThreadPoolExecutor(THREADS) as pool:
             for _ in track(pool.map(fetch, missing), f"downloading {name}", len(missing)):
                 pass
+        if missing and find_remote(self.url).signature() != self.signature():
+            raise self._changed()
+
+    def _changed(self) -> ValueError:
+        return ValueError(f"{printable(self.url)} changed while it was downloaded: run the same command again.")
 
     def _blocks(self, path: str, start: int, size: int) -> Iterator[bytes]:
         with _explained(self.url):

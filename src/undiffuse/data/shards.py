@@ -12,6 +12,8 @@ from undiffuse.data.originals import Original
 from undiffuse.utils.errors import Skipped
 from undiffuse.utils.files import atomic_path
 
+FILES = ("pixels.u8", "labels.i32", "originals.jsonl")
+
 
 @dataclass(frozen=True)
 class Decoded:
@@ -34,8 +36,13 @@ class Shard:
         return cls(store / f"{number:05d}")
 
     @property
-    def exists(self) -> bool:
-        return self.folder.is_dir()
+    def is_whole(self) -> bool:
+        """Whether all its files are there, as large as they were written."""
+        try:
+            about = json.loads((self.folder / "shard.json").read_text(encoding="utf-8"))
+            return about["bytes"] == {name: (self.folder / name).stat().st_size for name in FILES}
+        except (OSError, ValueError, KeyError):
+            return False
 
     def read(self, indices: Int[np.ndarray, " b"], shape: tuple[int, int, int]) -> UInt8[np.ndarray, "b h w c"]:
         """The pixels of its images with these indices, each of this shape (height, width, channels).
@@ -89,5 +96,6 @@ class Shard:
                     labels.write(np.int32(result.label).astype("<i4").tobytes())
                     originals.write(json.dumps(result.original) + "\n")
                     total += 1
-            about = json.dumps({"images": total, "skipped": skipped})
+            sizes = {name: (temporary / name).stat().st_size for name in FILES}
+            about = json.dumps({"images": total, "skipped": skipped, "bytes": sizes})
             (temporary / "shard.json").write_text(about, encoding="utf-8")

@@ -179,10 +179,12 @@ class _Opening:
         """The store, or the plan for it if it is still to be built."""
         if self.memo and self.memo.exists():
             known = json.loads(self.memo.read_text(encoding="utf-8"))
-            if (cache_folder() / known["store"] / "store.json").exists():
+            folder = cache_folder() / known["store"]
+            store = _load(folder) if (folder / "store.json").exists() else None
+            if store and all(shard.is_whole for shard in store.shards):
                 for notice in known["notices"]:
                     log.info(notice)
-                return _load(cache_folder() / known["store"])
+                return store
         plan = _plan(self.source, self.config)
         return self._load(plan) if plan.is_finished else plan
 
@@ -212,7 +214,8 @@ def _plan(source: Source, config: DataConfig) -> Plan:
     key = hashlib.sha256(repr(options).encode()).hexdigest()[:20]
     folder = cache / f"{source.name}-{size_text(size)}x{channels}-{key}"
     shard_images = max(1, SHARD_BYTES // (size[0] * size[1] * channels))
-    return Plan(folder, content, source.total_images, shard_images, size, config.fit, channels)
+    signature = source.signature() if source.signature else None
+    return Plan(folder, content, source.total_images, signature, shard_images, size, config.fit, channels)
 
 
 def _checked(store: Store, strict: bool, where: str) -> Store:

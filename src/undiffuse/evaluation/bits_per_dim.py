@@ -55,7 +55,8 @@ def bits_per_dim(model: Model, store: Store, count: int, seed: int, batch: int, 
                 meter.reach(done + fraction * size, f"{done * world.size:,}/{len(chosen):,} images")
 
             bound = _vlb(model, images, lambda fraction: show(fraction / 2))
-            found.append((bound, _flow(model, images, lambda fraction: show((1 + fraction) / 2))))
+            flow = _flow(model, images, lambda fraction: show((1 + fraction) / 2))
+            found.append((_on_cpu(bound), _on_cpu(flow)))  # The main process may not see the others' devices.
             done += len(indices)
     by_rank = world.collect(found)
     if not by_rank:
@@ -118,6 +119,16 @@ def _flow(model: Model, images: Batch, show: Show) -> flow_likelihood.FlowLikeli
 
 def _joined(batches: Sequence[Any]) -> Any:
     """The results of several batches as one."""
-    first = batches[0]
-    tensors = [field.name for field in fields(first) if isinstance(getattr(first, field.name), Tensor)]
-    return replace(first, **{name: torch.cat([getattr(each, name) for each in batches]) for name in tensors})
+    return replace(
+        batches[0], **{name: torch.cat([getattr(each, name) for each in batches]) for name in _tensors(batches[0])}
+    )
+
+
+def _on_cpu(result: Any) -> Any:
+    return replace(result, **{name: tensor.cpu() for name, tensor in _tensors(result).items()})
+
+
+def _tensors(result: Any) -> dict[str, Tensor]:
+    """The tensors of a dataclass by name."""
+    values = {field.name: getattr(result, field.name) for field in fields(result)}
+    return {name: value for name, value in values.items() if isinstance(value, Tensor)}

@@ -35,6 +35,11 @@ LONG_SECONDS = 60
 
 T = TypeVar("T")
 
+NOT_SHARED = (
+    "The processes do not see the same cache: set UNDIFFUSE_CACHE to a folder that all machines share, and run the "
+    "same command again."
+)
+
 
 @dataclass(frozen=True)
 class Features:
@@ -59,7 +64,8 @@ def features_of(
     them: each computes every `world.size`-th. If it takes long, a notice says how long, and `how_to_need_less`.
 
     Raises:
-        ValueError: the network returns features that are not finite, or not one row for each image.
+        ValueError: the network returns features that are not finite, or not one row for each image; or the
+            processes have caches of their own.
         WorkFailed: out of memory.
     """
     known = [FORMAT, network.name, network.resize, network.weights_sha256, images.content, images.size, images.fit]
@@ -70,16 +76,28 @@ def features_of(
     with FileLock(f"{folder}.lock") if world.is_main else nullcontext():
         if world.is_main and not network.cacheable:
             remove(folder)
-        world.barrier()
-        cached = readable(lambda: _load(folder, len(images))) is not None
-        world.barrier()  # All processes must have looked before the first one writes.
+        cached = world.on_main(lambda: readable(lambda: _load(folder, len(images))) is not None)
         if not cached:
             _compute(network, images, batch, world, folder, how_to_need_less)
             world.barrier()
             if world.is_main:
-                _join(folder, _chunks(len(images), batch, world), len(images))
+                _join(folder, _seen_by_all(folder, _chunks(len(images), batch, world)), len(images))
             world.barrier()
-    return Features(*_load(folder, len(images)), cached, folder)
+    loaded = readable(lambda: _load(folder, len(images)))
+    if loaded is None:
+        raise ValueError(NOT_SHARED)
+    return Features(*loaded, cached, folder)
+
+
+def _seen_by_all(folder: Path, chunks: list[range]) -> list[range]:
+    """The chunks.
+
+    Raises:
+        ValueError: some are missing here, so other processes have written them elsewhere.
+    """
+    if not all(_has_chunk(folder, chunk) for chunk in chunks):
+        raise ValueError(NOT_SHARED)
+    return chunks
 
 
 def readable(read: Callable[[], T]) -> T | None:
@@ -129,7 +147,7 @@ def _compute(
 def _chunks(total: int, batch: int, world: World) -> list[range]:
     """The images whose features are written at once: whole batches, and fewer where some processes would get none."""
     whole = -(-total // (world.size * batch)) * batch
-    size = min(CHUNK, whole)
+    size = min(max(1, CHUNK // batch) * batch, whole)
     return [range(start, min(start + size, total)) for start in range(0, total, size)]
 
 

@@ -13,6 +13,7 @@ from undiffuse.runs.run import Checkpoint, NonFiniteError, Run
 from undiffuse.training.observers import Event, Observer
 from undiffuse.training.optimizers import load_optimizer_tensors
 from undiffuse.training.state import TrainingState
+from undiffuse.utils.device import upload
 from undiffuse.utils.sharding import load_whole
 from undiffuse.utils.world import World
 
@@ -95,10 +96,10 @@ def restore(state: TrainingState, checkpoint: Checkpoint | None, world: World) -
 
     Rank 0 alone reads: in the folders of the others there may be another checkpoint, or nothing.
     """
-    about = world.share(None if checkpoint is None else (checkpoint.images, checkpoint.state))
+    about = world.share(None if checkpoint is None else (checkpoint.images, checkpoint.state, checkpoint.parts))
     if about is None:
         return False
-    state.images, counters = about
+    state.images, counters, parts = about
     for name in ("seconds", "skipped", "skipped_in_a_row"):
         setattr(state, name, counters[name])
 
@@ -110,7 +111,8 @@ def restore(state: TrainingState, checkpoint: Checkpoint | None, world: World) -
     if state.images:  # With another run's weights, optimizers and sigma sampler begin afresh.
         load_optimizer_tensors(state.optimizers, tensors("optimizer"))
         if state.sigma_sampler.tensors():
-            state.sigma_sampler.load(dict(tensors("sigma_sampler")))
-        if state.loss_scale is not None:
+            learned = {name: upload(tensor, world.device) for name, tensor in tensors("sigma_sampler")}
+            state.sigma_sampler.load(learned)
+        if state.loss_scale is not None and "loss_scale" in parts:  # The run may have begun where bf16 is fast.
             state.loss_scale.load(dict(tensors("loss_scale")))
     return True

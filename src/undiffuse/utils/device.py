@@ -155,6 +155,11 @@ def usable_cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
+def cores_of_a_process() -> int:
+    """The cores that this process may use if all processes of this machine get as many; at least one."""
+    return max(1, usable_cores() // int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
+
+
 def loader_workers(device: torch.device, batch_bytes: int) -> int:
     """How many worker processes prepare batches: up to eight on a GPU, none where the CPU trains too.
 

@@ -70,7 +70,8 @@ class World:
             return network
         # Of 1x1 convolutions the strides of dimensions of size 1 differ, which changes nothing.
         warnings.filterwarnings("ignore", "Grad strides do not match bucket view strides")
-        return DistributedDataParallel(network, device_ids=[self.device] if self.device.type == "cuda" else None)
+        ids = [self.device] if self.device.type == "cuda" else None
+        return DistributedDataParallel(network, device_ids=ids, gradient_as_bucket_view=True)  # Not a copy of each.
 
     def sync_gradients(self, network: nn.Module, on: bool) -> AbstractContextManager:
         """A context in which a backward pass averages gradients only if `on`; of several, the last is enough.
