@@ -6,7 +6,7 @@ from pathlib import Path
 from undiffuse.api.data import SizeLike, check_same_images, data_config, make_output
 from undiffuse.api.first_run import FirstRun
 from undiffuse.data.open import DataLike, open_source
-from undiffuse.data.store import Store, store_of
+from undiffuse.data.store import store_of
 from undiffuse.exploration.explore import Exploration, explore_store
 from undiffuse.presets import RECIPES
 from undiffuse.utils.names import Channels, Fit, Split
@@ -70,14 +70,11 @@ def explore(
         preset_size = RECIPES[parse_preset(None, data)]().size
         config = data_config(data, data_root, split, requested or preset_size, fit, channels)
         source = cache(lambda: open_source(data, config.data_root, split))
-
-        def decoded() -> Store:
-            images = source()
-            if out is not None and world.is_main:
+        if world.is_main:
+            source()  # What cannot be opened leaves no folder behind.
+            if out is not None:
                 log.info(f"Everything goes to {make_output(out, data).absolute()}")
-            return store_of(images, config, strict)
-
-        store = world.on_each_machine(decoded)
+        store = store_of(source, config, strict, world)
         check_same_images(store, world)
         first_run = FirstRun(data, data_root, config, requested, store)
         suggests = suggest and world.is_main  # The others would measure this machine while it is measured.

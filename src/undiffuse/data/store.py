@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
@@ -138,39 +138,49 @@ def open_store(
     Raises:
         FileNotFoundError, ValueError: see `open_source`; or no image can be decoded, or with `strict`, one cannot.
     """
+    images = config.data if data is None else data
+    opening = _Opening(lambda: open_source(images, config.data_root, config.split), images, config)
+    return _opened(opening, strict, world)
+
+
+def store_of(
+    source: Callable[[], Source], config: DataConfig, strict: bool = False, world: World | None = None
+) -> Store:
+    """Like `open_store`, for a source that is opened anyway; each process calls `source` at most once."""
+    return _opened(_Opening(source, None, config), strict, world)
+
+
+def _opened(opening: "_Opening", strict: bool, world: World | None) -> Store:
     world = world or World(0, 1, torch.device("cpu"))
-    opening = _Opening(config.data if data is None else data, config)
     found = world.on_each_machine(opening.find)
     if isinstance(found, Plan) and (world.local_rank == 0 or len(found.shards) > 1):
         build_shards(opening.source, found, strict)
     store = world.on_each_machine(lambda: found if isinstance(found, Store) else opening.finish(found))
-    return _checked(store, strict, printable(data_name(opening.data)))
-
-
-def store_of(source: Source, config: DataConfig, strict: bool = False) -> Store:
-    """Like `open_store`, for a source that is already open, in one process."""
-    plan = _plan(source, config)
-    if not plan.is_finished:
-        build_shards(source, plan, strict)
-        finish(source, plan)
-    return _checked(_load(plan.folder), strict, source.where)
+    return _checked(store, strict, opening)
 
 
 @dataclass(frozen=True)
 class _Opening:
     """The steps of opening a store, which processes take together."""
 
-    data: DataLike
+    open: Callable[[], Source]
+    data: DataLike | None
+    """What a memo of the store can be kept for."""
     config: DataConfig
 
     @cached_property
     def source(self) -> Source:
-        return open_source(self.data, self.config.data_root, self.config.split)
+        return self.open()
+
+    @property
+    def where(self) -> str:
+        """How messages refer to the images; without opening them, if that is not necessary."""
+        return self.source.where if self.data is None else printable(data_name(self.data))
 
     @cached_property
     def memo(self) -> Path | None:
         """The file that remembers which store was opened the last time, as long as the images are the same."""
-        signature = quick_signature(self.data)
+        signature = None if self.data is None else quick_signature(self.data)
         options = [FORMAT, FILES, SHARD_BYTES, self.config.split, self.config.size, self.config.fit]
         key = hashlib.sha256(repr([*options, self.config.channels, signature]).encode()).hexdigest()[:20]
         return cache_folder() / f"opened-{key}.json" if signature else None
@@ -218,14 +228,14 @@ def _plan(source: Source, config: DataConfig) -> Plan:
     return Plan(folder, content, source.total_images, signature, shard_images, size, config.fit, channels)
 
 
-def _checked(store: Store, strict: bool, where: str) -> Store:
+def _checked(store: Store, strict: bool, opening: _Opening) -> Store:
     """Tells which images were left out.
 
     Raises:
         ValueError: there are some, with `strict`.
     """
     if store.skipped and strict:
-        raise cannot_decode(*store.skipped[0], where)
+        raise cannot_decode(*store.skipped[0], opening.where)
     if store.skipped:
         _log_skipped(store)
     return store

@@ -179,7 +179,7 @@ def open_set(spec: DataSpec, strict: bool = False) -> ImageSet:
     source = open_source(spec.data, spec.data_root, spec.split)
     size = spec.size or _shared_size(source)
     config = DataConfig(data=data_name(spec.data), split=spec.split, size=size, fit=spec.fit, channels=3)
-    return of_store(store_of(source, config, strict), config)
+    return of_store(store_of(lambda: source, config, strict), config)
 
 
 def own_size(spec: DataSpec) -> tuple[int, int] | None:

@@ -18,7 +18,7 @@ from undiffuse.data.store import DataConfig, Store, store_of
 
 
 def stored(data: Any, strict: bool = False, **options: Any) -> Store:
-    return store_of(open_source(data), DataConfig("sequence:test", **options), strict)
+    return store_of(lambda: open_source(data), DataConfig("sequence:test", **options), strict)
 
 
 def array(seed: int, channels: int = 3) -> np.ndarray:
