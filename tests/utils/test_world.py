@@ -49,6 +49,22 @@ def test_two_processes_agree_and_leave_no_threads_behind() -> None:
     forking.together(2, exec, SCRIPT, {})
 
 
+AGAIN = """
+import os, time
+from undiffuse.utils.world import init_distributed
+
+for turn in range(6):
+    # Whoever comes first must not take the addresses that the others had before, nor the store that rank 0 gives up.
+    with init_distributed() as world:
+        assert world.sum(turn, world.rank) == [3 * turn, 3.0]
+    time.sleep(0.3 * ((turn + world.rank) % 3))
+"""
+
+
+def test_processes_join_again_and_again() -> None:
+    forking.together(3, exec, AGAIN, {}, seconds=60)
+
+
 def test_batches_are_dealt_alike_to_any_number_that_all_get_a_whole_one() -> None:
     worlds = [World(0, size, torch.device("cpu")) for size in (1, 2, 3, 4, 8)]
     batches = [world.deal(range(7), 2) for world in worlds]

@@ -1,6 +1,7 @@
 """One process, or many under torchrun: which one this is, and what all of them agree on."""
 
 import gc
+import itertools
 import os
 import sys
 import warnings
@@ -8,6 +9,7 @@ from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Se
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from datetime import timedelta
+from functools import lru_cache
 from typing import Any, TypeVar
 
 import torch
@@ -241,7 +243,8 @@ def _join(size: int, local_rank: int, device: torch.device) -> World:
             gpus = plural(torch.cuda.device_count(), "GPU")
             raise ValueError(f"There are more processes on this machine than its {gpus}: give --nproc-per-node fewer.")
         torch.cuda.set_device(device)
-    store, rank, _ = next(dist.rendezvous("env://", timeout=JOINING))
+    store = dist.PrefixStore(str(next(_joined)), _shared_store(os.environ["MASTER_ADDR"], os.environ["MASTER_PORT"]))
+    rank = int(os.environ["RANK"])
     backend, timeout = ("nccl", GPU_WAITS) if on_gpu else ("gloo", WAITS)
     group = dist.PrefixStore("group", store)
     dist.init_process_group(backend, timeout=timeout, store=group, rank=rank, world_size=size)
@@ -251,6 +254,20 @@ def _join(size: int, local_rank: int, device: torch.device) -> World:
     dist.barrier(group=control)
     peers.start()
     return World(rank, size, device, local_rank, peers, control)
+
+
+_joined = itertools.count()
+"""How often this process has joined others, as often as they did: each time all of them use other keys of the store."""
+
+
+@lru_cache(maxsize=1)
+def _shared_store(address: str, port: str) -> dist.Store:
+    """The store by which processes find each other, kept for the next time.
+
+    Opened again, one process might still meet the old one of another, with addresses that are no longer true.
+    """
+    store, _, _ = next(dist.rendezvous("env://", timeout=JOINING))
+    return store
 
 
 def _end_groups(device: torch.device) -> None:
