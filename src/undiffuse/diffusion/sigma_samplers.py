@@ -61,13 +61,7 @@ class FixedDistribution:
     def sample(self, u: Float[Tensor, " b"]) -> SigmaSample:
         return SigmaSample(self.quantile(u), torch.ones_like(u))
 
-    def observe(
-        self,
-        sigma: Float[Tensor, " b"],
-        loss: Float[Tensor, " b"],
-        gather: Gather,
-        unless: Bool[Tensor, ""] | None = None,
-    ) -> None:
+    def observe(self, sigma: Tensor, loss: Tensor, gather: Gather, unless: Tensor | None = None) -> None:
         pass
 
     def tensors(self) -> dict[str, Tensor]:
@@ -107,13 +101,7 @@ class LossSecondMomentResampler:
         weight = 1 / (len(probabilities) * probabilities[index])
         return SigmaSample(beside(self.sigmas, quantiles)[index], weight.to(quantiles.dtype))
 
-    def observe(
-        self,
-        sigma: Float[Tensor, " b"],
-        loss: Float[Tensor, " b"],
-        gather: Gather,
-        unless: Bool[Tensor, ""] | None = None,
-    ) -> None:
+    def observe(self, sigma: Tensor, loss: Tensor, gather: Gather, unless: Tensor | None = None) -> None:
         index = torch.searchsorted(beside(self.sigmas, sigma), gather(sigma))
         self.update(index, gather(loss), unless)
 
@@ -165,13 +153,7 @@ class LossBalanced:
         weights = 1 / self.means
         return SigmaSample(sigma, (weights / weights.mean())[self._bin(sigma)])
 
-    def observe(
-        self,
-        sigma: Float[Tensor, " b"],
-        loss: Float[Tensor, " b"],
-        gather: Gather,
-        unless: Bool[Tensor, ""] | None = None,
-    ) -> None:
+    def observe(self, sigma: Tensor, loss: Tensor, gather: Gather, unless: Tensor | None = None) -> None:
         self.means, self.seen = upload(self.means, loss.device), upload(self.seen, loss.device)
         values = gather(loss).to(self.means.dtype)
         in_bin = self._bin(gather(sigma))[:, None] == torch.arange(len(self.means), device=loss.device)
