@@ -9,10 +9,7 @@ import pytest
 import torch
 
 from undiffuse.config import (
-    RENAMED_VALUES,
-    RENAMES,
     Config,
-    current_name,
     flat,
     from_dict,
     read_config,
@@ -21,6 +18,7 @@ from undiffuse.config import (
 )
 from undiffuse.diffusion import noise
 from undiffuse.diffusion.sigma_samplers import LossSecondMomentResampler
+from undiffuse.old_names import RENAMED_VALUES, RENAMES, current_name
 
 
 @pytest.fixture

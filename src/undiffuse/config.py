@@ -17,31 +17,12 @@ from undiffuse.diffusion.recipe import SIGMAS, DiffusionConfig
 from undiffuse.diffusion.sampler_table import SAMPLERS, options
 from undiffuse.networks.network import NetworkConfig
 from undiffuse.networks.unet import UNetConfig
+from undiffuse.old_names import current, current_name, current_value
 from undiffuse.utils.names import Precision
 from undiffuse.utils.validation import STRICT, sentence
 
 VERSION = 1
 """Version of config.json: raise it when older programs would misread a new one."""
-
-RENAMES = {
-    "diffusion.chain_length": "diffusion.num_timesteps",
-    "diffusion.draw": "diffusion.sigma_sampler",
-    "diffusion.draw_mean": "diffusion.sigma_mean",
-    "diffusion.draw_std": "diffusion.sigma_std",
-    "optimizer.decay_share": "optimizer.decay_fraction",
-    "sampling.grid": "sampling.sigmas",
-    "sampling.churn": "sampling.s_churn",
-    "sampling.churn_min": "sampling.s_tmin",
-    "sampling.churn_max": "sampling.s_tmax",
-    "sampling.churn_noise": "sampling.s_noise",
-}
-"""Settings that had another name, old -> new, in the same group. Old names go on working in config.json and `--set`."""
-
-RENAMED_VALUES = {
-    ("diffusion.sigma_sampler", "loss_aware"): "loss_second_moment",
-    ("sampling.sigmas", "chain"): "discrete",
-}
-"""(setting, old value) -> new value."""
 
 FROM_IMAGES = {
     "network.size": "--size",
@@ -267,31 +248,6 @@ def _read_network(values: dict[str, Any], own: type[NetworkConfig]) -> NetworkCo
         raise ValueError(sentence(error, "network")) from error
 
 
-def current(values: dict[str, Any], group: str = "") -> dict[str, Any]:
-    """The settings of a group, or of all groups as in config.json, by their current names and values.
-
-    Raises:
-        ValueError: a setting is there by its old and by its new name.
-    """
-    renamed: dict[str, Any] = {}
-    for name, value in values.items():
-        new = current_name(name, group)
-        if new in renamed:
-            raise ValueError(f"{group}.{new} is there twice, once by an old name: remove one")
-        inside = isinstance(value, dict) and not group
-        renamed[new] = current(value, name) if inside else _current_value(f"{group}.{new}", value)
-    return renamed
-
-
-def current_name(name: str, group: str) -> str:
-    """The current name of a setting of a group: "s_churn" for "churn" in "sampling"."""
-    return RENAMES.get(f"{group}.{name}", f"{group}.{name}").removeprefix(f"{group}.")
-
-
-def _current_value(setting: str, value: Any) -> Any:
-    return RENAMED_VALUES.get((setting, value), value) if isinstance(value, str) else value
-
-
 def with_settings(config: Config, settings: Sequence[str]) -> Config:
     """The config with `--set` applied: each "network.dropout=0.2", the value in JSON or a bare word.
 
@@ -311,7 +267,7 @@ def with_settings(config: Config, settings: Sequence[str]) -> Config:
             value = json.loads(text)
         except ValueError:
             value = text
-        owner[name] = _current_value(f"{group}.{name}", value)
+        owner[name] = current_value(f"{group}.{name}", value)
     return from_dict(values, type(config.network))
 
 

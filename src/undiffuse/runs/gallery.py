@@ -13,8 +13,9 @@ from jaxtyping import UInt8
 from PIL import Image
 from torch import Tensor
 
-from undiffuse.config import SamplingConfig, current
+from undiffuse.config import SamplingConfig
 from undiffuse.data.pixels import to_nchw
+from undiffuse.old_names import current
 from undiffuse.report.grids import save_png, to_pil
 from undiffuse.runs.run import OLD_PARTS, Checkpoint, Run
 from undiffuse.utils.files import write_atomically

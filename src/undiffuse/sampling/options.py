@@ -6,9 +6,10 @@ from dataclasses import fields, replace
 import torch
 from torch import Tensor
 
-from undiffuse.config import Config, SamplingConfig, current_name, with_settings
+from undiffuse.config import Config, SamplingConfig, with_settings
 from undiffuse.diffusion.recipe import SIGMAS, DiffusionConfig
 from undiffuse.diffusion.sampler_table import SAMPLERS, options, users
+from undiffuse.old_names import current_name
 from undiffuse.utils.device import resolved
 from undiffuse.utils.names import Precision
 
