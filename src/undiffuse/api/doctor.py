@@ -17,7 +17,7 @@ from undiffuse.utils.device import choose_device, compute_dtype, convolution_for
 from undiffuse.utils.errors import Skipped
 
 PACKAGES = ("torch", "torchvision", "numpy", "pillow", "safetensors", "tyro", "scikit-learn")
-EXTRAS = {"studio": ("gradio",), "hub": ("diffusers", "huggingface_hub")}
+EXTRAS = {"studio": ("gradio",), "hub": ("diffusers", "huggingface_hub"), "remote": ("aiohttp",)}
 
 
 @dataclass(frozen=True)

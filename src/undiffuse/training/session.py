@@ -125,11 +125,12 @@ def train_run(
     if already >= 1:
         log.info("The budget of this run is spent. To train it further, give more --images or --minutes.")
         return True
-    if compile == "graphs" and (config.training.microbatch or 0) < config.training.batch // world.size:
+    shard = config.training.batch // world.size
+    if compile == "graphs" and (config.training.microbatch or shard) < shard:
         # A graph writes its gradients over those of the microbatch before.
         raise ValueError(
-            f"--compile graphs takes each process's part of a batch at once: give --set training.microbatch="
-            f"{config.training.batch // world.size}, or --compile on."
+            "--compile graphs takes each process's part of a batch at once: give --set "
+            f"training.microbatch={shard}, or --compile on."
         )
     if compile in ("on", "graphs") or (compile == "auto" and world.device.type == "cuda"):
         compile_network(state.network, world.device, graphs=compile == "graphs")
