@@ -28,8 +28,7 @@ def training_speed(config: Config) -> float:
     """Images per second of whole training steps, on made-up images: the median over some seconds."""
     device = choose_device()
     state, batch = new_state(config, device), config.training.batch
-    dtype = compute_dtype(device, config.training.precision)
-    steps = training_steps(state, config, made_up_batches(config), lambda: 0.1, World.alone(device), dtype)
+    steps = training_steps(state, config, made_up_batches(config), lambda: 0.1, World.alone(device))
     return batch / median_seconds(lambda: next(steps))
 
 

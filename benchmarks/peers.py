@@ -30,7 +30,7 @@ from undiffuse.data.store import DataConfig, Store
 from undiffuse.diffusion.denoiser import Prediction, spread
 from undiffuse.presets import ImageFacts, configure
 from undiffuse.sampling.model import Model, model_of
-from undiffuse.utils.device import autocast, choose_device, compute_dtype
+from undiffuse.utils.device import autocast, choose_device
 
 PeerName = Literal["ddp", "diffusers"]
 PeerSize = Literal["s", "m", "l"]
@@ -94,7 +94,7 @@ def ddp(size: PeerSize, steps: int) -> Peer:
 
     def step(x0: Tensor) -> None:
         for part in x0.to(device).chunk(accumulated):
-            with autocast(device, compute_dtype(device)):
+            with autocast(device, "auto"):
                 loss = diffusion((part + 1) / 2) / accumulated  # It normalizes images from [0, 1] itself.
             loss.backward()
         nn.utils.clip_grad_norm_(diffusion.parameters(), 1.0)
@@ -134,7 +134,7 @@ def diffusers(size: PeerSize, steps: int) -> Peer:
     def step(x0: Tensor) -> None:
         x0 = x0.to(device)
         eps, t = torch.randn_like(x0), torch.randint(1000, (len(x0),), device=device)
-        with autocast(device, compute_dtype(device)):
+        with autocast(device, "auto"):
             predicted = network(scheduler.add_noise(x0, eps, t), t).sample
         (predicted.float() - eps).square().mean().backward()
         nn.utils.clip_grad_norm_(network.parameters(), 1.0)
@@ -159,10 +159,9 @@ def diffusers(size: PeerSize, steps: int) -> Peer:
 def _as_model(peer: Peer) -> Model:
     """The peer behind our interface."""
     device, network = choose_device(), peer.ema().eval()
-    dtype = compute_dtype(device)
 
     def predict(x: Tensor, sigma: Tensor, label: Tensor | None = None) -> Prediction:
-        with autocast(device, dtype), torch.no_grad():
+        with autocast(device, "auto"), torch.no_grad():
             return Prediction(peer.denoise(network, x, sigma).to(x.dtype), None)
 
     facts, data = ImageFacts((32, 32), 3), DataConfig(size=(32, 32), channels=3)

@@ -25,6 +25,7 @@ from undiffuse.training.choices import chosen
 from undiffuse.training.loop import training_steps
 from undiffuse.training.state import new_state
 from undiffuse.utils.device import autocast, choose_device, compute_dtype, synchronize
+from undiffuse.utils.names import Precision
 from undiffuse.utils.world import World
 
 
@@ -54,9 +55,9 @@ def main(
     """
     device = choose_device()
     ours, flops = _ours(batch, dropout, muon, microbatch, channels)
-    candidates = [ours, _theirs(batch, dropout, channels, torch.float32)]
+    candidates = [ours, _theirs(batch, dropout, channels, "fp32")]
     if compute_dtype(device) == torch.bfloat16:
-        candidates.append(_theirs(batch, dropout, channels, torch.bfloat16))
+        candidates.append(_theirs(batch, dropout, channels, "bf16"))
     for candidate in candidates:
         candidate.step()  # Warms up.
     turns = [[seconds_of(candidate.step) for candidate in candidates] for _ in range(repeats)]
@@ -89,13 +90,12 @@ def _ours(batch: int, dropout: float, muon: bool, microbatch: int | None, channe
         x, c_noise = torch.randn(1, 3, 32, 32, device=device), torch.rand(1, device=device)
         state.network(x, c_noise).mean().backward()
     state.network.zero_grad()
-    dtype = compute_dtype(device, config.training.precision)
-    steps = training_steps(state, config, made_up_batches(config), lambda: 0.1, World.alone(device), dtype)
+    steps = training_steps(state, config, made_up_batches(config), lambda: 0.1, World.alone(device))
     name = f"undiffuse, {'Muon' if muon else 'AdamW'}, microbatch {config.training.microbatch}"
     return Candidate(name, lambda: next(steps)), counter.get_total_flops()
 
 
-def _theirs(batch: int, dropout: float, channels: int, dtype: torch.dtype) -> Candidate:
+def _theirs(batch: int, dropout: float, channels: int, precision: Precision) -> Candidate:
     device = choose_device()
     network = diffusers_unet(channels, dropout).to(device)
     optimizer = torch.optim.AdamW(network.parameters(), lr=1e-4)
@@ -103,7 +103,7 @@ def _theirs(batch: int, dropout: float, channels: int, dtype: torch.dtype) -> Ca
 
     def step() -> None:
         x, t = torch.randn(batch, 3, 32, 32, device=device), torch.rand(batch, device=device) * 1000
-        with autocast(device, dtype):
+        with autocast(device, precision):
             predicted: Tensor = network(x, t).sample
         (predicted.float() - x).square().mean().backward()
         nn.utils.clip_grad_norm_(network.parameters(), 1.0)
@@ -112,7 +112,7 @@ def _theirs(batch: int, dropout: float, channels: int, dtype: torch.dtype) -> Ca
         ema.step(network.parameters())
         synchronize(device)
 
-    return Candidate(f"diffusers, {str(dtype).removeprefix('torch.')}", step)
+    return Candidate(f"diffusers, {precision}", step)
 
 
 def _peak(channels: int) -> float:

@@ -18,7 +18,7 @@ from undiffuse.diffusion.sampler_table import SAMPLERS, options
 from undiffuse.networks.network import NetworkConfig
 from undiffuse.networks.unet import UNetConfig
 from undiffuse.old_names import current, current_name, current_value
-from undiffuse.utils.names import Precision
+from undiffuse.utils.names import Precision, SamplingPrecision
 from undiffuse.utils.validation import STRICT, sentence
 
 VERSION = 1
@@ -112,9 +112,9 @@ class SamplingConfig:
     """Steps from noise to image; each costs one function evaluation, with heun two."""
     guidance: float = 1.0
     """1 follows the label as trained; more exaggerates it, at the cost of variety."""
-    precision: Precision = "fp32"
-    """Of convolutions and matrix products: fp32; bf16 or fp16, about twice as fast where the hardware has it; or auto,
-    which takes the one it has."""
+    precision: SamplingPrecision = "tf32"
+    """Of convolutions and matrix products: tf32, which is fp32 but on GPUs from Ampere on; fp32 everywhere; bf16 or
+    fp16, about twice as fast where the hardware has it; or auto, which takes the one it has."""
     clip: bool = False
     """Clip each predicted clean image to [-1, 1], as DDPM does."""
     sigmas: Literal["auto", *SIGMAS] = "auto"  # ty: ignore[invalid-type-form]

@@ -55,6 +55,19 @@ def test_a_sampler_makes_the_same_images_and_no_step_waits(sampler: str, kind: s
     torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-3)
 
 
+def test_only_the_network_computes_in_tf32(model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
+    with emulated("cuda") as accelerator:
+        monkeypatch.setattr(torch.cuda, "get_device_capability", lambda *device: (8, 0))
+        assert model.network
+        network, allowed = copy.deepcopy(model.network).to(accelerator.device), []
+        network.register_forward_hook(lambda *_: allowed.append(torch.backends.cuda.matmul.allow_tf32))
+        for step in sample_steps(
+            model_of(network, model.config, accelerator.device), [0], None, SamplingConfig(steps=STEPS)
+        ):
+            assert not torch.backends.cuda.matmul.allow_tf32, step.sigma
+    assert allowed == [True] * STEPS
+
+
 def test_a_model_on_mps_takes_float64(model: Model) -> None:
     x, sigma = torch.randn(2, *model.shape, dtype=torch.float64), torch.tensor([2.0, 3.0], dtype=torch.float64)
     expected = model.denoise(x, sigma, label=1)

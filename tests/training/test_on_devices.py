@@ -53,7 +53,7 @@ def steps_of(config: Config, store: Store, device: torch.device) -> tuple[Traini
     stream = ImageStream(store, config.augmentation, 0.1, 0)
     batches: Iterator[Batch] = (stream.__getitems__(list(range(BATCH * i, BATCH * (i + 1)))) for i in range(3))
     state = new_state(config, device)
-    return state, loop.training_steps(state, config, batches, lambda: 0.0, World(0, 1, device), torch.float32)
+    return state, loop.training_steps(state, config, batches, lambda: 0.0, World(0, 1, device))
 
 
 def check_waits(accelerator: Accelerator, config: Config, store: Store) -> list[StepReport]:

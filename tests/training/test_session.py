@@ -116,7 +116,7 @@ def test_the_sigma_sampler_sees_unweighted_losses_in_order(tiny: Config, store: 
     for each in (sampler, expected):
         each.update(torch.arange(8).repeat_interleave(10), torch.arange(1, 81).double())
     state.sigma_sampler = sampler
-    report = next(loop.training_steps(state, config, iter([batch]), lambda: 0.0, ALONE, torch.float32))
+    report = next(loop.training_steps(state, config, iter([batch]), lambda: 0.0, ALONE))
 
     sigma, weight = expected.sample(batch.u)
     squares = batch.eps.square().mean(dim=(1, 2, 3))

@@ -1,5 +1,6 @@
 """Which precision is chosen where, and how many workers."""
 
+import contextlib
 import os
 import shutil
 from pathlib import Path
@@ -10,6 +11,7 @@ from helpers.accelerator import emulated
 
 from undiffuse.utils import device
 from undiffuse.utils.device import (
+    autocast,
     compile_network,
     compute_dtype,
     has_fast_bf16,
@@ -20,7 +22,7 @@ from undiffuse.utils.device import (
     upload,
 )
 
-CPU = torch.device("cpu")
+CPU, CUDA = torch.device("cpu"), torch.device("cuda")
 
 
 @pytest.mark.parametrize(("name", "fast"), [("avx512_bf16", True), ("amx_bf16", True), ("bf16", True), ("avx2", False)])
@@ -93,6 +95,33 @@ def test_auto_takes_what_the_hardware_has(
     monkeypatch.setattr("undiffuse.utils.device.has_fast_bf16", lambda device: True)
     assert resolved(torch.device(device), "auto") == "bf16"
     assert resolved(torch.device(device), "fp32") == "fp32"
+
+
+@pytest.mark.parametrize(("capability", "expected"), [((7, 5), "fp32"), ((8, 0), "tf32"), ((9, 0), "tf32")])
+def test_tf32_is_fp32_where_there_is_none(
+    capability: tuple[int, int], expected: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda *device: capability)
+    assert resolved(CUDA, "tf32") == expected
+    assert compute_dtype(CUDA, "tf32") == torch.float32
+    assert resolved(CPU, "tf32") == resolved(torch.device("mps"), "tf32") == "fp32"
+
+
+def tf32_of_convolutions_and_products() -> tuple[bool, bool]:
+    return torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32
+
+
+def test_tf32_ends_with_its_context(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda *device: (8, 0))
+    before = tf32_of_convolutions_and_products()
+    inside = []
+    with contextlib.suppress(ValueError), autocast(CUDA, "tf32"):
+        inside.append(tf32_of_convolutions_and_products())
+        raise ValueError
+    assert inside == [(True, True)]
+    assert tf32_of_convolutions_and_products() == before
+    with autocast(CPU, "tf32"):
+        assert tf32_of_convolutions_and_products() == before
 
 
 def test_uploads_wait_for_mps_alone() -> None:

@@ -19,7 +19,7 @@ from undiffuse.features.networks import FeatureNetwork, load_features
 from undiffuse.runs.run import Run
 from undiffuse.sampling.model import Model, Settings, as_settings, load_model
 from undiffuse.sampling.options import sampling_config
-from undiffuse.utils.names import Fit, Precision, Split
+from undiffuse.utils.names import Fit, SamplingPrecision, Split
 from undiffuse.utils.parsing import at_least, parse_count, parse_size
 from undiffuse.utils.terminal import speaking
 from undiffuse.utils.world import World, init_distributed
@@ -40,7 +40,7 @@ def evaluate(
     sampler: str | None = None,
     steps: int | None = None,
     guidance: float | None = None,
-    precision: Precision | None = None,
+    precision: SamplingPrecision | None = None,
     set: Settings = (),
     seed: int = 0,
     batch: int = 64,
@@ -187,7 +187,7 @@ def compare(
     weights: str | Path | None = None,
     split: Split = "auto",
     guidance: float | None = None,
-    precision: Precision | None = None,
+    precision: SamplingPrecision | None = None,
     seed: int = 0,
     batch: int = 64,
     out: str | Path | None = None,

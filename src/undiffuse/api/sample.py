@@ -13,7 +13,7 @@ from undiffuse.sampling.generate import default_folder, fill, gallery_in, save_f
 from undiffuse.sampling.labels import Label, find_label
 from undiffuse.sampling.model import Model, Settings, as_settings, load_model
 from undiffuse.sampling.options import check_guidance, sampling_config
-from undiffuse.utils.names import Precision
+from undiffuse.utils.names import SamplingPrecision
 from undiffuse.utils.parsing import at_least
 from undiffuse.utils.terminal import Meter, log, speaking
 from undiffuse.utils.world import init_distributed
@@ -56,7 +56,7 @@ def sample(
     batch: int = 64,
     sampler: str | None = None,
     steps: int | None = None,
-    precision: Precision | None = None,
+    precision: SamplingPrecision | None = None,
     set: Settings = (),
     film: bool = False,
     weights: Weights = "ema",

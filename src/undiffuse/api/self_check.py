@@ -31,17 +31,25 @@ from undiffuse.training.cost import noise_inputs
 from undiffuse.training.ema import update_ema
 from undiffuse.training.optimizers import optimizer_tensors
 from undiffuse.training.state import new_state
-from undiffuse.utils.device import autocast, choose_device, compile_network, compute_dtype, has_fast_bf16, synchronize
+from undiffuse.utils.device import (
+    autocast,
+    choose_device,
+    compile_network,
+    compute_dtype,
+    has_fast_bf16,
+    resolved,
+    synchronize,
+)
 from undiffuse.utils.errors import Skipped
 from undiffuse.utils.files import write_atomically
-from undiffuse.utils.names import Compile, Precision
+from undiffuse.utils.names import Compile, Precision, SamplingPrecision
 from undiffuse.utils.terminal import silence, track
 
 IMAGES = 8
 SIGMAS = (0.05, 1.0, 20.0)
 
-MOST = {"fp32": 1e-4, "bf16": 3e-2, "fp16": 4e-3}
-"""Largest error of the network's output, relative to its largest value: for bf16 and fp16 eight units of rounding."""
+MOST = {"fp32": 1e-4, "tf32": 4e-3, "bf16": 3e-2, "fp16": 4e-3}
+"""Largest error of the network's output, relative to its largest value: eight units of rounding, and more for fp32."""
 
 MOST_OF_GRADIENT = 1e-3
 MOST_OF_PIXELS = 2
@@ -111,6 +119,7 @@ def _checked(name: str, work: Callable[[], Found]) -> Check:
 def _checks(device: torch.device) -> Iterator[tuple[str, Callable[[], Found]]]:
     model, exact = load("digits", device=device), _in_float64(load("digits", device="cpu"))
     yield "network, fp32", lambda: _network(model, exact, "fp32")
+    yield "network, tf32", lambda: _network(model, exact, "tf32")
     yield "network, bf16", lambda: _network(model, exact, "bf16")
     yield "network, fp16", lambda: _network(model, exact, "fp16")
     yield "network, compiled", lambda: _compiled(model, exact, graphs=False)
@@ -149,10 +158,10 @@ def _inputs(model: Model) -> tuple[Tensor, Tensor, Tensor]:
 
 
 @torch.no_grad()
-def _predicted(model: Model, precision: Precision) -> Tensor:
+def _predicted(model: Model, precision: SamplingPrecision) -> Tensor:
     x, sigma, label = _inputs(model)
     dtype = torch.float64 if model.device.type == "cpu" else torch.float32
-    with autocast(model.device, compute_dtype(model.device, precision)):
+    with autocast(model.device, precision):
         found = model.predict(x.to(model.device, dtype), sigma.to(model.device, dtype), label.to(model.device))
     return found.x0.cpu().double()
 
@@ -162,7 +171,9 @@ def _compared(found: Tensor, exact: Tensor, most: float) -> Found:
     return error <= most, f"largest error {error:.1e} of the largest value, at most {most:.0e}"
 
 
-def _network(model: Model, exact: Model, precision: Precision) -> Found:
+def _network(model: Model, exact: Model, precision: SamplingPrecision) -> Found:
+    if precision == "tf32" != resolved(model.device, precision):
+        return Skipped("this hardware has none")
     return _compared(_predicted(model, precision), _predicted(exact, "fp32"), MOST[precision])
 
 
@@ -259,7 +270,7 @@ def _speed(device: torch.device, precision: Precision, compile: Compile = "off",
 
     def step() -> None:
         torch.compiler.cudagraph_mark_step_begin()
-        with autocast(device, dtype):
+        with autocast(device, precision):
             loss = loss_of(state.network, **inputs).mean()
         loss.backward()
         for optimizer in state.optimizers:
@@ -267,7 +278,7 @@ def _speed(device: torch.device, precision: Precision, compile: Compile = "off",
         update_ema(state.ema, state.network, images, images, 1e6)
         state.network.zero_grad()
 
-    with FlopCounterMode(display=False) as counter, torch.no_grad(), autocast(device, dtype):
+    with FlopCounterMode(display=False) as counter, torch.no_grad(), autocast(device, precision):
         loss_of(state.network, **inputs)
     seconds, peak = _fastest(device, step), _matmul_flops(device, dtype)
     share = 3 * counter.get_total_flops() / seconds / peak  # Backward takes twice what forward does.

@@ -9,7 +9,7 @@ from undiffuse.commands.options import unless_given
 from undiffuse.diffusion.sampler_table import SamplerName
 from undiffuse.features.table import FeaturesName, find_weights
 from undiffuse.runs.find import find_run
-from undiffuse.utils.names import Precision, Split
+from undiffuse.utils.names import SamplingPrecision, Split
 from undiffuse.utils.parsing import at_least, parse_count
 from undiffuse.utils.terminal import console
 
@@ -24,7 +24,7 @@ def compare(
     weights: Annotated[str | None, unless_given("the published ones, downloaded", metavar="FILE")] = None,
     split: Split = "auto",
     guidance: Annotated[float | None, unless_given("each run's")] = None,
-    precision: Annotated[Precision | None, unless_given("each run's")] = None,
+    precision: Annotated[SamplingPrecision | None, unless_given("each run's")] = None,
     seed: int = 0,
     batch: int = 64,
     out: str = "runs/comparison",
@@ -43,7 +43,8 @@ def compare(
         weights: Weights of the feature network.
         split: Split of the real images. auto: the one that the runs were trained on.
         guidance: 1 follows the label as trained; more exaggerates it.
-        precision: Of the network: fp32; bf16, about twice as fast where the hardware has it; auto, which is bf16 there.
+        precision: Of the network: fp32; tf32, which is fp32 but on GPUs from Ampere on; bf16, about twice as fast where
+            the hardware has it; auto, which is bf16 there.
         seed: Seed of the first sample; the others count up from it.
         batch: Images at once; changes speed and memory only.
         out: Folder for comparison.html and comparison.json.

@@ -11,7 +11,7 @@ from undiffuse.data.paths import check_data
 from undiffuse.diffusion.sampler_table import SamplerName, options_help
 from undiffuse.features.table import FeaturesName, features_help, find_weights
 from undiffuse.runs.find import find_run, output_folder
-from undiffuse.utils.names import Fit, Precision, Split
+from undiffuse.utils.names import Fit, SamplingPrecision, Split
 from undiffuse.utils.parsing import at_least, parse_count
 from undiffuse.utils.terminal import console
 
@@ -34,7 +34,7 @@ def evaluate(
     sampler: Annotated[SamplerName | None, unless_given("the run's")] = None,
     steps: Annotated[int | None, unless_given("the run's")] = None,
     guidance: Annotated[float | None, unless_given("the run's")] = None,
-    precision: Annotated[Precision | None, unless_given("the run's")] = None,
+    precision: Annotated[SamplingPrecision | None, unless_given("the run's")] = None,
     set: Annotated[tuple[str, ...], unless_given("the run's", help=options_help())] = (),
     seed: int = 0,
     batch: int = 64,
@@ -66,7 +66,8 @@ def evaluate(
         sampler: As in undiffuse sample.
         steps: Number of steps from noise to image.
         guidance: 1 follows the label as trained; more exaggerates it.
-        precision: Of the network: fp32; bf16, about twice as fast where the hardware has it; auto, which is bf16 there.
+        precision: Of the network: fp32; tf32, which is fp32 but on GPUs from Ampere on; bf16, about twice as fast where
+            the hardware has it; auto, which is bf16 there.
         set: Any other setting of sampling.
         seed: Seed of the first sample; the others count up from it.
         batch: Images at once; changes speed and memory only.

@@ -7,7 +7,7 @@ import tyro
 from undiffuse.commands.options import unless_given
 from undiffuse.diffusion.sampler_table import SAMPLERS, SamplerName, options_help
 from undiffuse.runs.find import find_run
-from undiffuse.utils.names import Precision
+from undiffuse.utils.names import SamplingPrecision
 from undiffuse.utils.parsing import at_least
 
 SAMPLERS_HELP = f"{'; '.join(f'{name}: {row.about}' for name, row in SAMPLERS.items())}.".replace("`", "")
@@ -23,7 +23,7 @@ def sample(
     batch: int = 64,
     sampler: Annotated[SamplerName | None, unless_given("the run's", help=SAMPLERS_HELP)] = None,
     steps: Annotated[int | None, unless_given("the run's")] = None,
-    precision: Annotated[Precision | None, unless_given("the run's")] = None,
+    precision: Annotated[SamplingPrecision | None, unless_given("the run's")] = None,
     set: Annotated[tuple[str, ...], unless_given("the run's", help=SETTINGS_HELP)] = (),
     film: bool = False,
     weights: Literal["ema", "network", "average"] = "ema",
@@ -45,7 +45,8 @@ def sample(
         batch: Images at once; changes speed and memory only.
         sampler: See docs/sampling.md.
         steps: More is slower and, up to a point, better. Below 100, ipndm replaces a run's ancestral or ddim.
-        precision: Of the network: fp32; bf16, about twice as fast where the hardware has it; auto, which is bf16 there.
+        precision: Of the network: fp32; tf32, which is fp32 but on GPUs from Ampere on; bf16, about twice as fast where
+            the hardware has it; auto, which is bf16 there.
         set: Any other setting of sampling.
         film: Also save the denoising of the first sixteen as a strip and an animation.
         weights: The EMA of the weights, or the weights in training; average is the old name of ema.

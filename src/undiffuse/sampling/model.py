@@ -21,8 +21,8 @@ from undiffuse.report.grids import Images
 from undiffuse.runs.run import Checkpoint, Run
 from undiffuse.sampling.labels import Label, find_label, label_tensor, labels_for
 from undiffuse.sampling.options import check_guidance, noise_levels, sampling_config
-from undiffuse.utils.device import autocast, compute_dtype, memory_format, state_dtype, upload
-from undiffuse.utils.names import Precision
+from undiffuse.utils.device import autocast, memory_format, state_dtype, upload
+from undiffuse.utils.names import SamplingPrecision
 from undiffuse.utils.randomness import ImageRandomness
 from undiffuse.utils.terminal import Meter, speaking
 from undiffuse.utils.world import World
@@ -110,7 +110,7 @@ class Model:
         guidance: float | None = None,
         sampler: str | None = None,
         steps: int | None = None,
-        precision: Precision | None = None,
+        precision: SamplingPrecision | None = None,
         set: Settings = (),
         seed: int = 0,
     ) -> Iterator[Step]:
@@ -135,7 +135,7 @@ class Model:
         guidance: float | None = None,
         sampler: str | None = None,
         steps: int | None = None,
-        precision: Precision | None = None,
+        precision: SamplingPrecision | None = None,
         set: Settings = (),
         seed: int = 0,
         batch: int = 64,
@@ -151,8 +151,9 @@ class Model:
             guidance: 1 follows the label as trained; more exaggerates it. None: the run's.
             sampler: See `undiffuse sample --help`; None: the run's.
             steps: At least 1; None: the run's. Below 100, ipndm replaces a run's ancestral or ddim.
-            precision: Of the network's convolutions and matrix products: fp32; bf16, about twice as fast where the
-                hardware has it; or auto, which is bf16 there and fp32 elsewhere. None: the run's.
+            precision: Of the network's convolutions and matrix products: fp32; tf32, which GPUs from Ampere on have
+                and which is fp32 elsewhere; bf16, about twice as fast where the hardware has it; or auto, which is bf16
+                there and fp32 elsewhere. None: the run's.
             set: Further options, such as {"eta": 0.5}.
             seed: Of the first image, from 0; the others count up from it.
             batch: Images at once.
@@ -282,12 +283,11 @@ def _sampler(diffusion: DiffusionConfig, sampling: SamplingConfig, noise: sample
     return lambda predict, x, sigmas, label: function(taken(predict), x, sigmas, label, **options)
 
 
-def _in_precision(model: Model, precision: Precision) -> Predict:
+def _in_precision(model: Model, precision: SamplingPrecision) -> Predict:
     """The model's predictor with the network in that precision; the state and the arithmetic around it keep theirs."""
-    dtype = compute_dtype(model.device, precision)
 
     def predict(x: Tensor, sigma: Tensor, label: Tensor | None) -> Prediction:
-        with autocast(model.device, dtype):
+        with autocast(model.device, precision):
             return model.predict(x, sigma, label)
 
     return predict

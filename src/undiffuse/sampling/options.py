@@ -11,7 +11,7 @@ from undiffuse.diffusion.recipe import SIGMAS, DiffusionConfig
 from undiffuse.diffusion.sampler_table import SAMPLERS, options, users
 from undiffuse.old_names import current_name
 from undiffuse.utils.device import resolved
-from undiffuse.utils.names import Precision
+from undiffuse.utils.names import SamplingPrecision
 
 
 def sampling_config(
@@ -19,7 +19,7 @@ def sampling_config(
     sampler: str | None = None,
     steps: int | None = None,
     guidance: float | None = None,
-    precision: Precision | None = None,
+    precision: SamplingPrecision | None = None,
     settings: Sequence[str] = (),
 ) -> SamplingConfig:
     """The run's sampling options, overridden by those that are given; each setting is "NAME=VALUE".

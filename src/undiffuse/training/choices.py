@@ -10,7 +10,7 @@ from undiffuse.config import Config
 from undiffuse.data.batches import split_held_out
 from undiffuse.training.blocks import recompute_activations
 from undiffuse.training.cost import noise_inputs
-from undiffuse.utils.device import autocast, compute_dtype
+from undiffuse.utils.device import autocast
 from undiffuse.utils.terminal import log
 
 LEFT_OPEN = ("held_out_images", "microbatch")
@@ -75,14 +75,13 @@ def _fastest_microbatch(config: Config, device: torch.device, most: int) -> int:
 def _step_timer(config: Config, device: torch.device) -> Callable[[int], float]:
     """A function from a number of images to the seconds of a forward and a backward pass."""
     network, loss_of = config.build_network().to(device), config.diffusion.make_loss()
-    dtype = compute_dtype(device, config.training.precision)
     if config.training.activation_checkpointing:
         recompute_activations(network, device)
 
     def step(images: int) -> float:
         inputs = noise_inputs(config, images, device)
         began = time.monotonic()
-        with autocast(device, dtype):
+        with autocast(device, config.training.precision):
             loss = loss_of(network, **inputs).mean()
         loss.backward()
         return time.monotonic() - began

@@ -14,7 +14,7 @@ from undiffuse.training.blocks import blocks_of
 from undiffuse.training.ema import update_ema
 from undiffuse.training.optimizers import optimizer_tensors
 from undiffuse.training.state import new_state
-from undiffuse.utils.device import autocast, compute_dtype, state_dtype, synchronize
+from undiffuse.utils.device import autocast, state_dtype, synchronize
 
 MEASURED_IMAGES = 16
 
@@ -64,11 +64,10 @@ def _measured(config: Config, device: torch.device, processes: int, microbatch: 
     """The cost of training in microbatches, from steps with so many images at once."""
     state = new_state(config, device)
     inputs, loss_of = noise_inputs(config, images, device), config.diffusion.make_loss()
-    dtype = compute_dtype(device, config.training.precision)
     parameters = list(state.network.parameters())
 
     def loss() -> Tensor:
-        with autocast(device, dtype):
+        with autocast(device, config.training.precision):
             return loss_of(state.network, **inputs).mean()
 
     again = largest_block_bytes(state.network, loss) if config.training.activation_checkpointing else 0

@@ -18,7 +18,7 @@ from undiffuse.runs.finding import change, finding, memorization_gap
 from undiffuse.runs.run import Run
 from undiffuse.training.observers import Event, Observer
 from undiffuse.training.state import TrainingState
-from undiffuse.utils.device import autocast, compute_dtype, upload
+from undiffuse.utils.device import autocast, upload
 from undiffuse.utils.randomness import ImageRandomness
 from undiffuse.utils.terminal import log
 
@@ -130,14 +130,14 @@ class HeldOut(Observer):
     @torch.no_grad()
     def losses(self, network: Callable[..., Tensor], indices: np.ndarray) -> Float64[Tensor, "n k"]:
         """The loss of each image at each noise level."""
-        loss_of, dtype = self.config.diffusion.make_loss(), compute_dtype(self.device, self.config.training.precision)
+        loss_of, precision = self.config.diffusion.make_loss(), self.config.training.precision
         rows = []
         for chunk in np.array_split(indices, -(-len(indices) // BATCH)):
             x0 = upload(self.to_x0(to_nchw(self.store.read(chunk))), self.device)
             eps = upload(ImageRandomness("held out", 0, chunk.tolist()).normal(*self.store.shape), self.device)
             label = upload(torch.from_numpy(self.store.labels[chunk]), self.device)
             levels = upload(self.sigmas, self.device)[:, None].expand(-1, len(chunk))
-            with autocast(self.device, dtype):
+            with autocast(self.device, precision):
                 found = [loss_of(network, x0=x0, eps=eps, sigma=sigma, label=label) for sigma in levels]
             rows.append(torch.stack(found, dim=1).cpu().double())
         return torch.cat(rows)

@@ -27,7 +27,6 @@ def training_steps(
     batches: Iterator[Batch],
     progress: Callable[[], float],
     world: World,
-    dtype: torch.dtype,
 ) -> Iterator[StepReport]:
     """Takes training steps without end. `progress` returns the fraction of the budget that is spent.
 
@@ -42,7 +41,7 @@ def training_steps(
 
     def losses_of(x0: Tensor, eps: Tensor, sigma: Tensor, label: Tensor) -> Tensor:
         torch.compiler.cudagraph_mark_step_begin()  # A recorded graph may write over what the last one returned.
-        with autocast(world.device, dtype):
+        with autocast(world.device, config.training.precision):
             return objective(network, x0=x0, eps=eps, sigma=sigma, label=label)
 
     def backward(microbatches: list[tuple[Tensor, ...]]) -> tuple[Tensor, Tensor]:

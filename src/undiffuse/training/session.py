@@ -25,7 +25,7 @@ from undiffuse.training.previews import Previews
 from undiffuse.training.signals import StopRequest
 from undiffuse.training.start import save_start, weights_for
 from undiffuse.training.state import StepReport, TrainingState, new_state, rank_0_may_look
-from undiffuse.utils.device import compile_network, compute_dtype, loader_workers
+from undiffuse.utils.device import compile_network, loader_workers
 from undiffuse.utils.errors import PeerFailed, WorkFailed, sentence
 from undiffuse.utils.files import remove_unfinished, write_atomically
 from undiffuse.utils.names import Compile
@@ -136,8 +136,7 @@ def train_run(
         compile_network(state.network, world.device, graphs=compile == "graphs")
     stop.saves_itself = True
     stream = _stream(store, config, state.images, world)
-    dtype = compute_dtype(world.device, config.training.precision)
-    steps = training_steps(state, config, stream, lambda: budget.progress, world, dtype)
+    steps = training_steps(state, config, stream, lambda: budget.progress, world)
     watchers = _watchers(store, options, observers, already) if world.is_main else []
     try:
         with _alone_in(run) if world.is_main else nullcontext(), watching(watchers, run, state, checkpoint, world):

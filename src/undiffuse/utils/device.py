@@ -4,7 +4,7 @@ import contextlib
 import os
 import shutil
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from contextlib import AbstractContextManager
 from pathlib import Path
 
@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from undiffuse.utils.names import Precision
+from undiffuse.utils.names import SamplingPrecision
 from undiffuse.utils.terminal import log
 
 SHARED_MEMORY = Path("/dev/shm")
@@ -25,7 +25,7 @@ BATCHES_OF_A_WORKER = 2
 def choose_device(local_rank: int = 0) -> torch.device:
     """CUDA if there is any (each local rank its own device), else Apple's MPS, else the CPU."""
     if torch.cuda.is_available():
-        torch.backends.cudnn.allow_tf32 = False  # fp32 means fp32; whoever accepts less takes bf16.
+        torch.backends.cudnn.allow_tf32 = False  # fp32 means fp32; `autocast` takes less where it is asked for.
         torch.backends.cudnn.benchmark = True  # Batches all have one shape.
         return torch.device("cuda", local_rank % torch.cuda.device_count())
     if torch.backends.mps.is_available():
@@ -45,26 +45,44 @@ def has_fast_bf16(device: torch.device) -> bool:
     return False  # MPS: fp32 is safe everywhere.
 
 
-def resolved(device: torch.device, precision: Precision) -> Precision:
-    """The precision, with auto as what it is on this device.
+def resolved(device: torch.device, precision: SamplingPrecision) -> SamplingPrecision:
+    """The precision as what it is on this device.
 
-    auto takes bf16 where the hardware has it, and fp16 on GPUs before Ampere, which have only that.
+    auto takes bf16 where the hardware has it, and fp16 on GPUs before Ampere, which have only that. tf32 exists on
+    GPUs from Ampere on, and is fp32 elsewhere.
     """
+    if precision == "tf32":
+        return "tf32" if device.type == "cuda" and has_fast_bf16(device) else "fp32"
     if precision != "auto":
         return precision
     return "bf16" if has_fast_bf16(device) else "fp16" if device.type == "cuda" else "fp32"
 
 
-def compute_dtype(device: torch.device, precision: Precision = "auto") -> torch.dtype:
-    """The type of convolutions and matrix products. Weights are always kept in fp32."""
-    return {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[resolved(device, precision)]
+def compute_dtype(device: torch.device, precision: SamplingPrecision = "auto") -> torch.dtype:
+    """The type in which results of convolutions and matrix products are kept. Weights are always kept in fp32."""
+    return {"bf16": torch.bfloat16, "fp16": torch.float16}.get(resolved(device, precision), torch.float32)
 
 
-def autocast(device: torch.device, dtype: torch.dtype) -> AbstractContextManager:
-    """A context that computes in `dtype` where that is safe; does nothing for fp32."""
-    if dtype == torch.float32:
+def autocast(device: torch.device, precision: SamplingPrecision) -> AbstractContextManager:
+    """A context in which convolutions and matrix products have that precision; it does nothing for fp32.
+
+    tf32 is for what needs no gradient: a backward pass outside of the context computes in fp32.
+    """
+    precision = resolved(device, precision)
+    if precision == "fp32":
         return contextlib.nullcontext()
-    return torch.autocast(device.type, dtype)
+    return _tf32() if precision == "tf32" else torch.autocast(device.type, compute_dtype(device, precision))
+
+
+@contextlib.contextmanager
+def _tf32() -> Generator[None, None, None]:
+    convolutions, products = torch.backends.cudnn, torch.backends.cuda.matmul
+    before = convolutions.allow_tf32, products.allow_tf32
+    convolutions.allow_tf32 = products.allow_tf32 = True
+    try:
+        yield
+    finally:
+        convolutions.allow_tf32, products.allow_tf32 = before
 
 
 def compile_network(network: nn.Module, device: torch.device, graphs: bool = False) -> bool:
