@@ -18,7 +18,7 @@ from undiffuse.runs.run import Run, open_run
 from undiffuse.sampling.model import load_model
 from undiffuse.training import loop
 from undiffuse.training.session import begin_or_resume
-from undiffuse.training.start import configure_from, weights_for
+from undiffuse.training.start import Start, weights_for
 from undiffuse.utils.world import World
 
 ALONE = World(0, 1, torch.device("cpu"))
@@ -30,14 +30,18 @@ def source(tiny: Config, run_training: Callable[..., bool]) -> Run:
     return open_run(Path("source"))
 
 
-def config_from(source: Run, store: Store) -> Config:
+def start_from(source: Run) -> Start:
     checkpoint = source.last_good()
     assert checkpoint
-    return configure_from(source, checkpoint, store, source.config.data, seed=1, conditional=True)
+    return Start(source, checkpoint)
+
+
+def config_from(source: Run, store: Store | ImageFacts, conditional: bool = True) -> Config:
+    return start_from(source).configure(store, source.config.data, 1, conditional)
 
 
 def begin(folder: str, source: Run, store: Store) -> Run:
-    return begin_or_resume(Path(folder), config_from(source, store), len(store), ALONE, source.last_good())
+    return begin_or_resume(Path(folder), config_from(source, store), len(store), ALONE, start_from(source))
 
 
 def test_before_the_first_step_it_is_the_source_s_model(source: Run, store: Store) -> None:
@@ -97,24 +101,20 @@ def test_attention_stays_at_its_levels_at_another_size() -> None:
         network.resized((30, 30))
 
 
-def test_images_that_do_not_fit_are_refused(source: Run, store: Store) -> None:
-    checkpoint = source.last_good()
-    assert checkpoint
-    arguments = (source, checkpoint)
+def test_images_that_do_not_fit_are_refused(source: Run) -> None:
     with pytest.raises(ValueError, match="trained on gray images: give --channels 1"):
-        configure_from(*arguments, ImageFacts((8, 8), 3), DataConfig(), 0, True)
-    with pytest.raises(ValueError, match=r"other classes \(it: 0, 1, 2; these images: none\)"):
-        configure_from(*arguments, store, DataConfig(), 0, conditional=False)
+        config_from(source, ImageFacts((8, 8), 3))
+    with pytest.raises(ValueError, match="multiples of 2"):
+        config_from(source, ImageFacts((9, 9), 1))
 
 
 def test_weights_of_another_shape_are_refused_and_the_first_is_named(source: Run, tiny: Config) -> None:
     wider = replace(tiny, network=replace(tiny.network, channels=16))
-    checkpoint = source.last_good()
-    assert checkpoint
+    start = start_from(source)
     with pytest.raises(ValueError, match=r"embed\.0\.weight is 32x8 there and 64x16 here"):
-        weights_for(wider, checkpoint)
+        weights_for(wider, start)
     with pytest.raises(ValueError, match="do not fit"):
-        begin_or_resume(Path("run"), wider, 1797, ALONE, checkpoint)
+        begin_or_resume(Path("run"), wider, 1797, ALONE, start)
     assert not Path("run").exists()
 
 
