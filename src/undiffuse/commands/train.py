@@ -54,7 +54,8 @@ def train(
         unconditional: Do not give the network the classes, even if there are some.
         preset: Recipe: digits, small, flowers64, or a paper's with cifar10-: ddpm, iddpm, iddpm-vlb, edm, flow.
         from_run: Start with this run's EMA weights and its settings: its folder, its name under runs/, or a model that
-            comes with undiffuse. The images may have other classes. On other images the learning rate is a third of its.
+            comes with undiffuse. Classes of the same name are kept. On other images than its own, the learning rate is
+            a third of its.
         images: Budget in images seen, such as 50k or 2M.
         minutes: Budget in minutes, instead of images.
         batch: Images per step, over all processes.

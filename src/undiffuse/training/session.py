@@ -55,9 +55,7 @@ MAY_CHANGE = {
 have moved, older versions recorded less of that run, and what saves memory changes no result."""
 
 
-def begin_or_resume(
-    folder: Path, config: Config, total_images: int, world: World, start: Start | None = None
-) -> Run:
+def begin_or_resume(folder: Path, config: Config, total_images: int, world: World, start: Start | None = None) -> Run:
     """The run in `folder`, created if there is none there or one without a checkpoint.
 
     A new run starts with the EMA weights of `start`, or else with random ones. What the config leaves open is chosen

@@ -32,7 +32,9 @@ class Start:
             ValueError: the images have other channels than the source's, or a size that its network cannot take.
         """
         source, origin = self.run.config, self.run.config.origin
-        first_rate = (origin and origin.learning_rate) or source.optimizer.learning_rate
+        first_rate = source.optimizer.learning_rate
+        if origin and origin.learning_rate:
+            first_rate = origin.learning_rate
         same_images = images.content == source.data_content
         config = _fitted(self.run, images, data, seed, conditional)
         return replace(
