@@ -182,7 +182,7 @@ def test_the_ema_leaves_the_source_behind(source: Run, store: Store, run_trainin
 
 
 def test_the_same_command_resumes_without_the_source(source: Run, notices: pytest.LogCaptureFixture) -> None:
-    options: dict[str, Any] = {"from_run": "source", "out": "run", "unconditional": True, "minutes": None}
+    options: dict[str, Any] = {"from_run": "source", "out": "run", "unconditional": True}
     first = undiffuse.train("digits", images=200, **options)
     assert "from     source, 400 images: 0 classes kept, 10 dropped" in notices.messages
     assert "started from source (400 images: 0 classes kept, 10 dropped)" in repr(first)
@@ -190,9 +190,9 @@ def test_the_same_command_resumes_without_the_source(source: Run, notices: pytes
     again = undiffuse.train("digits", images=400, **options)
     assert [checkpoint.images for checkpoint in again.checkpoints()] == [400, 200, 0]
     with pytest.raises(FileNotFoundError, match="no run at"):
-        undiffuse.train("digits", **options | {"out": "elsewhere"})
+        undiffuse.train("digits", from_run="source", out="elsewhere")
     with pytest.raises(ValueError, match="other settings"):
-        undiffuse.train("digits", images=400, **options | {"unconditional": False})
+        undiffuse.train("digits", images=400, from_run="source", out="run")
 
 
 def test_other_images_are_announced_with_their_learning_rate(notices: pytest.LogCaptureFixture) -> None:
