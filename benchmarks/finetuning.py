@@ -97,7 +97,7 @@ def main(options: Options) -> None:
         print(name, json.dumps(found["runs"][name]), flush=True)
         RESULTS.parent.mkdir(parents=True, exist_ok=True)
         RESULTS.write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
-    _figure(sheets).save(RESULTS.with_suffix(".png"))
+        _figure(sheets).save(RESULTS.with_suffix(".png"))
 
 
 class Losses(undiffuse.Observer):
@@ -142,9 +142,8 @@ def _metrics(run: Run, samples: undiffuse.Images) -> dict[str, Any]:
     of_all = undiffuse.measure(store.read(range(len(store))), samples, features=FEATURES)
     values = {name: float(of_all[name].value) for name in ("FD-EffNet", "KD-EffNet", "precision", "recall")}
     generated, control = (_distances(store.read(training), images) for images in (samples, store.read(held_out)))
-    return values | {
-        "distance to nearest photo / that of held-out photos": [a / b for a, b in zip(generated, control, strict=True)]
-    }
+    ratios = {space: generated[space] / control[space] for space in control}
+    return values | {"distance to the nearest photo / that of held-out photos": ratios}
 
 
 def _distances(photos: np.ndarray, images: np.ndarray) -> dict[str, float]:
