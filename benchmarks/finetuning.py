@@ -69,12 +69,14 @@ def main(options: Options) -> None:
     source = undiffuse.train(
         others, minutes=options.source_minutes, set=("training.microbatch=32",), out=options.out / "source", **shared
     )
-    found = {"machine": machine(), "source": repr(source), "photos": len(list(new.rglob("*.jpg"))), "runs": {}}
+    trained = {"images": source.checkpoints()[0].images, "classes": len(source.config.class_names)}
+    found = {"machine": machine(), "source": trained, "photos": len(list(new.rglob("*.jpg"))), "runs": {}}
     rate = source.config.optimizer.learning_rate
     variants = {
         "from scratch": (None, rate),
         **{f"fine-tuned, rate x {r:.2g}": (source, r * rate) for r in options.rates},
     }
+    measured = json.loads(RESULTS.read_text(encoding="utf-8"))["runs"] if RESULTS.exists() else {}
     sheets = {}
     for name, (start, learning_rate) in variants.items():
         settings = {
@@ -91,9 +93,11 @@ def main(options: Options) -> None:
             observers=[Losses()],
             **shared,
         )
-        samples = undiffuse.load(run).sample(options.count, seed=0)
-        found["runs"][name] = {"images": options.images} | _losses(run) | _metrics(run, samples)
-        sheets[name] = grid(to_nchw(samples[:SHOWN]), columns=SHOWN // 2)
+        model, how = undiffuse.load(run), {"images": options.images, "samples": options.count}
+        if not how.items() <= measured.get(name, {}).items():
+            measured[name] = how | _losses(run) | _metrics(run, model.sample(options.count, seed=0))
+        found["runs"][name] = measured[name]
+        sheets[name] = grid(to_nchw(model.sample(SHOWN, seed=0)), columns=SHOWN // 2)
         print(name, json.dumps(found["runs"][name]), flush=True)
         RESULTS.parent.mkdir(parents=True, exist_ok=True)
         RESULTS.write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
