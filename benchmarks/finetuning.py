@@ -55,7 +55,7 @@ class Options:
     """Of training of the source."""
     images: int = 2560
     """Budget of each of the other runs."""
-    rates: tuple[float, ...] = (1 / 3, 1.0, 0.1)
+    rates: tuple[float, ...] = (1 / 3, 1.0)
     """Learning rates as fractions of the source's; each is a run."""
     count: int = 200
     """Samples that are measured."""
