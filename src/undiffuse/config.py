@@ -12,6 +12,7 @@ from pydantic.dataclasses import dataclass
 from torch import nn
 
 from undiffuse.data.augmentation import AugmentationConfig
+from undiffuse.data.nonleaky import NUMBERS
 from undiffuse.data.store import DataConfig
 from undiffuse.diffusion.recipe import SIGMAS, DiffusionConfig
 from undiffuse.diffusion.sampler_table import SAMPLERS, options
@@ -19,6 +20,7 @@ from undiffuse.networks.classes import ClassChange
 from undiffuse.networks.network import NetworkConfig
 from undiffuse.networks.unet import UNetConfig
 from undiffuse.old_names import current, current_name, current_value
+from undiffuse.utils.conditions import ConditionSizes
 from undiffuse.utils.names import Precision, SamplingPrecision
 from undiffuse.utils.validation import STRICT, sentence
 
@@ -193,8 +195,13 @@ class Config(Recipe):
         return ClassChange(self.class_names if before is None else before, self.class_names)
 
     def build_network(self) -> nn.Module:
-        """The network, untrained, with channels for the variance where it is learned."""
-        return self.network.build(learned_variance=self.diffusion.learned_variance)
+        """The network, untrained, with channels for the variance where it is learned, and all conditions that it gets.
+
+        Raises:
+            ValueError: a network of the user's own does not take them.
+        """
+        sizes = ConditionSizes(augmentation=NUMBERS if self.augmentation.nonleaky else 0)
+        return self.network.build_for(sizes, learned_variance=self.diffusion.learned_variance)
 
 
 def to_json(config: Config) -> str:

@@ -6,8 +6,9 @@ from helpers.tensors import normal
 from torch import Tensor
 
 from undiffuse.diffusion import noise, parametrization
-from undiffuse.diffusion.denoiser import NO_LABEL, Prediction, predictor, spread
+from undiffuse.diffusion.denoiser import Prediction, predictor, spread
 from undiffuse.diffusion.guidance import guided
+from undiffuse.utils.conditions import NO_LABEL
 
 SCHEDULE = noise.sigmas_of_betas(noise.linear_betas(1000))
 

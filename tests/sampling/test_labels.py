@@ -2,8 +2,8 @@
 
 import pytest
 
-from undiffuse.diffusion.denoiser import NO_LABEL
 from undiffuse.sampling.labels import find_label, find_pattern, label_tensor, labels_for
+from undiffuse.utils.conditions import NO_LABEL
 
 NAMES = ("cats", "dogs", "snow")
 

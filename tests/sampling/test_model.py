@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from undiffuse.config import Config, SamplingConfig
 from undiffuse.data.pixels import to_pixels
 from undiffuse.diffusion import noise, reverse, samplers
-from undiffuse.diffusion.denoiser import NO_LABEL, Prediction, clipped, denoiser, predictor, without_variance
+from undiffuse.diffusion.denoiser import Prediction, clipped, denoiser, predictor, without_variance
 from undiffuse.diffusion.guidance import guided
 from undiffuse.diffusion.recipe import DiffusionConfig
 from undiffuse.networks.unet import UNet, UNetConfig
@@ -26,6 +26,7 @@ from undiffuse.sampling.labels import labels_for
 from undiffuse.sampling.model import Model, last, load_model, model_of, sample_steps, watched
 from undiffuse.sampling.nfe import nfe
 from undiffuse.sampling.options import noise_levels
+from undiffuse.utils.conditions import NO_LABEL
 from undiffuse.utils.randomness import ImageRandomness
 
 CPU = torch.device("cpu")

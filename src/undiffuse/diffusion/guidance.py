@@ -5,7 +5,8 @@ import math
 import torch
 from torch import Tensor
 
-from undiffuse.diffusion.denoiser import NO_LABEL, Predict, Prediction, spread
+from undiffuse.diffusion.denoiser import Predict, Prediction, spread
+from undiffuse.utils.conditions import Condition, has_label, joined, without_label
 
 ALWAYS = (0.0, math.inf)
 """The interval of every noise level."""
@@ -24,8 +25,8 @@ def guided(
     """
     low, high = interval
 
-    def guided_predict(x: Tensor, sigma: Tensor, label: Tensor | None = None) -> Prediction:
-        if scale == 1 or (guide is None and label is None):
+    def guided_predict(x: Tensor, sigma: Tensor, label: Condition = None) -> Prediction:
+        if scale == 1 or (guide is None and not has_label(label)):
             return predict(x, sigma, label)
         if interval == ALWAYS:
             prediction, weaker = _both(predict, guide, x, sigma, label)
@@ -41,14 +42,13 @@ def guided(
 
 
 def _both(
-    predict: Predict, guide: Predict | None, x: Tensor, sigma: Tensor, label: Tensor | None
+    predict: Predict, guide: Predict | None, x: Tensor, sigma: Tensor, label: Condition
 ) -> tuple[Prediction, Tensor]:
     """The prediction, and the guide's x0."""
     if guide is not None:
         return predict(x, sigma, label), guide(x, sigma, label).x0
-    assert label is not None
-    labels = torch.cat([label, torch.full_like(label, NO_LABEL)])
-    both = predict(torch.cat([x, x]), torch.cat([sigma, sigma]), labels)  # One batch: half as many kernels to start.
+    # One batch: half as many kernels to start.
+    both = predict(torch.cat([x, x]), torch.cat([sigma, sigma]), joined(label, without_label(label)))
     conditional, unconditional = both.x0.chunk(2)
     fraction = None if both.variance_fraction is None else both.variance_fraction.chunk(2)[0]
     return Prediction(conditional, fraction), unconditional

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from undiffuse.diffusion.denoiser import NO_LABEL
+from undiffuse.utils.conditions import NO_LABEL
 
 Label = int | str
 """A class by index or name; -1 or "none" for no label."""

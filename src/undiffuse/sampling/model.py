@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from undiffuse.config import Config, SamplingConfig
 from undiffuse.data.pixels import to_pixels
 from undiffuse.diffusion import reverse, samplers
-from undiffuse.diffusion.denoiser import NO_LABEL, Predict, Prediction, clipped, denoiser, predictor
+from undiffuse.diffusion.denoiser import Predict, Prediction, clipped, denoiser, predictor
 from undiffuse.diffusion.guidance import ALWAYS, guided
 from undiffuse.diffusion.recipe import DiffusionConfig
 from undiffuse.diffusion.sampler_table import SAMPLERS
@@ -22,6 +22,7 @@ from undiffuse.report.grids import Images
 from undiffuse.runs.run import Checkpoint, Run
 from undiffuse.sampling.labels import Label, Pattern, find_pattern, label_tensor, labels_for
 from undiffuse.sampling.options import check_guidance, noise_levels, sampling_config
+from undiffuse.utils.conditions import NO_LABEL, Condition
 from undiffuse.utils.device import autocast, memory_format, state_dtype, upload
 from undiffuse.utils.names import SamplingPrecision
 from undiffuse.utils.randomness import ImageRandomness
@@ -31,7 +32,7 @@ from undiffuse.utils.world import World
 Settings = Sequence[str] | Mapping[str, object]
 """Further options of sampling: ("eta=0.5",) or {"eta": 0.5}."""
 
-BoundSampler = Callable[[Predict, Tensor, Tensor, Tensor | None], Iterator[Step]]
+BoundSampler = Callable[[Predict, Tensor, Tensor, Condition], Iterator[Step]]
 """(predict, x, sigmas, label) -> the steps."""
 
 
@@ -361,7 +362,7 @@ def _sampler(diffusion: DiffusionConfig, sampling: SamplingConfig, noise: sample
 def _in_precision(model: Model, precision: SamplingPrecision) -> Predict:
     """The model's predictor with the network in that precision; the state and the arithmetic around it keep theirs."""
 
-    def predict(x: Tensor, sigma: Tensor, label: Tensor | None) -> Prediction:
+    def predict(x: Tensor, sigma: Tensor, label: Condition) -> Prediction:
         with autocast(model.device, precision):
             return model.predict(x, sigma, label)
 

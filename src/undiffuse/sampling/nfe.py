@@ -9,13 +9,14 @@ from torch import Tensor
 from undiffuse.config import SamplingConfig
 from undiffuse.diffusion.denoiser import Prediction
 from undiffuse.sampling.model import Model, last, sampler_steps
+from undiffuse.utils.conditions import Condition
 
 
 def nfe(model: Model, sampling: SamplingConfig, labels: Sequence[int] | None) -> int:
     """The evaluations of networks that make one image: the model's own, those without the label, and the guide's."""
     evaluations = 0
 
-    def predict(x: Tensor, sigma: Tensor, label: Tensor | None = None) -> Prediction:
+    def predict(x: Tensor, sigma: Tensor, label: Condition = None) -> Prediction:
         nonlocal evaluations
         evaluations += len(x)
         return Prediction(torch.zeros_like(x), torch.zeros_like(x))
