@@ -194,14 +194,18 @@ class Config(Recipe):
         before = self.origin.class_names
         return ClassChange(self.class_names if before is None else before, self.class_names)
 
+    @property
+    def condition_sizes(self) -> ConditionSizes:
+        """What the network is told besides the label."""
+        return ConditionSizes(augmentation=NUMBERS if self.augmentation.nonleaky else 0)
+
     def build_network(self) -> nn.Module:
         """The network, untrained, with channels for the variance where it is learned, and all conditions that it gets.
 
         Raises:
             ValueError: a network of the user's own does not take them.
         """
-        sizes = ConditionSizes(augmentation=NUMBERS if self.augmentation.nonleaky else 0)
-        return self.network.build_for(sizes, learned_variance=self.diffusion.learned_variance)
+        return self.network.build_for(self.condition_sizes, learned_variance=self.diffusion.learned_variance)
 
 
 def to_json(config: Config) -> str:

@@ -83,5 +83,7 @@ def test_without_classes_it_predicts_what_it_did_without_a_label(
 def test_a_network_of_ones_own_keeps_its_classes_or_says_how() -> None:
     weights = {"weight": torch.ones(2)}
     assert NetworkConfig().adapted(weights, ClassChange(("a",), ("a",))) == weights
-    with pytest.raises(ValueError, match=r"NetworkConfig does not say how .*add a method adapted\(weights, classes\)"):
+    with pytest.raises(
+        ValueError, match=r"NetworkConfig does not say how .*add a method adapted\(weights, classes, sizes\)"
+    ):
         NetworkConfig().adapted(weights, ClassChange(("a", "b"), ("b", "a")))

@@ -13,6 +13,7 @@ import torch
 import undiffuse
 from undiffuse.config import Config
 from undiffuse.data.store import Store
+from undiffuse.networks.classes import ClassChange
 from undiffuse.networks.unet import UNetConfig
 from undiffuse.presets import ImageFacts
 from undiffuse.runs.run import Run, open_run
@@ -135,6 +136,15 @@ def test_the_classes_and_the_size_may_change_at_once(source: Run, store: Store) 
             assert torch.equal(fitted.eval()(x, torch.ones(4), after), resized.eval()(x, torch.ones(4), before))
         change = config.class_change
         assert str(change) == "2 classes kept, 1 new, 8 dropped"
+
+
+def test_the_network_may_be_told_of_augmentation_from_now_on(source: Run, store: Store) -> None:
+    config = config_from(source, store)
+    told = replace(config, augmentation=replace(config.augmentation, nonleaky=0.1))
+    weights = weights_for(told, start_from(source))
+    told.build_network().load_state_dict(weights)
+    assert not weights["embed_augmentation.weight"].any()
+    assert "embed_augmentation.weight" not in config.network.adapted(weights, ClassChange((), ()))
 
 
 def test_the_learning_rate_is_lower_once_on_other_images(source: Run, store: Store) -> None:

@@ -56,8 +56,10 @@ class NetworkConfig:
         except ValidationError as error:
             raise ValueError(sentence(error)) from error
 
-    def adapted(self, weights: Mapping[str, Tensor], classes: ClassChange) -> dict[str, Tensor]:
-        """The weights of a network that differs from this one's in its classes alone, fitted to this one's classes.
+    def adapted(
+        self, weights: Mapping[str, Tensor], classes: ClassChange, sizes: ConditionSizes = NO_MORE
+    ) -> dict[str, Tensor]:
+        """The weights of a network that differs from this one's in its conditions alone, fitted to this one's.
 
         For a class that both have, and for no label, the network should predict what it did.
 
@@ -68,7 +70,7 @@ class NetworkConfig:
             return dict(weights)
         raise ValueError(
             f"{type(self).__name__} does not say how its weights change with the classes: give images with the same "
-            "classes, or add a method adapted(weights, classes), as undiffuse.networks.unet.UNetConfig has."
+            "classes, or add a method adapted(weights, classes, sizes), as undiffuse.networks.unet.UNetConfig has."
         )
 
     def build(self, learned_variance: bool = False) -> nn.Module:

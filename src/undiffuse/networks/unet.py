@@ -103,10 +103,13 @@ class UNetConfig(NetworkConfig):
         levels = tuple(round(side * ratio) for side in self.attention_resolutions)
         return replace(super().resized(size), attention_resolutions=levels)
 
-    def adapted(self, weights: Mapping[str, Tensor], classes: ClassChange) -> dict[str, Tensor]:
+    def adapted(
+        self, weights: Mapping[str, Tensor], classes: ClassChange, sizes: ConditionSizes = NO_MORE
+    ) -> dict[str, Tensor]:
         """As `NetworkConfig.adapted`: rows of the label embedding, which is added to that of the noise level.
 
-        A first table is zero, and of one that goes the bias before it keeps what "no label" added.
+        A first table is zero, and of one that goes the bias before it keeps what "no label" added. Embeddings of other
+        conditions begin at zero too, and go without a trace: they are zero for an image as it is.
         """
         table, bias = "embed_label.weight", "embed.2.bias"
         adapted = dict(weights)
@@ -116,6 +119,11 @@ class UNetConfig(NetworkConfig):
             adapted[table] = weights[bias].new_zeros(self.classes + 1, len(weights[bias]))
         elif classes.before:
             adapted[bias] = weights[bias] + classes.unlabeled(adapted.pop(table))
+        augmentation = "embed_augmentation.weight"
+        if not sizes.augmentation:
+            adapted.pop(augmentation, None)
+        elif augmentation not in weights:
+            adapted[augmentation] = weights[bias].new_zeros(len(weights[bias]), sizes.augmentation)
         return adapted
 
     def build(self, learned_variance: bool = False) -> nn.Module:

@@ -71,7 +71,7 @@ def weights_for(config: Config, start: Start) -> dict[str, Tensor]:
     source = start.run.config
     classes = ClassChange(source.class_names, config.class_names, source.training.label_dropout > 0)
     found = {name: tensor.float() for name, tensor in start.checkpoint.tensors("ema").items()}
-    weights = config.network.adapted(found, classes)
+    weights = config.network.adapted(found, classes, config.condition_sizes)
     network = config.build_network().state_dict()
 
     def shape(tensor: Tensor | None) -> str:
