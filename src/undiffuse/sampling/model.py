@@ -33,6 +33,9 @@ Settings = Sequence[str] | Mapping[str, object]
 BoundSampler = Callable[[Predict, Tensor, Tensor, Tensor | None], Iterator[Step]]
 """(predict, x, sigmas, label) -> the steps."""
 
+Wrap = Callable[[Predict], Predict]
+"""Steers a model in sampling."""
+
 
 @dataclass(frozen=True)
 class Model:
@@ -223,25 +226,46 @@ def _newest(run: Run) -> Checkpoint:
 
 
 def sample_steps(
-    model: Model, seeds: Sequence[int], labels: Sequence[int] | None, sampling: SamplingConfig
+    model: Model,
+    seeds: Sequence[int],
+    labels: Sequence[int] | None,
+    sampling: SamplingConfig,
+    wrap: Wrap = lambda predict: predict,
 ) -> Iterator[Step]:
     """The steps of one batch, one image per seed. An image depends on its seed and label, not on the rest of the batch.
+
+    `wrap` steers the model, guidance included: see `diffusion.inverse_problems`.
 
     Raises:
         ValueError: the number of steps does not fit the model's discrete schedule.
     """
+    normal, sigmas = seeded_noise(model, seeds), noise_levels(model.diffusion, sampling)
+    start = samplers.starting_noise(normal(), sigmas[0].to(state_dtype(model.device)))
+    return steps_from(model, start, sigmas, labels, sampling, normal, wrap)
+
+
+def seeded_noise(model: Model, seeds: Sequence[int]) -> samplers.Noise:
+    """Unit normal noise for a batch, one image per seed, new at each call: first what sampling starts from."""
     # One generator an image, on the CPU: the same seed is the same noise on every device.
     randomness = ImageRandomness("sampling", 0, seeds)
+    return lambda: upload(randomness.normal(*model.shape), model.device)
 
-    def normal() -> Tensor:
-        return upload(randomness.normal(*model.shape), model.device)
 
-    sigmas = noise_levels(model.diffusion, sampling).to(state_dtype(model.device))
-    start = samplers.starting_noise(normal(), sigmas[0])
+def steps_from(
+    model: Model,
+    x: Float[Tensor, "b c h w"],
+    sigmas: Float[Tensor, " n"],
+    labels: Sequence[int] | None,
+    sampling: SamplingConfig,
+    noise: samplers.Noise,
+    wrap: Wrap = lambda predict: predict,
+) -> Iterator[Step]:
+    """The steps of the sampler from any x at level `sigmas[0]` along these sigmas, wherever they lead."""
     label = None if labels is None else upload(torch.tensor(labels), model.device)
-    predict = guided(_in_precision(model, sampling.precision), sampling.guidance)
-    sampler = _sampler(model.diffusion, sampling, normal)
-    return _without_gradients(sampler(clipped(predict) if sampling.clip else predict, start, sigmas, label))
+    predict = wrap(guided(_in_precision(model, sampling.precision), sampling.guidance))
+    sampler = _sampler(model.diffusion, sampling, noise)
+    sigmas = sigmas.to(state_dtype(model.device))
+    return _without_gradients(sampler(clipped(predict) if sampling.clip else predict, x, sigmas, label))
 
 
 def watched(steps: Iterator[Step], show: Callable[[int], object]) -> Iterator[Step]:
