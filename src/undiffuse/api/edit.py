@@ -36,6 +36,9 @@ from undiffuse.utils.text import number, plural, size_text
 SHOWN = 24
 """Results on the sheet."""
 
+COUNTS = ("images", "nfe")
+"""What is measured of every edit."""
+
 
 @dataclass(frozen=True)
 class Edited:
@@ -242,7 +245,8 @@ def _save_sheet(gallery: Gallery, chosen: edits.Edit, seeds: range, title: str, 
     shown = seeds[:SHOWN]
     after = [Panel(pixels, chosen.caption(seed)) for seed, pixels in zip(shown, gallery.pixels(shown), strict=True)]
     options = ", ".join(f"{name.replace('_', ' ')} {_written(value)}" for name, value in chosen.options.items())
-    about = f"{options}; {sampling.sampler}, {plural(sampling.steps, 'step')}, NFE {_written(measured['nfe'])}"
+    about = [f"{options}; {sampling.sampler}, {plural(sampling.steps, 'step')}, NFE {_written(measured['nfe'])}"]
+    about += [f"{name.replace('_', ' ')}: {_written(measured[name])}" for name in measured if name not in COUNTS]
     write_atomically(path, png(lambda: before_after(title, about, chosen.before, after), LIGHT))
     log.info(f"  sheet  {path}")
     return path

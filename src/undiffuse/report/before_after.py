@@ -17,8 +17,8 @@ from undiffuse.report.style import SOFT, TITLE_SIZE, NotebookFigure, shortened
 TILE, GAP, CAPTION = 1.2, 0.1, 0.2
 """Inches: the side of an image, the space between two, and the height of a caption."""
 
-MARGIN, HEADING, SECTION = 0.2, 0.62, 0.3
-"""Inches: around everything, for the title and the line below it, and for a section's name."""
+MARGIN, HEADING, LINE, SECTION = 0.2, 0.5, 0.16, 0.26
+"""Inches: around everything, for the title, for a line below it, and for the name of a section."""
 
 BETWEEN = 0.4
 """Inches between before and after."""
@@ -44,20 +44,22 @@ def highlighted(pixels: UInt8[Tensor, "c h w"], mask: Bool[Tensor, "h w"]) -> UI
     return torch.where(mask, 0.25 * seen + 0.75 * color, seen).round().to(torch.uint8)
 
 
-def before_after(title: str, about: str, before: Sequence[Panel], after: Sequence[Panel]) -> Figure:
-    """Before on the left, one below the other, and after on the right, row by row."""
+def before_after(title: str, about: Sequence[str], before: Sequence[Panel], after: Sequence[Panel]) -> Figure:
+    """Before on the left, one below the other, and after on the right, row by row; `about` is lines for the heading."""
     columns = min(COLUMNS, len(after))
     rows = max(-(-len(after) // columns), len(before))
     left = MARGIN + (TILE + BETWEEN if before else 0)
     width = max(left + columns * (TILE + GAP) - GAP + MARGIN, 4.2)
-    height = HEADING + SECTION + rows * (TILE + CAPTION + GAP) + MARGIN
+    heading = HEADING + LINE * len(about)
+    height = heading + SECTION + rows * (TILE + CAPTION + GAP) + MARGIN
     figure = NotebookFigure(figsize=(width, height))
     axes = figure.add_axes((0, 0, 1, 1))
     axes.set(xlim=(0, width), ylim=(height, 0))
     axes.set_axis_off()
     axes.text(MARGIN, 0.14, title, va="top", weight="bold", fontsize=TITLE_SIZE + 1, parse_math=False)
-    axes.text(MARGIN, 0.38, about, va="top", fontsize=8, color=rcParams[SOFT], parse_math=False)
-    top = HEADING + SECTION
+    for i, line in enumerate(about):
+        axes.text(MARGIN, 0.38 + i * LINE, line, va="top", fontsize=8, color=rcParams[SOFT], parse_math=False)
+    top = heading + SECTION
     for name, start, panels in (("before", MARGIN, before), ("after", left, after)):
         if panels:
             axes.text(start, top - 0.07, name, fontsize=8.5, weight="bold", color=rcParams[SOFT], va="bottom")
@@ -68,7 +70,7 @@ def before_after(title: str, about: str, before: Sequence[Panel], after: Sequenc
         _place(axes, panel, left + column * (TILE + GAP), top + row * (TILE + CAPTION + GAP))
     if before:
         middle, end = left - BETWEEN / 2, height - MARGIN
-        axes.plot([middle, middle], [HEADING + 0.08, end], color=rcParams["grid.color"], linewidth=1)
+        axes.plot([middle, middle], [heading + 0.08, end], color=rcParams["grid.color"], linewidth=1)
     return figure
 
 

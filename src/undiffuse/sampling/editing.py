@@ -51,9 +51,7 @@ def inpaint_steps(
     Raises:
         ValueError: the sampler remembers its last steps, which going back makes worthless.
     """
-    if SAMPLERS[sampling.sampler].multistep:
-        usable = ", ".join(name for name, row in SAMPLERS.items() if not row.multistep)
-        raise ValueError(f"--sampler {sampling.sampler} is multistep and cannot inpaint: choose one of {usable}.")
+    check_can_inpaint(sampling)
     return _inpainted(model, image, mask, seeds, *_labeled(model, label, len(seeds), sampling), resamplings)
 
 
@@ -148,9 +146,7 @@ def invert_steps(
     Raises:
         ValueError: the sampler adds noise, or there is only one step.
     """
-    _check_flow(sampling)
-    if sampling.steps < 2:
-        raise ValueError("--steps 1 cannot lead an image back to its noise: give at least 2.")
+    check_can_invert(sampling)
     labels, sampling = _labeled(model, label, len(images), sampling)
     rising = noise_levels(model.diffusion, sampling)[:-1].flip(0)
     x = upload(images.double(), model.device)
@@ -172,11 +168,31 @@ def interpolate_steps(
     Raises:
         ValueError: the sampler adds noise, which would have nothing to do with either.
     """
-    _check_flow(sampling)
+    check_can_interpolate(sampling)
     labels, sampling = _labeled(model, label, len(fractions), sampling)
     x = torch.stack([slerp(first, second, fraction) for fraction in fractions])
     sigmas = noise_levels(model.diffusion, sampling)
     return steps_from(model, x, sigmas, labels, sampling, seeded_noise(model, range(len(x))))
+
+
+def check_can_inpaint(sampling: SamplingConfig) -> None:
+    """Raises ValueError for a sampler that remembers its last steps, which going back makes worthless."""
+    if SAMPLERS[sampling.sampler].multistep:
+        usable = ", ".join(name for name, row in SAMPLERS.items() if not row.multistep)
+        raise ValueError(f"--sampler {sampling.sampler} is multistep and cannot inpaint: choose one of {usable}.")
+
+
+def check_can_interpolate(sampling: SamplingConfig) -> None:
+    """Raises ValueError for a sampler whose image does not depend on its starting noise alone."""
+    if adds_noise(sampling):
+        raise ValueError(f"--sampler {sampling.sampler} adds fresh noise, so no noise is one image's: choose heun.")
+
+
+def check_can_invert(sampling: SamplingConfig) -> None:
+    """Raises ValueError where images cannot be led back to their noise."""
+    check_can_interpolate(sampling)
+    if sampling.steps < 2:
+        raise ValueError("--steps 1 cannot lead an image back to its noise: give at least 2.")
 
 
 def slerp(first: Float[Tensor, "*s"], second: Float[Tensor, "*s"], fraction: float) -> Float[Tensor, "*s"]:
@@ -203,11 +219,3 @@ def _labeled(
 def _state(model: Model, image: Float[Tensor, "c h w"]) -> Float[Tensor, "1 c h w"]:
     """One image as a batch where the sampler's state is, in its type."""
     return upload(image.double()[None], model.device)
-
-
-def _check_flow(sampling: SamplingConfig) -> None:
-    if adds_noise(sampling):
-        raise ValueError(
-            f"--sampler {sampling.sampler} adds fresh noise, which ends what interpolation needs, a path "
-            "from each noise to one image: choose heun."
-        )

@@ -47,6 +47,9 @@ def inpaint(
     label: int | None,
     resamplings: int = editing.RESAMPLINGS,
 ) -> Edit:
+    """Raises ValueError for a sampler that cannot go back and forth."""
+    editing.check_can_inpaint(sampling)
+
     def measure(results: Results) -> dict[str, Any]:
         return {"known_bytes_that_differ": int((results != image)[:, :, ~mask].sum())}
 
@@ -72,6 +75,8 @@ def vary(model: Model, image: Pixels, sampling: SamplingConfig, label: int | Non
 def interpolate_seeds(
     model: Model, seeds: tuple[int, int], count: int, sampling: SamplingConfig, label: int | None
 ) -> Edit:
+    """Raises ValueError for a sampler that adds noise."""
+    editing.check_can_interpolate(sampling)
     first, second = editing.seed_starts(model, seeds, sampling)
     return Edit(
         lambda places: editing.interpolate_steps(model, first, second, _fractions(places, count), sampling, label),
@@ -84,6 +89,9 @@ def interpolate_seeds(
 def interpolate_images(
     model: Model, images: UInt8[Tensor, "2 c h w"], count: int, sampling: SamplingConfig, label: int | None
 ) -> Edit:
+    """Raises ValueError for a sampler that adds noise, or a single step."""
+    editing.check_can_invert(sampling)
+
     @cache
     def noises() -> Tensor:
         return last(editing.invert_steps(model, signed(images), sampling, label)).x
