@@ -2,6 +2,7 @@
 
 import re
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import PIL.Image
@@ -26,7 +27,7 @@ def photo(folder: Path) -> Path:
 
 @pytest.mark.parametrize("fit", ["crop", "pad", "stretch"])
 @pytest.mark.parametrize("channels", [1, 3, 4])
-def test_an_image_is_what_training_would_read(fit: Fit, channels: int, tmp_path: Path) -> None:
+def test_an_image_is_what_training_would_read(fit: Fit, channels: Literal[1, 3, 4], tmp_path: Path) -> None:
     (tmp_path / "photos").mkdir()
     path = photo(tmp_path / "photos")
     config = DataConfig(data=str(path.parent), size=(8, 12), fit=fit, channels=channels)

@@ -18,7 +18,7 @@ from undiffuse.data.pixels import to_pixels
 from undiffuse.diffusion.denoiser import NO_LABEL
 from undiffuse.networks.network import NetworkConfig
 from undiffuse.networks.unet import UNetConfig
-from undiffuse.report.before_after import Panel, before_after
+from undiffuse.report.before_after import Panel, Section, before_after
 from undiffuse.report.style import LIGHT, png
 from undiffuse.runs.gallery import Gallery, made_by, open_gallery
 from undiffuse.sampling import edits
@@ -36,9 +36,6 @@ from undiffuse.utils.text import number, plural, size_text
 SHOWN = 24
 """Results on the sheet."""
 
-COUNTS = ("images", "nfe")
-"""What is measured of every edit."""
-
 
 @dataclass(frozen=True)
 class Edited:
@@ -48,8 +45,10 @@ class Edited:
     """One image per seed: `.path(seed)`, `.pixels(seeds)`; of an interpolation, one per place from 0."""
     seeds: range
     """Those of the images, or their places."""
+    section: Section
+    """Before and after, as the sheet shows them."""
     sheet: Path
-    """Before and after."""
+    """sheet.png."""
     measured: Mapping[str, Any]
     """What measured.json says: NFE per image, and how well the edit worked."""
 
@@ -112,9 +111,9 @@ def edit(
     with speaking(progress):
         opened = as_run(run, network)
         index = _label(opened.config, label, guidance)
-        sampling = sampling_config(
-            opened.config, sampler or TASKS[task].sampler, steps, guidance, precision, as_settings(set)
-        )
+        best, settings = TASKS[task], as_settings(set)
+        chosen_steps = best.steps if steps is None and sampler is None else steps
+        sampling = sampling_config(opened.config, sampler or best.sampler, chosen_steps, guidance, precision, settings)
         if index == NO_LABEL:
             sampling = replace(sampling, guidance=1.0)
         files = [open_image(each) for each in images]
@@ -128,8 +127,11 @@ def edit(
         seeds = range(count) if task == "interpolate" else range(seed, seed + count)
         made = _fill(gallery, chosen, seeds, batch)
         measured = _measure(gallery, chosen, seeds, evaluations.count / made if made else None)
-        sheet = _save_sheet(gallery, chosen, seeds, f"{task.capitalize()} with {opened.name}", measured)
-    return Edited(gallery, seeds, sheet, measured)
+        section = _section(gallery, chosen, seeds, f"{task.capitalize()} with {opened.name}", measured)
+        sheet = gallery.folder / "sheet.png"
+        write_atomically(sheet, png(lambda: before_after([section]), LIGHT))
+        log.info(f"  sheet  {sheet}")
+    return Edited(gallery, seeds, section, sheet, measured)
 
 
 def _label(config: Config, label: Label | None, guidance: float | None) -> int | None:
@@ -232,24 +234,32 @@ def _measure(gallery: Gallery, chosen: edits.Edit, seeds: range, nfe: float | No
     """Writes measured.json, about all of these results; where none was made now, their NFE is what it was."""
     file = gallery.folder / "measured.json"
     if nfe is None and file.exists():
-        nfe = json.loads(file.read_text(encoding="utf-8")).get("nfe")
+        nfe = _nfe_before(file)
     measured = {"images": len(seeds), "nfe": nfe, **chosen.measure(gallery.pixels(seeds))}
     write_atomically(file, json.dumps(measured, indent=2) + "\n")
-    for name, value in measured.items():
-        log.info(f"  {name.replace('_', ' ')}  {_written(value)}")
+    for line in _told(measured):
+        log.info(f"  {line}")
     return measured
 
 
-def _save_sheet(gallery: Gallery, chosen: edits.Edit, seeds: range, title: str, measured: Mapping[str, Any]) -> Path:
-    path, sampling = gallery.folder / "sheet.png", gallery.sampling
-    shown = seeds[:SHOWN]
+def _nfe_before(file: Path) -> float | None:
+    try:
+        return json.loads(file.read_text(encoding="utf-8"))["nfe"]
+    except (ValueError, KeyError, TypeError):  # A crash or a hand damaged it; it is written again.
+        return None
+
+
+def _told(measured: Mapping[str, Any]) -> list[str]:
+    known = [(words, measured.get(name)) for name, words in edits.MEASURED.items()]
+    return [f"{words}: {_written(value)}" for words, value in known if value is not None]
+
+
+def _section(gallery: Gallery, chosen: edits.Edit, seeds: range, title: str, measured: Mapping[str, Any]) -> Section:
+    shown, sampling = seeds[:SHOWN], gallery.sampling
     after = [Panel(pixels, chosen.caption(seed)) for seed, pixels in zip(shown, gallery.pixels(shown), strict=True)]
     options = ", ".join(f"{name.replace('_', ' ')} {_written(value)}" for name, value in chosen.options.items())
-    about = [f"{options}; {sampling.sampler}, {plural(sampling.steps, 'step')}, NFE {_written(measured['nfe'])}"]
-    about += [f"{name.replace('_', ' ')}: {_written(measured[name])}" for name in measured if name not in COUNTS]
-    write_atomically(path, png(lambda: before_after(title, about, chosen.before, after), LIGHT))
-    log.info(f"  sheet  {path}")
-    return path
+    about = [f"{options}; {sampling.sampler}, {plural(sampling.steps, 'step')}", *_told(measured)]
+    return Section(title, about, chosen.before, after)
 
 
 def _written(value: Any) -> str:

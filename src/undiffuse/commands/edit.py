@@ -29,7 +29,7 @@ def edit(
     seed: int = 0,
     batch: int = 64,
     sampler: Annotated[SamplerName | None, unless_given("the best for the task", help=SAMPLERS_HELP)] = None,
-    steps: Annotated[int | None, unless_given("the run's")] = None,
+    steps: Annotated[int | None, unless_given("the run's; 36 to interpolate")] = None,
     precision: Annotated[SamplingPrecision | None, unless_given("the run's")] = None,
     set: Annotated[tuple[str, ...], unless_given("the run's", help=SETTINGS_HELP)] = (),
     weights: Literal["ema", "network", "average"] = "ema",

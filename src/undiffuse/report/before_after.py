@@ -14,14 +14,17 @@ from torch import Tensor
 from undiffuse.data.pixels import to_nhwc
 from undiffuse.report.style import SOFT, TITLE_SIZE, NotebookFigure, shortened
 
-TILE, GAP, CAPTION = 1.2, 0.1, 0.2
+TILE, GAP, CAPTION = 1.1, 0.1, 0.22
 """Inches: the side of an image, the space between two, and the height of a caption."""
 
-MARGIN, HEADING, LINE, SECTION = 0.2, 0.5, 0.16, 0.26
-"""Inches: around everything, for the title, for a line below it, and for the name of a section."""
+MARGIN, HEADING, LINE, NAME = 0.2, 0.24, 0.16, 0.32
+"""Inches: around everything, for a title, for a line below it, and for the words before and after."""
 
 BETWEEN = 0.4
 """Inches between before and after."""
+
+LEAST_WIDTH = 5.2
+"""Inches, so that a line below the title fits."""
 
 COLUMNS = 6
 """Results in a row, at most."""
@@ -37,6 +40,27 @@ class Panel(NamedTuple):
     caption: str
 
 
+class Section(NamedTuple):
+    """One edit on a sheet."""
+
+    title: str
+    about: Sequence[str]
+    """Lines below the title."""
+    before: Sequence[Panel]
+    after: Sequence[Panel]
+
+    @property
+    def columns(self) -> int:
+        """Results in a row: as many in each, as far as possible."""
+        rows = -(-len(self.after) // COLUMNS)
+        return -(-len(self.after) // rows)
+
+    @property
+    def height(self) -> float:
+        rows = -(-len(self.after) // self.columns)
+        return HEADING + LINE * len(self.about) + NAME + rows * (TILE + CAPTION + GAP)
+
+
 def highlighted(pixels: UInt8[Tensor, "c h w"], mask: Bool[Tensor, "h w"]) -> UInt8[Tensor, "3 h w"]:
     """The image in color, with a color laid over the pixels where `mask` is True."""
     color = 255 * torch.tensor(to_rgb(ANEW))[:, None, None]
@@ -44,34 +68,42 @@ def highlighted(pixels: UInt8[Tensor, "c h w"], mask: Bool[Tensor, "h w"]) -> UI
     return torch.where(mask, 0.25 * seen + 0.75 * color, seen).round().to(torch.uint8)
 
 
-def before_after(title: str, about: Sequence[str], before: Sequence[Panel], after: Sequence[Panel]) -> Figure:
-    """Before on the left, one below the other, and after on the right, row by row; `about` is lines for the heading."""
-    columns = min(COLUMNS, len(after))
-    rows = max(-(-len(after) // columns), len(before))
-    left = MARGIN + (TILE + BETWEEN if before else 0)
-    width = max(left + columns * (TILE + GAP) - GAP + MARGIN, 4.2)
-    heading = HEADING + LINE * len(about)
-    height = heading + SECTION + rows * (TILE + CAPTION + GAP) + MARGIN
+def before_after(sections: Sequence[Section]) -> Figure:
+    """Edits one below the other: what each started from on the left, what it made on the right, row by row."""
+    before = max(len(section.before) for section in sections)
+    left = MARGIN + (before * (TILE + GAP) - GAP + BETWEEN if before else 0)
+    columns = max(section.columns for section in sections)
+    width = max(left + columns * (TILE + GAP) - GAP + MARGIN, LEAST_WIDTH)
+    height = MARGIN + sum(section.height for section in sections) + MARGIN * (len(sections) - 1)
     figure = NotebookFigure(figsize=(width, height))
     axes = figure.add_axes((0, 0, 1, 1))
     axes.set(xlim=(0, width), ylim=(height, 0))
     axes.set_axis_off()
-    axes.text(MARGIN, 0.14, title, va="top", weight="bold", fontsize=TITLE_SIZE + 1, parse_math=False)
-    for i, line in enumerate(about):
-        axes.text(MARGIN, 0.38 + i * LINE, line, va="top", fontsize=8, color=rcParams[SOFT], parse_math=False)
-    top = heading + SECTION
-    for name, start, panels in (("before", MARGIN, before), ("after", left, after)):
-        if panels:
-            axes.text(start, top - 0.07, name, fontsize=8.5, weight="bold", color=rcParams[SOFT], va="bottom")
-    for i, panel in enumerate(before):
-        _place(axes, panel, MARGIN, top + i * (TILE + CAPTION + GAP))
-    for i, panel in enumerate(after):
-        row, column = divmod(i, columns)
-        _place(axes, panel, left + column * (TILE + GAP), top + row * (TILE + CAPTION + GAP))
-    if before:
-        middle, end = left - BETWEEN / 2, height - MARGIN
-        axes.plot([middle, middle], [heading + 0.08, end], color=rcParams["grid.color"], linewidth=1)
+    top = MARGIN
+    for section in sections:
+        _draw(axes, section, top, left)
+        top += section.height + MARGIN
     return figure
+
+
+def _draw(axes: Axes, section: Section, top: float, left: float) -> None:
+    soft = rcParams[SOFT]
+    axes.text(MARGIN, top, section.title, va="top", weight="bold", fontsize=TITLE_SIZE + 1, parse_math=False)
+    for i, line in enumerate(section.about):
+        axes.text(MARGIN, top + HEADING + i * LINE, line, va="top", fontsize=8, color=soft, parse_math=False)
+    start, end = top + HEADING + LINE * len(section.about) + NAME, top + section.height - GAP
+    for name, side, panels, columns in (
+        ("before", MARGIN, section.before, max(1, len(section.before))),
+        ("after", left, section.after, section.columns),
+    ):
+        if panels:
+            axes.text(side, start - 0.07, name, fontsize=8.5, weight="bold", color=soft, va="bottom")
+        for i, panel in enumerate(panels):
+            row, column = divmod(i, columns)
+            _place(axes, panel, side + column * (TILE + GAP), start + row * (TILE + CAPTION + GAP))
+    if section.before:
+        middle = left - BETWEEN / 2
+        axes.plot([middle, middle], [start - NAME + 0.1, end], color=rcParams["grid.color"], linewidth=1)
 
 
 def _place(axes: Axes, panel: Panel, left: float, top: float) -> None:

@@ -21,6 +21,8 @@ class Task:
     """How many it takes."""
     sampler: str | None = None
     """The one that is best for it; None for the run's."""
+    steps: int | None = None
+    """How many it needs; None for the run's."""
 
 
 TASKS = {
@@ -31,7 +33,9 @@ TASKS = {
         sampler="euler_ancestral",
     ),
     "vary": Task("makes images that are like one, the less the higher the strength", ("strength",)),
-    "interpolate": Task("goes from one image to another, or from a seed to another", ("to_seed",), (), (0, 2), "heun"),
+    "interpolate": Task(
+        "goes from one image to another, or from a seed to another", ("to_seed",), (), (0, 2), "ipndm", 36
+    ),
     "colorize": Task("gives a gray image colors", ("noise",), sampler="euler"),
     "deblur": Task("sharpens a blurred image", ("blur", "noise"), ("blur",), sampler="euler"),
     "enlarge": Task("makes an image that is smaller than the model's as large", ("noise",), sampler="euler"),

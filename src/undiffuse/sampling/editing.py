@@ -185,7 +185,7 @@ def check_can_inpaint(sampling: SamplingConfig) -> None:
 def check_can_interpolate(sampling: SamplingConfig) -> None:
     """Raises ValueError for a sampler whose image does not depend on its starting noise alone."""
     if adds_noise(sampling):
-        raise ValueError(f"--sampler {sampling.sampler} adds fresh noise, so no noise is one image's: choose heun.")
+        raise ValueError(f"--sampler {sampling.sampler} adds fresh noise, so no noise is one image's: choose ipndm.")
 
 
 def check_can_invert(sampling: SamplingConfig) -> None:

@@ -19,6 +19,15 @@ from undiffuse.sampling import editing
 from undiffuse.sampling.model import Model, last
 from undiffuse.utils.text import size_text
 
+MEASURED = {
+    "nfe": "NFE per image",
+    "known_bytes_that_differ": "known bytes that differ",
+    "rms_change_levels": "RMS change, of 255 levels",
+    "round_trip_rms_levels": "RMS error of the round trip, of 255 levels",
+    "measurement_rms_levels": "RMS error of what the results measure, of 255 levels",
+}
+"""What is measured, as it is told."""
+
 Pixels = UInt8[Tensor, "c h w"]
 Results = UInt8[Tensor, "n c h w"]
 
@@ -103,7 +112,7 @@ def interpolate_images(
     return Edit(
         lambda places: editing.interpolate_steps(model, *noises(), _fractions(places, count), sampling, label),
         [Panel(images[0], "first image"), Panel(images[1], "second image")],
-        caption=lambda place: _place(place, count, "first, there and back", "second, there and back"),
+        caption=lambda place: _place(place, count, "first again", "second again"),
         measure=measure,
         options={"count": count},
     )
