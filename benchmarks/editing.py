@@ -4,8 +4,10 @@ python benchmarks/editing.py round-trip digits
 python benchmarks/editing.py enlarge digits --side 4
 """
 
+from dataclasses import replace
+from functools import partial
+
 import numpy as np
-import torch
 import tyro
 from jaxtyping import UInt8
 from torch import Tensor
@@ -16,10 +18,10 @@ from undiffuse.data.batches import split_held_out
 from undiffuse.data.pixels import to_nchw, to_nhwc, to_pixels
 from undiffuse.data.store import open_store
 from undiffuse.diffusion.denoiser import NO_LABEL
-from undiffuse.diffusion.inverse_problems import area_downsampling
+from undiffuse.diffusion.inverse_problems import area_downsampling, corrected, posterior
 from undiffuse.sampling import editing
 from undiffuse.sampling.edits import Evaluations, rms, signed
-from undiffuse.sampling.model import Model, last, seeded_noise, steps_from
+from undiffuse.sampling.model import Model, last, sample_steps, seeded_noise, steps_from
 from undiffuse.sampling.options import noise_levels, sampling_config
 
 
@@ -65,19 +67,17 @@ def enlarge(run: str = "digits", /, side: int = 4, steps: int = 18) -> None:
     operator = area_downsampling(model.shape, (side, side))
     small = operator(signed(pixels))
     rounded = signed(to_pixels(small))
+    std = model.diffusion.sigma_data
+    wrap = partial(posterior, operator=operator, y=rounded, noise_std=editing.NOISE_STD, data_std=std)
     made = {"bicubic": interpolate(rounded, size=model.shape[1:], mode="bicubic")}
     for sampler in ("euler", "euler_ancestral", "dpmpp_2m"):
         sampling = sampling_config(model.config, sampler, steps)
         for name, given in (("no label", None), ("its label", classes)):
-            results = [
-                last(
-                    editing.restore_steps(
-                        model, operator, y, [seed], sampling, None if given is None else int(given[seed])
-                    )
-                ).x
-                for seed, y in enumerate(rounded)
-            ]
-            made[f"{sampler}, {name}"] = torch.cat(results)
+            labels = [NO_LABEL] * len(pixels) if given is None else given.tolist()
+            if given is None:
+                sampling = replace(sampling, guidance=1.0)
+            steps_taken = sample_steps(model, range(len(pixels)), labels, sampling, wrap)
+            made[f"{sampler}, {name}"] = corrected(last(steps_taken).x, operator, rounded, noise_std=editing.NOISE_STD)
     for name, x in made.items():
         enlarged = to_pixels(x)
         error = (signed(enlarged) - signed(pixels)).square().mean()

@@ -12,7 +12,14 @@ from torch.nn.functional import avg_pool2d
 
 from undiffuse.diffusion import samplers
 from undiffuse.diffusion.denoiser import denoiser, without_variance
-from undiffuse.diffusion.inverse_problems import Separable, area_downsampling, gaussian_blur, grayscale, posterior
+from undiffuse.diffusion.inverse_problems import (
+    Separable,
+    area_downsampling,
+    corrected,
+    gaussian_blur,
+    grayscale,
+    posterior,
+)
 from undiffuse.diffusion.noise import karras_sigmas
 
 MEAN, STD, NOISE = 0.3, 0.5, 0.1
@@ -122,3 +129,18 @@ def test_a_measurement_without_noise_is_met_exactly() -> None:
     sigmas = karras_sigmas(10, 0.002, 80)
     *_, end = samplers.euler(denoiser(predict), 80 * normal(2, *shape, seed=1), sigmas)
     torch.testing.assert_close(operator(end.x), y.expand(2, -1, -1, -1), rtol=0, atol=1e-6)
+
+
+def length(images: Tensor) -> Tensor:
+    return images.flatten(1).norm(dim=1)
+
+
+@pytest.mark.parametrize(("operator", "shape"), OPERATORS)
+def test_a_correction_removes_what_the_noise_does_not_explain(operator: Separable, shape: tuple[int, int, int]) -> None:
+    truth = normal(1, *shape)
+    y, wrong = operator(truth), truth + 0.5 * normal(3, *shape, seed=1)
+    before, after = wrong - truth, corrected(wrong, operator, y, noise_std=0.01) - truth
+    assert (length(operator(after)) < 0.1 * length(operator(before))).all()
+    assert (length(after) < length(before)).all()
+    explained = corrected(wrong, operator, y, noise_std=2.0)
+    assert torch.equal(explained, wrong)

@@ -18,7 +18,7 @@ from torch import Tensor
 from undiffuse.config import SamplingConfig
 from undiffuse.diffusion import samplers
 from undiffuse.diffusion.denoiser import NO_LABEL
-from undiffuse.diffusion.inverse_problems import Separable, posterior
+from undiffuse.diffusion.inverse_problems import Separable, corrected, posterior
 from undiffuse.diffusion.sampler_table import SAMPLERS
 from undiffuse.diffusion.samplers import Step
 from undiffuse.sampling.model import Model, last, sample_steps, seeded_noise, steps_from
@@ -124,10 +124,12 @@ def restore_steps(
     Colorizing, deblurring and enlarging differ in the operator alone: see `diffusion.inverse_problems`.
     """
     labels, sampling = _labeled(model, label, len(seeds), sampling)
-    y = _state(model, measurement)
-    data_std = model.diffusion.sigma_data
-    wrap = partial(posterior, operator=operator.to(y), y=y, noise_std=noise_std, data_std=data_std)
-    return sample_steps(model, seeds, labels, sampling, wrap)
+    y, data_std = _state(model, measurement), model.diffusion.sigma_data
+    operator = operator.to(y)
+    wrap = partial(posterior, operator=operator, y=y, noise_std=noise_std, data_std=data_std)
+    for step in sample_steps(model, seeds, labels, sampling, wrap):
+        finished = step.sigma == 0
+        yield step._replace(x=corrected(step.x, operator, y, noise_std=noise_std)) if finished else step
 
 
 def seed_starts(model: Model, seeds: Sequence[int], sampling: SamplingConfig) -> Float[Tensor, "b c h w"]:

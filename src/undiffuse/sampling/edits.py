@@ -24,7 +24,7 @@ MEASURED = {
     "known_bytes_that_differ": "known bytes that differ",
     "rms_change_levels": "RMS change, of 255 levels",
     "round_trip_rms_levels": "RMS error of the round trip, of 255 levels",
-    "measurement_rms_levels": "RMS error of what the results measure, of 255 levels",
+    "measurement_rms_levels": "RMS error when measured again, of 255 levels",
 }
 """What is measured, as it is told."""
 
