@@ -112,6 +112,8 @@ class SamplingConfig:
     """Steps from noise to image; each costs one function evaluation, with heun two."""
     guidance: float = 1.0
     """1 follows the label as trained; more exaggerates it, at the cost of variety."""
+    guidance_interval: tuple[Nonnegative, Positive] | None = None
+    """Guidance acts at noise levels above the first and up to the second; null: at all."""
     precision: SamplingPrecision = "tf32"
     """Of convolutions and matrix products: tf32, which is fp32 but on GPUs from Ampere on; fp32 everywhere; bf16 or
     fp16, about twice as fast where the hardware has it; or auto, which takes the one it has."""
@@ -122,6 +124,9 @@ class SamplingConfig:
     discrete schedule's for ancestral and ddim where the model has one, Karras et al.'s otherwise."""
 
     def __post_init__(self) -> None:
+        if self.guidance_interval and self.guidance_interval[0] >= self.guidance_interval[1]:
+            low, high = self.guidance_interval
+            raise ValueError(f"guidance_interval {low:g} to {high:g} has no noise levels: give the lower one first.")
         for sampler in SAMPLERS.values():
             sampler.check(self)
 

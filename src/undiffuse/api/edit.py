@@ -10,7 +10,7 @@ from typing import Any
 import PIL.Image
 import torch
 
-from undiffuse.api.runs import RunLike, Weights, as_run, checkpoint_part
+from undiffuse.api.runs import GuideLike, RunLike, Weights, as_run, checkpoint_part, with_guide
 from undiffuse.config import Config, SamplingConfig
 from undiffuse.data.one_image import ImageLike, open_image, prepared, prepared_mask, unscaled_size
 from undiffuse.data.paths import folder_name
@@ -20,9 +20,10 @@ from undiffuse.networks.network import NetworkConfig
 from undiffuse.networks.unet import UNetConfig
 from undiffuse.report.before_after import Panel, Section, before_after
 from undiffuse.report.style import LIGHT, png
-from undiffuse.runs.gallery import Gallery, made_by, open_gallery
+from undiffuse.runs.gallery import Gallery, open_gallery
 from undiffuse.sampling import edits
 from undiffuse.sampling.edit_tasks import TASKS, TaskName, check_options
+from undiffuse.sampling.generate import source_of
 from undiffuse.sampling.labels import Label, find_label
 from undiffuse.sampling.model import Model, Settings, as_settings, last, load_model, watched
 from undiffuse.sampling.options import check_guidance, on_device, sampling_config
@@ -67,6 +68,8 @@ def edit(
     count: int = 8,
     label: Label | None = None,
     guidance: float | None = None,
+    guidance_interval: str | tuple[float, float] | None = None,
+    guide: GuideLike = None,
     seed: int = 0,
     batch: int = 64,
     sampler: str | None = None,
@@ -110,15 +113,16 @@ def edit(
     check_options(task, len(images), mask=mask, **own)
     with speaking(progress):
         opened = as_run(run, network)
-        index = _label(opened.config, label, guidance)
+        index = _label(opened.config, label, guidance, guide is not None)
         best, settings = TASKS[task], as_settings(set)
         chosen_steps = best.steps if steps is None and sampler is None else steps
-        sampling = sampling_config(opened.config, sampler or best.sampler, chosen_steps, guidance, precision, settings)
-        if index == NO_LABEL:
+        chosen_options = sampler or best.sampler, chosen_steps, guidance, precision, settings, guidance_interval
+        sampling = sampling_config(opened.config, *chosen_options, guide=guide is not None)
+        if index == NO_LABEL and guide is None:
             sampling = replace(sampling, guidance=1.0)
         files = [open_image(each) for each in images]
         mask_file = None if mask is None else open_image(mask, "mask")
-        model = load_model(opened, weights=checkpoint_part(weights))
+        model = with_guide(load_model(opened, weights=checkpoint_part(weights)), guide)
         evaluations = edits.Evaluations()
         given = {name: value for name, value in own.items() if value is not None}
         chosen = _edit(evaluations.of(model), task, files, mask_file, sampling, index, seed, count, given)
@@ -134,7 +138,7 @@ def edit(
     return Edited(gallery, seeds, section, sheet, measured)
 
 
-def _label(config: Config, label: Label | None, guidance: float | None) -> int | None:
+def _label(config: Config, label: Label | None, guidance: float | None, guide: bool) -> int | None:
     """The label of all results: an index, -1 for none, or None for a model without classes."""
     if label is not None:
         index = find_label(config.class_names, label)
@@ -143,8 +147,8 @@ def _label(config: Config, label: Label | None, guidance: float | None) -> int |
         return index
     if not config.class_names:
         return None
-    if guidance is not None:
-        raise ValueError("--guidance strengthens a class: give --label too.")
+    if guidance is not None and not guide:
+        raise ValueError("--guidance strengthens a class: give --label too, or --guide.")
     if config.training.label_dropout == 0:
         raise ValueError("This model always saw the class in training: give the image's with --label.")
     return NO_LABEL
@@ -195,18 +199,18 @@ def _gallery(
     out: str | Path | None,
 ) -> Gallery:
     """The folder, with samples.json, which says what made the results; made, or checked if it is there."""
-    run, checkpoint = model.origin
     names = [Path(each).name if isinstance(each, str | Path) else "pixels" for each in images]
     started_from = b"".join(panel.pixels.numpy().tobytes() for panel in chosen.before)
-    protocol = made_by(run, checkpoint, model.weights) | {"task": task, "files": names, **chosen.options}
+    protocol = source_of(model) | {"task": task, "files": names, **chosen.options}
     protocol["files_sha256"] = hashlib.sha256(started_from).hexdigest()
     sampling = on_device(sampling, model.device)
     if not out:
         text = json.dumps([protocol, asdict(sampling), label])
         stem = folder_name(Path(names[0]).stem) if names else "seeds"
         name = f"{task}-{stem}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
-    folder = Path(out).expanduser() if out else run.output_folder / "edits" / name
-    return open_gallery(Gallery(folder, model.shape, model.class_names, sampling, label), protocol)
+    folder = Path(out).expanduser() if out else model.origin[0].output_folder / "edits" / name
+    labels = None if label is None else (label,)
+    return open_gallery(Gallery(folder, model.shape, model.class_names, sampling, labels), protocol)
 
 
 def _fill(gallery: Gallery, chosen: edits.Edit, seeds: range, batch: int) -> int:

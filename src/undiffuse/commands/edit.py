@@ -7,7 +7,7 @@ import tyro
 from undiffuse.commands.options import unless_given
 from undiffuse.commands.sample import SAMPLERS_HELP, SETTINGS_HELP
 from undiffuse.diffusion.sampler_table import SamplerName
-from undiffuse.runs.find import find_run
+from undiffuse.runs.find import check_guide, find_run
 from undiffuse.sampling.edit_tasks import TaskName, check_options, tasks_help
 from undiffuse.utils.names import SamplingPrecision
 from undiffuse.utils.parsing import at_least
@@ -26,6 +26,8 @@ def edit(
     count: int = 8,
     label: Annotated[str | None, unless_given("no class")] = None,
     guidance: Annotated[float | None, unless_given("the run's")] = None,
+    guidance_interval: Annotated[str | None, unless_given("everywhere", metavar="LOW-HIGH")] = None,
+    guide: Annotated[str | None, unless_given("the model itself", metavar="RUN[@IMAGES]")] = None,
     seed: int = 0,
     batch: int = 64,
     sampler: Annotated[SamplerName | None, unless_given("the best for the task", help=SAMPLERS_HELP)] = None,
@@ -55,6 +57,8 @@ def edit(
         count: How many images.
         label: Class of the results, by name or index, or none.
         guidance: 1 follows the label as trained; more exaggerates it, at the cost of variety.
+        guidance_interval: Guidance acts only at noise levels between these, as in 0.28-1.6.
+        guide: A weaker model to guide away from, as for sample.
         seed: Seed of the first image; the others count up from it.
         batch: Images at once; changes speed and memory only.
         sampler: See docs/sampling.md.
@@ -66,6 +70,7 @@ def edit(
         out: Folder for the images.
     """
     find_run(run)
+    check_guide(guide, guidance_interval)
     at_least(2 if task == "interpolate" else 1, count=count)
     at_least(1, batch=batch)
     at_least(0, seed=seed)
@@ -87,6 +92,8 @@ def edit(
         count=count,
         label=label,
         guidance=guidance,
+        guidance_interval=guidance_interval,
+        guide=guide,
         seed=seed,
         batch=batch,
         sampler=sampler,

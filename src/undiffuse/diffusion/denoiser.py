@@ -63,21 +63,6 @@ def without_variance(denoise: Denoise) -> Predict:
     return lambda x, sigma, label=None: Prediction(denoise(x, sigma, label), None)
 
 
-def guided(predict: Predict, scale: float) -> Predict:
-    """Classifier-free guidance (Ho & Salimans 2022, Eq. 6, on x0): 1 follows the label, more exaggerates it."""
-
-    def guided_predict(x: Tensor, sigma: Tensor, label: Tensor | None = None) -> Prediction:
-        if label is None or scale == 1:
-            return predict(x, sigma, label)
-        labels = torch.cat([label, torch.full_like(label, NO_LABEL)])
-        both = predict(torch.cat([x, x]), torch.cat([sigma, sigma]), labels)
-        conditional, unconditional = both.x0.chunk(2)
-        fraction = None if both.variance_fraction is None else both.variance_fraction.chunk(2)[0]
-        return Prediction(unconditional + scale * (conditional - unconditional), fraction)
-
-    return guided_predict
-
-
 def clipped(predict: Predict) -> Predict:
     """Clips the predicted x0 to the pixels' range [-1, 1], as DDPM does in sampling (Ho et al. 2020, released code)."""
 

@@ -7,7 +7,6 @@ The x of the last step is the result.
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
 from functools import partial
 from itertools import pairwise
 
@@ -52,7 +51,7 @@ def inpaint_steps(
         ValueError: the sampler remembers its last steps, which going back makes worthless.
     """
     check_can_inpaint(sampling)
-    return _inpainted(model, image, mask, seeds, *_labeled(model, label, len(seeds), sampling), resamplings)
+    return _inpainted(model, image, mask, seeds, _labels(model, label, len(seeds)), sampling, resamplings)
 
 
 def _inpainted(
@@ -92,7 +91,7 @@ def vary_steps(
     Of all steps the last fraction `strength` is made, rounded up to a whole number. 0 gives the image back without an
     evaluation; 1 is the sample of the seed, whatever the image.
     """
-    labels, sampling = _labeled(model, label, len(seeds), sampling)
+    labels = _labels(model, label, len(seeds))
     if strength == 1:
         return sample_steps(model, seeds, labels, sampling)
     known = _state(model, image).expand(len(seeds), -1, -1, -1)
@@ -123,7 +122,7 @@ def restore_steps(
 
     Colorizing, deblurring and enlarging differ in the operator alone: see `diffusion.inverse_problems`.
     """
-    labels, sampling = _labeled(model, label, len(seeds), sampling)
+    labels = _labels(model, label, len(seeds))
     y, data_std = _state(model, measurement), model.diffusion.sigma_data
     operator = operator.to(y)
     wrap = partial(posterior, operator=operator, y=y, noise_std=noise_std, data_std=data_std)
@@ -149,7 +148,7 @@ def invert_steps(
         ValueError: the sampler adds noise, or there is only one step.
     """
     check_can_invert(sampling)
-    labels, sampling = _labeled(model, label, len(images), sampling)
+    labels = _labels(model, label, len(images))
     rising = noise_levels(model.diffusion, sampling)[:-1].flip(0)
     x = upload(images.double(), model.device)
     return steps_from(model, x, rising, labels, sampling, seeded_noise(model, range(len(x))))
@@ -171,7 +170,7 @@ def interpolate_steps(
         ValueError: the sampler adds noise, which would have nothing to do with either.
     """
     check_can_interpolate(sampling)
-    labels, sampling = _labeled(model, label, len(fractions), sampling)
+    labels = _labels(model, label, len(fractions))
     x = torch.stack([slerp(first, second, fraction) for fraction in fractions])
     sigmas = noise_levels(model.diffusion, sampling)
     return steps_from(model, x, sigmas, labels, sampling, seeded_noise(model, range(len(x))))
@@ -207,15 +206,8 @@ def slerp(first: Float[Tensor, "*s"], second: Float[Tensor, "*s"], fraction: flo
     return (weights[0] * first + weights[1] * second) / torch.sin(angle)
 
 
-def _labeled(
-    model: Model, label: int | None, count: int, sampling: SamplingConfig
-) -> tuple[list[int] | None, SamplingConfig]:
-    """The labels of all, and the sampling; without a label there is nothing to guide to."""
-    if not model.class_names:
-        return None, sampling
-    if label is None or label == NO_LABEL:
-        return [NO_LABEL] * count, replace(sampling, guidance=1.0)
-    return [label] * count, sampling
+def _labels(model: Model, label: int | None, count: int) -> list[int] | None:
+    return [NO_LABEL if label is None else label] * count if model.class_names else None
 
 
 def _state(model: Model, image: Float[Tensor, "c h w"]) -> Float[Tensor, "1 c h w"]:

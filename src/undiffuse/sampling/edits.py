@@ -168,13 +168,13 @@ class Evaluations:
         self.count = 0
 
     def of(self, model: Model) -> Model:
-        """The same model, counted."""
+        """The same model, counted, and what guides it."""
 
         def predict(x: Tensor, sigma: Tensor, label: Tensor | None = None) -> Prediction:
             self.count += len(x)
             return model.predict(x, sigma, label)
 
-        return replace(model, predict=predict)
+        return replace(model, predict=predict, guide=model.guide and self.of(model.guide))
 
 
 def signed(pixels: UInt8[Tensor, "*b c h w"]) -> Tensor:
