@@ -36,9 +36,9 @@ TASKS = {
     "interpolate": Task(
         "goes from one image to another, or from a seed to another", ("to_seed",), (), (0, 2), "ipndm", 36
     ),
-    "colorize": Task("gives a gray image colors", ("noise",), sampler="euler"),
-    "deblur": Task("sharpens a blurred image", ("blur", "noise"), ("blur",), sampler="euler"),
-    "enlarge": Task("makes an image that is smaller than the model's as large", ("noise",), sampler="euler"),
+    "colorize": Task("gives a gray image colors", ("noise",), sampler="euler_ancestral"),
+    "deblur": Task("sharpens a blurred image", ("blur", "noise"), ("blur",), sampler="euler_ancestral"),
+    "enlarge": Task("makes an image that is smaller than the model's as large", ("noise",), sampler="euler_ancestral"),
 }
 
 TaskName = Literal[tuple(TASKS)]  # ty: ignore[invalid-type-form]
