@@ -71,7 +71,7 @@ def enlarge(run: str = "digits", /, side: int = 4, steps: int = 18) -> None:
     wrap = partial(posterior, operator=operator, y=rounded, noise_std=editing.NOISE_STD, data_std=std)
     made = {"bicubic": interpolate(rounded, size=model.shape[1:], mode="bicubic")}
     for sampler in ("euler", "euler_ancestral", "dpmpp_2m"):
-        sampling = sampling_config(model.config, sampler, steps)
+        sampling = sampling_config(model.config, sampler, steps, settings=["clip=true"])
         for name, given in (("no label", None), ("its label", classes)):
             labels = [NO_LABEL] * len(pixels) if given is None else given.tolist()
             if given is None:

@@ -120,6 +120,7 @@ def edit(
         sampling = sampling_config(opened.config, *chosen_options, guide=guide is not None)
         if index == NO_LABEL and guide is None:
             sampling = replace(sampling, guidance=1.0)
+        sampling = replace(sampling, clip=sampling.clip or best.clip)
         files = [open_image(each) for each in images]
         mask_file = None if mask is None else open_image(mask, "mask")
         model = with_guide(load_model(opened, weights=checkpoint_part(weights)), guide)

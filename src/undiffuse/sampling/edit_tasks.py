@@ -21,6 +21,8 @@ class Task:
     """How many it takes."""
     sampler: str | None = None
     """The one that is best for it; None for the run's."""
+    clip: bool = False
+    """Whether predictions are always clipped to the pixels' range."""
     steps: int | None = None
     """How many it needs; None for the run's."""
 
@@ -34,11 +36,13 @@ TASKS = {
     ),
     "vary": Task("makes images that are like one, the less the higher the strength", ("strength",)),
     "interpolate": Task(
-        "goes from one image to another, or from a seed to another", ("to_seed",), (), (0, 2), "ipndm", 36
+        "goes from one image to another, or from a seed to another", ("to_seed",), (), (0, 2), "ipndm", steps=36
     ),
-    "colorize": Task("gives a gray image colors", ("noise",), sampler="euler_ancestral"),
-    "deblur": Task("sharpens a blurred image", ("blur", "noise"), ("blur",), sampler="euler_ancestral"),
-    "enlarge": Task("makes an image that is smaller than the model's as large", ("noise",), sampler="euler_ancestral"),
+    "colorize": Task("gives a gray image colors", ("noise",), sampler="euler_ancestral", clip=True),
+    "deblur": Task("sharpens a blurred image", ("blur", "noise"), ("blur",), sampler="euler_ancestral", clip=True),
+    "enlarge": Task(
+        "makes an image that is smaller than the model's as large", ("noise",), sampler="euler_ancestral", clip=True
+    ),
 }
 
 TaskName = Literal[tuple(TASKS)]  # ty: ignore[invalid-type-form]

@@ -7,6 +7,7 @@ The x of the last step is the result.
 
 import math
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from functools import partial
 from itertools import pairwise
 
@@ -120,13 +121,14 @@ def restore_steps(
 ) -> Iterator[Step]:
     """Images that the model finds likely and of which `operator` gives the measurement, up to noise.
 
-    Colorizing, deblurring and enlarging differ in the operator alone: see `diffusion.inverse_problems`.
+    Colorizing, deblurring and enlarging differ in the operator alone: see `diffusion.inverse_problems`. Predictions are
+    clipped to [-1, 1], where the clean image lies: far from it, guidance overshoots, since pixels are not independent.
     """
     labels = _labels(model, label, len(seeds))
     y, data_std = _state(model, measurement), model.diffusion.sigma_data
     operator = operator.to(y)
     wrap = partial(posterior, operator=operator, y=y, noise_std=noise_std, data_std=data_std)
-    for step in sample_steps(model, seeds, labels, sampling, wrap):
+    for step in sample_steps(model, seeds, labels, replace(sampling, clip=True), wrap):
         finished = step.sigma == 0
         yield step._replace(x=corrected(step.x, operator, y, noise_std=noise_std)) if finished else step
 
