@@ -17,12 +17,12 @@ import undiffuse as ud
 from undiffuse.data.batches import split_held_out
 from undiffuse.data.pixels import to_nchw, to_nhwc, to_pixels
 from undiffuse.data.store import open_store
-from undiffuse.diffusion.denoiser import NO_LABEL
 from undiffuse.diffusion.inverse_problems import area_downsampling, corrected, posterior
 from undiffuse.sampling import editing
 from undiffuse.sampling.edits import Evaluations, rms, signed
 from undiffuse.sampling.model import Model, last, sample_steps, seeded_noise, steps_from
 from undiffuse.sampling.options import noise_levels, sampling_config
+from undiffuse.utils.conditions import NO_LABEL
 
 
 def held_out(model: Model) -> tuple[UInt8[Tensor, "n c h w"], np.ndarray]:

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from undiffuse.config import Config, SamplingConfig
 from undiffuse.data.pixels import to_pixels
-from undiffuse.diffusion.denoiser import NO_LABEL, Predict, Prediction, without_variance
+from undiffuse.diffusion.denoiser import Predict, Prediction, without_variance
 from undiffuse.diffusion.inverse_problems import area_downsampling
 from undiffuse.diffusion.recipe import DiffusionConfig
 from undiffuse.diffusion.samplers import Step
@@ -21,6 +21,7 @@ from undiffuse.sampling import editing
 from undiffuse.sampling.edits import Evaluations
 from undiffuse.sampling.model import Model, last, model_of, sample_steps
 from undiffuse.sampling.options import adds_noise
+from undiffuse.utils.conditions import NO_LABEL
 
 CPU = torch.device("cpu")
 MEAN, STD = 0.2, 0.5

@@ -15,7 +15,6 @@ from undiffuse.config import Config, SamplingConfig
 from undiffuse.data.one_image import ImageLike, open_image, prepared, prepared_mask, unscaled_size
 from undiffuse.data.paths import folder_name
 from undiffuse.data.pixels import to_pixels
-from undiffuse.diffusion.denoiser import NO_LABEL
 from undiffuse.networks.network import NetworkConfig
 from undiffuse.networks.unet import UNetConfig
 from undiffuse.report.before_after import Panel, Section, before_after
@@ -27,6 +26,7 @@ from undiffuse.sampling.generate import source_of
 from undiffuse.sampling.labels import Label, find_label
 from undiffuse.sampling.model import Model, Settings, as_settings, last, load_model, watched
 from undiffuse.sampling.options import check_guidance, on_device, sampling_config
+from undiffuse.utils.conditions import NO_LABEL
 from undiffuse.utils.errors import WorkFailed
 from undiffuse.utils.files import write_atomically
 from undiffuse.utils.names import Fit, SamplingPrecision

@@ -17,12 +17,12 @@ from torch import Tensor
 
 from undiffuse.config import SamplingConfig
 from undiffuse.diffusion import samplers
-from undiffuse.diffusion.denoiser import NO_LABEL
 from undiffuse.diffusion.inverse_problems import Separable, corrected, posterior
 from undiffuse.diffusion.sampler_table import SAMPLERS
 from undiffuse.diffusion.samplers import Step
 from undiffuse.sampling.model import Model, last, sample_steps, seeded_noise, steps_from
 from undiffuse.sampling.options import adds_noise, noise_levels
+from undiffuse.utils.conditions import NO_LABEL
 from undiffuse.utils.device import state_dtype, upload
 
 RESAMPLINGS = 10
