@@ -4,7 +4,6 @@ python benchmarks/editing.py round-trip digits
 python benchmarks/editing.py enlarge digits --side 4
 """
 
-from dataclasses import replace
 from functools import partial
 
 import numpy as np
@@ -71,11 +70,9 @@ def enlarge(run: str = "digits", /, side: int = 4, steps: int = 18) -> None:
     wrap = partial(posterior, operator=operator, y=rounded, noise_std=editing.NOISE_STD, data_std=std)
     made = {"bicubic": interpolate(rounded, size=model.shape[1:], mode="bicubic")}
     for sampler in ("euler", "euler_ancestral", "dpmpp_2m"):
-        sampling = sampling_config(model.config, sampler, steps, settings=["clip=true"])
+        sampling = sampling_config(model.config, sampler, steps, guidance=1.0, settings=["clip=true"])
         for name, given in (("no label", None), ("its label", classes)):
             labels = [NO_LABEL] * len(pixels) if given is None else given.tolist()
-            if given is None:
-                sampling = replace(sampling, guidance=1.0)
             steps_taken = sample_steps(model, range(len(pixels)), labels, sampling, wrap)
             made[f"{sampler}, {name}"] = corrected(last(steps_taken).x, operator, rounded, noise_std=editing.NOISE_STD)
     for name, x in made.items():

@@ -63,7 +63,7 @@ def editing(out: Path = HERE) -> None:
     with tempfile.TemporaryDirectory() as folder:
         edit = partial(undiffuse.edit, "digits", count=6)
         made = {
-            "Inpaint: the lower half is made anew": edit(
+            "Inpaint: the lower half is regenerated": edit(
                 "inpaint", image=of_class[9], mask=mask, out=f"{folder}/inpaint"
             ),
             "Vary: half of the steps": edit("vary", image=of_class[2], strength=0.5, out=f"{folder}/vary"),

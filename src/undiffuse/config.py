@@ -116,7 +116,7 @@ class SamplingConfig:
     guidance: float = 1.0
     """1 follows the label as trained; more exaggerates it, at the cost of variety."""
     guidance_interval: tuple[Nonnegative, Positive] | None = None
-    """Guidance acts at noise levels above the first and up to the second; null: at all."""
+    """Guidance acts at noise levels above the first and up to the second; null: at all levels."""
     precision: SamplingPrecision = "tf32"
     """Of convolutions and matrix products: tf32, which is fp32 but on GPUs from Ampere on; fp32 everywhere; bf16 or
     fp16, about twice as fast where the hardware has it; or auto, which takes the one it has."""

@@ -69,6 +69,7 @@ def test_an_image_that_is_only_mirrored_keeps_its_pixels(monkeypatch: pytest.Mon
     image = normal(1, 3, 8, 6).clamp(-1, 1)
     assert torch.equal(changed(image, monkeypatch), image)
     assert torch.equal(changed(image, monkeypatch, x_flip=1.0), image.flip(-1))
+    assert torch.equal(changed(image, monkeypatch, x_flip=1.0, y_flip=1.0), image.flip(-1, -2))
 
 
 def test_an_image_is_changed_the_same_in_any_batch() -> None:
@@ -86,7 +87,8 @@ def test_each_change_happens_with_its_probability(probability: float) -> None:
     told = nonleaky(torch.zeros(1, 1, 4, 4).expand(n, -1, -1, -1), probability, 0, range(n))[1]
     assert told.shape == (n, NUMBERS)
     happens = (told != 0).double().mean(dim=0)
-    # Flips happen half of the times that they may.
-    expected = torch.tensor([0.5, probability / 2, *(7 * [probability])], dtype=torch.float64)
+    # Flips happen half of the times that they may, and so often an image is stretched along its sides.
+    half = probability / 2
+    expected = torch.tensor([0.5, half, *(4 * [probability]), half, *(2 * [probability])], dtype=torch.float64)
     four_errors = 4 * (expected * (1 - expected) / n).sqrt()
     assert ((happens - expected).abs() <= four_errors).all()

@@ -91,7 +91,7 @@ def edit(
     Args:
         task: inpaint, vary, interpolate, colorize, deblur or enlarge.
         image: A file, a PIL image, or uint8 pixels; two of them in a list, or none, to interpolate.
-        mask: White where inpainting makes pixels anew; given as `image` is.
+        mask: White where inpainting regenerates pixels; given as `image` is.
         label: A class by name or index for all results; None for none.
         out: The folder; None takes one in the run's edits/ that is named after the options.
         network: As in `load`.
@@ -114,17 +114,19 @@ def edit(
     check_options(task, len(images), mask=mask, **own)
     with speaking(progress):
         opened = as_run(run, network)
-        index = _label(opened.config, label, guidance, guide is not None)
+        index = _label(opened.config, label, guidance is not None or guidance_interval is not None, guide is not None)
         best, settings = TASKS[task], as_settings(set)
-        chosen_steps = best.steps if steps is None and sampler is None else steps
+        chosen_steps = best.steps if steps is None else steps
         chosen_options = sampler or best.sampler, chosen_steps, guidance, precision, settings, guidance_interval
         sampling = sampling_config(opened.config, *chosen_options, guide=guide is not None)
         if index == NO_LABEL and guide is None:
             sampling = replace(sampling, guidance=1.0)
+        if best.clip and any(setting.startswith("clip=") for setting in settings):
+            raise ValueError(f"--set clip does nothing for {task}, which always clips: leave it out.")
         sampling = replace(sampling, clip=sampling.clip or best.clip)
         files = [open_image(each) for each in images]
         mask_file = None if mask is None else open_image(mask, "mask")
-        model = with_guide(load_model(opened, weights=checkpoint_part(weights)), guide)
+        model = with_guide(load_model(opened, weights=checkpoint_part(weights)), guide, network=network)
         evaluations = edits.Evaluations()
         given = {name: value for name, value in own.items() if value is not None}
         chosen = _edit(evaluations.of(model), task, files, mask_file, sampling, index, seed, count, given)
@@ -132,7 +134,8 @@ def edit(
         log.info(f"Images go to {gallery.folder.absolute()}")
         seeds = range(count) if task == "interpolate" else range(seed, seed + count)
         made = _fill(gallery, chosen, seeds, batch)
-        measured = _measure(gallery, chosen, seeds, evaluations.count / made if made else None)
+        # The way of two images to their noise is shared by all results: those that are made again have less of it.
+        measured = _measure(gallery, chosen, seeds, evaluations.count / made if made == count else None)
         section = _section(gallery, chosen, seeds, f"{task.capitalize()} with {opened.name}", measured)
         sheet = gallery.folder / "sheet.png"
         write_atomically(sheet, png(lambda: before_after([section]), LIGHT))
@@ -140,17 +143,17 @@ def edit(
     return Edited(gallery, seeds, section, sheet, measured)
 
 
-def _label(config: Config, label: Label | None, guidance: float | None, guide: bool) -> int | None:
+def _label(config: Config, label: Label | None, guided: bool, guide: bool) -> int | None:
     """The label of all results: an index, -1 for none, or None for a model without classes."""
     if label is not None:
         index = find_label(config.class_names, label)
-        if index == NO_LABEL:
-            check_guidance(config)  # Whether the model ever saw an image without its label.
-        return index
+        if index != NO_LABEL:
+            return index
+        check_guidance(config)  # Whether the model ever saw an image without its label.
     if not config.class_names:
         return None
-    if guidance is not None and not guide:
-        raise ValueError("--guidance strengthens a class: give --label too, or --guide.")
+    if guided and not guide:
+        raise ValueError("--guidance strengthens a class: give a class with --label too, or --guide.")
     if config.training.label_dropout == 0:
         raise ValueError("This model always saw the class in training: give the image's with --label.")
     return NO_LABEL
@@ -172,6 +175,8 @@ def _edit(
         return edits.interpolate_seeds(model, (seed, given.get("to_seed", seed + 1)), count, sampling, label)
     if task == "interpolate" and given:
         raise ValueError("--to-seed is for an interpolation of seeds: leave it out, or --image.")
+    if task == "interpolate" and seed != 0:
+        raise ValueError("--seed does nothing between two images: leave it out.")
     sizes = [_small(file, size, fit) if task == "enlarge" else size for file in files]
     pixels = [prepared(file, own, fit, model.shape[0]) for file, own in zip(files, sizes, strict=True)]
     if task == "interpolate":

@@ -9,6 +9,7 @@ from undiffuse.config import Config
 from undiffuse.interop.imported import check_free, log_summary, save_run
 from undiffuse.interop.pipelines import write_pipeline
 from undiffuse.interop.sources import Overrides, read_model
+from undiffuse.networks.classes import ClassChange
 from undiffuse.runs.run import Checkpoint, Run
 from undiffuse.sampling.labels import Label, find_label
 from undiffuse.sampling.model import Model
@@ -59,7 +60,10 @@ def export(
         if index == NO_LABEL:
             check_guidance(config)
         folder = Path("exported") / opened.name if target is None else Path(target).expanduser()
-        write_pipeline(folder, config, checkpoint.tensors(part), index, opened.folder)
+        # Without what only training uses: to be told of no augmentation is to be told nothing.
+        same = ClassChange(config.class_names, config.class_names)
+        tensors = config.network.adapted(checkpoint.tensors(part), same)
+        write_pipeline(folder, config, tensors, index, opened.folder)
         log.info(f"Exported the {part} weights at {checkpoint.images:,} images to {folder.absolute()}")
         _log_limits(config, index)
     return folder

@@ -5,11 +5,10 @@ from typing import Literal
 
 from undiffuse.networks.network import NetworkConfig
 from undiffuse.networks.unet import UNetConfig
-from undiffuse.runs.find import find_run
+from undiffuse.runs.find import find_guide, find_run
 from undiffuse.runs.run import Run, open_run
 from undiffuse.sampling.loading import load_model
 from undiffuse.sampling.model import Model
-from undiffuse.utils.parsing import parse_guide
 from undiffuse.utils.world import World
 
 RunLike = Run | Model | str | Path | None
@@ -37,8 +36,12 @@ def as_run(run: RunLike, network: type[NetworkConfig] = UNetConfig) -> Run:
     return open_run(find_run(None if run is None else str(run)), network)
 
 
-def with_guide(model: Model, guide: GuideLike, world: World | None = None) -> Model:
+def with_guide(
+    model: Model, guide: GuideLike, world: World | None = None, network: type[NetworkConfig] = UNetConfig
+) -> Model:
     """The model with its guide; the main process alone reads it.
+
+    `network` is the config class of a network of your own, if the guide has one.
 
     Raises:
         FileNotFoundError: there is no such run or checkpoint.
@@ -47,8 +50,8 @@ def with_guide(model: Model, guide: GuideLike, world: World | None = None) -> Mo
     if guide is None or isinstance(guide, Model):
         return model if guide is None else model.guided_by(guide)
     world = world or World.alone(model.device)
-    name, images = (guide, None) if isinstance(guide, Run) else parse_guide(str(guide))
-    run = world.on_main(lambda: as_run(name))
+    name, images = (guide, None) if isinstance(guide, Run) else find_guide(str(guide))
+    run = world.on_main(lambda: as_run(name, network))
     return model.guided_by(load_model(run, world=world, images=images))
 
 

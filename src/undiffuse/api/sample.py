@@ -46,7 +46,7 @@ def load(
         model.sample(8, label=3)
     """
     chosen = None if device is None else torch.device(device)
-    return with_guide(load_model(as_run(run, network), chosen, checkpoint_part(weights)), guide)
+    return with_guide(load_model(as_run(run, network), chosen, checkpoint_part(weights)), guide, network=network)
 
 
 def sample(
@@ -98,7 +98,7 @@ def sample(
         settings = as_settings(set)
         given = sampler, steps, guidance, precision, settings, guidance_interval
         sampling = sampling_config(opened.config, *given, guide=guide is not None)
-        model = with_guide(load_model(opened, weights=checkpoint_part(weights), world=world), guide, world)
+        model = with_guide(load_model(opened, weights=checkpoint_part(weights), world=world), guide, world, network)
         labels = model.find_labels(label)
         folder = Path(out).expanduser() if out else default_folder(model, sampling, settings, labels)
         gallery = world.on_main(lambda: gallery_in(folder, model, sampling, labels))

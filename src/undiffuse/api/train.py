@@ -222,7 +222,8 @@ def _start(
         return Start(run, checkpoint)
     except FileNotFoundError:
         begun = None if out is None else _begun(Path(out).expanduser(), kind)
-        if begun is None:
+        origin = None if begun is None else begun.run.config.origin
+        if origin is None or Path(str(from_run)).name != Path(origin.run).name:
             raise
         return begun
 

@@ -25,7 +25,7 @@ def compare(
     split: Split = "auto",
     guidance: Annotated[float | None, unless_given("each run's")] = None,
     guidance_interval: Annotated[str | None, unless_given("everywhere", metavar="LOW-HIGH")] = None,
-    guide: Annotated[str | None, unless_given("the model itself", metavar="RUN[@IMAGES]")] = None,
+    guide: Annotated[str | None, unless_given("the same without the label", metavar="RUN[@IMAGES]")] = None,
     precision: Annotated[SamplingPrecision | None, unless_given("each run's")] = None,
     seed: int = 0,
     batch: int = 64,

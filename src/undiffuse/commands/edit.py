@@ -47,7 +47,7 @@ def edit(
     Args:
         run: A run folder, its name under runs/, or a model that comes with undiffuse, such as digits.
         image: The image; two of them for interpolate, or none.
-        mask: For inpaint, an image of the same shape: what is white (or transparent) in it is made anew.
+        mask: For inpaint, an image of the same shape: what is white (or transparent) in it is regenerated.
         strength: For vary, the fraction of the steps that is made: 0 gives the image back, 1 forgets it.
         resamplings: For inpaint, how often each step is made, so that old and new fit together.
         to_seed: For interpolate without images, the seed that the way from --seed leads to.

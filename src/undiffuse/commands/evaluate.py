@@ -35,7 +35,7 @@ def evaluate(
     steps: Annotated[int | None, unless_given("the run's")] = None,
     guidance: Annotated[float | None, unless_given("the run's")] = None,
     guidance_interval: Annotated[str | None, unless_given("everywhere", metavar="LOW-HIGH")] = None,
-    guide: Annotated[str | None, unless_given("the model itself", metavar="RUN[@IMAGES]")] = None,
+    guide: Annotated[str | None, unless_given("the same without the label", metavar="RUN[@IMAGES]")] = None,
     precision: Annotated[SamplingPrecision | None, unless_given("the run's")] = None,
     set: Annotated[tuple[str, ...], unless_given("the run's", help=options_help())] = (),
     seed: int = 0,

@@ -20,7 +20,7 @@ def sample(
     label: Annotated[str | None, unless_given("every class in turn")] = None,
     guidance: Annotated[float | None, unless_given("the run's")] = None,
     guidance_interval: Annotated[str | None, unless_given("everywhere", metavar="LOW-HIGH")] = None,
-    guide: Annotated[str | None, unless_given("the model itself", metavar="RUN[@IMAGES]")] = None,
+    guide: Annotated[str | None, unless_given("the same without the label", metavar="RUN[@IMAGES]")] = None,
     seed: int = 0,
     batch: int = 64,
     sampler: Annotated[SamplerName | None, unless_given("the run's", help=SAMPLERS_HELP)] = None,
@@ -41,7 +41,7 @@ def sample(
     Args:
         run: A run folder, its name under runs/, or a model that comes with undiffuse, such as digits.
         count: How many images.
-        label: Class, by name or index, or none; several that seeds take in turn, as in rose*4,tulip*2; or all.
+        label: Class, by name or index, or none; several that seeds take in turn, as in "rose*4,tulip*2"; or all.
         guidance: 1 follows the label as trained; more exaggerates it, at the cost of variety.
         guidance_interval: Guidance acts only at noise levels between these, as in 0.28-1.6: less work, more variety.
         guide: A weaker model to guide away from, in place of the same one without labels: an earlier checkpoint or a

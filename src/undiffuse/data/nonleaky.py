@@ -30,12 +30,13 @@ def nonleaky(
 ) -> tuple[Float[Tensor, "b c h w"], Float[Tensor, "b 9"]]:
     """Changed images in [-1, 1], and what the network is told of the change; zeros for an image left as it is.
 
-    Each image is mirrored in x half of the time, and each other kind of change is made with that `probability`. With
-    the same seed, image n always gets the same change.
+    Each image is mirrored in x half of the time, upside down with half of the `probability`, and each other kind of
+    change is made with all of it. With the same seed, image n always gets the same change.
     """
     told = torch.stack([_drawn(probability, seed, number) for number in numbers])
     flipped = torch.where(told[:, :1, None, None] > 0, x0.flip(-1), x0)
-    changed = (told[:, 1:] != 0).any(dim=1)
+    flipped = torch.where(told[:, 1:2, None, None] > 0, flipped.flip(-2), flipped)
+    changed = (told[:, 2:] != 0).any(dim=1)
     if changed.any():
         flipped[changed] = _transformed(flipped[changed], _matrices(told[changed]))
     return flipped, told
@@ -43,19 +44,20 @@ def nonleaky(
 
 def _drawn(probability: float, seed: int, number: int) -> Float[Tensor, " 9"]:
     random = generator("nonleaky", seed, number)
-    uniform, normal = torch.rand(9, generator=random), torch.randn(4, generator=random)
+    uniform, normal = torch.rand(10, generator=random), torch.randn(4, generator=random)
     happens = torch.cat([torch.ones(1), (uniform[:5] < probability).float()])  # x-flips always may.
     flips = (uniform[5:7] < 0.5).float() * happens[:2]
-    angle, direction = ((2 * each - 1) * math.pi for each in uniform[7:])
+    angle, direction = ((2 * each - 1) * math.pi for each in uniform[7:9])
+    direction = direction * (uniform[9] < 0.5)  # Half of the time along the sides (EDM's aniso_rotate_prob).
     rotation = torch.stack([angle.cos() - 1, angle.sin()]) * happens[3]
     anisotropy = normal[1] * torch.stack([direction.cos(), direction.sin()]) * happens[4]
     return torch.cat([flips, normal[:1] * happens[2], rotation, anisotropy, normal[2:] * happens[5]])
 
 
 def _matrices(told: Float[Tensor, "b 9"]) -> Float[Tensor, "b 2 3"]:
-    """From a pixel of the result to where it comes from, in coordinates from -1 to 1; the x-flip is made already."""
-    _, y_flip, scale, cosine, sine, along, across, right, down = told.unbind(dim=1)
-    cosine, one, zero = cosine + 1, torch.ones_like(scale), torch.zeros_like(scale)
+    """From a pixel of the result to where it comes from, in coordinates from -1 to 1; the flips are made already."""
+    _, _, scale, cosine, sine, along, across, right, down = told.unbind(dim=1)
+    cosine, zero = cosine + 1, torch.zeros_like(scale)
 
     def matrix(a: Tensor, b: Tensor, c: Tensor, d: Tensor) -> Tensor:
         return torch.stack([torch.stack([a, b], dim=1), torch.stack([c, d], dim=1)], dim=1)
@@ -63,8 +65,7 @@ def _matrices(told: Float[Tensor, "b 9"]) -> Float[Tensor, "b 2 3"]:
     strength, direction = torch.hypot(along, across), torch.atan2(across, along)
     turn = matrix(direction.cos(), -direction.sin(), direction.sin(), direction.cos())
     stretch = matrix(2 ** (strength * SCALE), zero, zero, 2 ** (-strength * SCALE))
-    forward = matrix(one, zero, zero, 1 - 2 * y_flip)
-    forward = matrix(2 ** (scale * SCALE), zero, zero, 2 ** (scale * SCALE)) @ forward
+    forward = matrix(2 ** (scale * SCALE), zero, zero, 2 ** (scale * SCALE))
     forward = matrix(cosine, -sine, sine, cosine) @ forward
     forward = turn @ stretch @ turn.mT @ forward
     backward = torch.linalg.inv(forward)

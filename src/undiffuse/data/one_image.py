@@ -81,10 +81,10 @@ def prepared_mask(mask: PIL.Image.Image, image: PIL.Image.Image, size: Size, fit
         fitted = ImageOps.pad(gray, width_height, nearest)
     else:
         fitted = gray.resize(width_height, nearest)
-    anew = torch.from_numpy(np.asarray(fitted) >= 128)
-    if not anew.any():
-        raise ValueError(f"--mask has no white at {size_text(size)}: paint white what is to be made anew.")
-    return anew
+    regenerated = torch.from_numpy(np.asarray(fitted) >= 128)
+    if not regenerated.any():
+        raise ValueError(f"--mask has no white at {size_text(size)}: paint white what is to be regenerated.")
+    return regenerated
 
 
 def unscaled_size(image: PIL.Image.Image, size: Size, fit: Fit) -> Size:

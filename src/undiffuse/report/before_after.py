@@ -29,8 +29,8 @@ LEAST_WIDTH = 5.2
 COLUMNS = 6
 """Results in a row, at most."""
 
-ANEW = "#d55e00"
-"""The color laid over pixels that are to be made anew."""
+REGENERATED = "#d55e00"
+"""The color laid over pixels that are regenerated."""
 
 
 class Panel(NamedTuple):
@@ -63,7 +63,7 @@ class Section(NamedTuple):
 
 def highlighted(pixels: UInt8[Tensor, "c h w"], mask: Bool[Tensor, "h w"]) -> UInt8[Tensor, "3 h w"]:
     """The image in color, with a color laid over the pixels where `mask` is True."""
-    color = 255 * torch.tensor(to_rgb(ANEW))[:, None, None]
+    color = 255 * torch.tensor(to_rgb(REGENERATED))[:, None, None]
     seen = pixels[:3].expand(3, -1, -1).float()
     return torch.where(mask, 0.25 * seen + 0.75 * color, seen).round().to(torch.uint8)
 

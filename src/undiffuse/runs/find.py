@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from undiffuse.utils.parsing import parse_guide, parse_interval
+from undiffuse.utils.parsing import parse_count, parse_interval
 
 RUNS = Path("runs")
 
@@ -49,10 +49,22 @@ def find_run(name: str | None) -> Path:
     )
 
 
+def find_guide(guide: str) -> tuple[str, int | None]:
+    """A run, or RUN@IMAGES for its checkpoint nearest to so many images, as its name and that number.
+
+    Raises:
+        ValueError: what follows the @ is not a count.
+    """
+    run, at, images = guide.rpartition("@")
+    if not at or is_run(Path(guide).expanduser()) or is_run(RUNS / guide):  # An @ in the name of a folder.
+        return guide, None
+    return run, parse_count(images, "--guide RUN@IMAGES:")
+
+
 def check_guide(guide: str | None, interval: str | None) -> None:
     """Raises FileNotFoundError or ValueError where --guide names no run, or --guidance-interval is none."""
     if guide is not None:
-        find_run(parse_guide(guide)[0])
+        find_run(find_guide(guide)[0])
     if interval is not None:
         parse_interval(interval)
 

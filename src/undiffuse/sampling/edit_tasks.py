@@ -29,7 +29,7 @@ class Task:
 
 TASKS = {
     "inpaint": Task(
-        "makes the part that is white in the mask anew, and keeps the rest to the bit",
+        "regenerates the part that is white in the mask, and keeps the rest to the bit",
         ("mask", "resamplings"),
         ("mask",),
         sampler="euler_ancestral",
@@ -41,7 +41,10 @@ TASKS = {
     "colorize": Task("gives a gray image colors", ("noise",), sampler="euler_ancestral", clip=True),
     "deblur": Task("sharpens a blurred image", ("blur", "noise"), ("blur",), sampler="euler_ancestral", clip=True),
     "enlarge": Task(
-        "makes an image that is smaller than the model's as large", ("noise",), sampler="euler_ancestral", clip=True
+        "enlarges a small image to the model's size",
+        ("noise",),
+        sampler="euler_ancestral",
+        clip=True,
     ),
 }
 
@@ -69,18 +72,22 @@ def check_options(task: str, images: int, **options: object) -> None:
         if value is None and name in row.required:
             raise ValueError(f"{task} needs {_option(name)}: give it.")
     if images not in row.images:
-        needed = " or ".join({0: "none", 1: "one", 2: "two"}[count] for count in row.images)
-        raise ValueError(f"{task} takes {needed} with --image, not {images}.")
+        needed = " or ".join({0: "no image", 1: "one image", 2: "two images"}[count] for count in row.images)
+        raise ValueError(f"{task} needs {needed} given with --image, not {images}.")
     _check_range("strength", options.get("strength"), 0, 1)
     _check_range("blur", options.get("blur"), 0.01, 100)
     _check_range("noise", options.get("noise"), 0, 255)
     for name, least in (("resamplings", 1), ("to_seed", 0)):
-        if isinstance(value := options.get(name), int):
+        value = options.get(name)
+        if value is not None and (not isinstance(value, int) or isinstance(value, bool)):
+            raise ValueError(f"{_option(name)} {value} is not a whole number.")
+        if isinstance(value, int):
             at_least(least, **{name: value})
 
 
 def _check_range(name: str, value: object, least: float, most: float) -> None:
-    if isinstance(value, int | float) and not (math.isfinite(value) and least <= value <= most):
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    if value is not None and not (number and math.isfinite(value) and least <= value <= most):
         raise ValueError(f"{_option(name)} {value} is out of range: give {least:g} to {most:g}.")
 
 

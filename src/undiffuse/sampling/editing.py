@@ -42,7 +42,7 @@ def inpaint_steps(
     *,
     resamplings: int = RESAMPLINGS,
 ) -> Iterator[Step]:
-    """Makes the pixels anew where `mask` is True; all others are the image's own (RePaint, Lugmayr et al. 2022).
+    """Regenerates the pixels where `mask` is True; all others are the image's own (RePaint, Lugmayr et al. 2022).
 
     At every level the known pixels are replaced by x0 + sigma * eps (Eq. 8). That alone leaves a seam, because the
     step was made for other neighbors: so each step is made `resamplings` times, between which noise leads back up
@@ -65,17 +65,17 @@ def _inpainted(
     resamplings: int,
 ) -> Iterator[Step]:
     sigmas = noise_levels(model.diffusion, sampling).to(state_dtype(model.device))
-    noise, known, anew = seeded_noise(model, seeds), _state(model, image), upload(mask, model.device)
+    noise, known, hidden = seeded_noise(model, seeds), _state(model, image), upload(mask, model.device)
     eps = noise()
-    x = torch.where(anew, samplers.starting_noise(eps, sigmas[0]), known + sigmas[0] * eps)
+    x = torch.where(hidden, samplers.starting_noise(eps, sigmas[0]), known + sigmas[0] * eps)
     for sigma, s in pairwise(sigmas):
         times = resamplings if s > 0 else 1
         for time in range(times):
             step = last(steps_from(model, x, torch.stack([sigma, s]), labels, sampling, noise))
-            x = torch.where(anew, step.x, known + s * noise())
+            x = torch.where(hidden, step.x, known + s * noise())
             if time + 1 < times:
                 x = x + torch.sqrt(sigma**2 - s**2) * noise()
-        yield Step(s, x, torch.where(anew, step.x0, known))
+        yield Step(s, x, torch.where(hidden, step.x0, known))
 
 
 def vary_steps(

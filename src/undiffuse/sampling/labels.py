@@ -55,9 +55,10 @@ def find_pattern(class_names: tuple[str, ...], label: Label) -> Pattern:
         if not times.isdecimal() or not 1 <= int(times) <= MOST_LABELS:
             raise ValueError(f"--label {text}: write how often after each class, from *1 to *{MOST_LABELS}.")
         every = name == "all" and class_names and name not in class_names
-        labels += int(times) * (list(range(len(class_names))) if every else [find_label(class_names, name)])
-        if len(labels) > MOST_LABELS:
+        each = list(range(len(class_names))) if every else [find_label(class_names, name)]
+        if len(labels) + int(times) * len(each) > MOST_LABELS:
             raise ValueError(f"--label {text} has more than {MOST_LABELS:,} labels: shorten it.")
+        labels += int(times) * each
     return tuple(labels)
 
 
@@ -77,8 +78,10 @@ def label_tensor(
     Raises:
         ValueError: the model has no such class, or there are more or fewer labels than images.
     """
-    if label is None or isinstance(label, Tensor):
-        return label
+    if label is None:
+        return None
+    if isinstance(label, Tensor):
+        label = label.tolist()
     labels = [label] * count if isinstance(label, int | str) else list(label)
     if len(labels) != count:
         raise ValueError(f"{len(labels)} labels for {count} images: give one label, or one for each image.")

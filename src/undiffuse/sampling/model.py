@@ -190,6 +190,8 @@ class Model:
             pattern = self.find_labels(label)
             return labels_for(self.class_names, seeds, pattern)
         each = label_tensor(self.class_names, label, len(seeds))
+        if each is not None and bool((each == NO_LABEL).any()):
+            check_guidance(self.config)
         return None if each is None else each.tolist()
 
     def find_labels(self, label: Label | None) -> Pattern | None:
@@ -199,6 +201,8 @@ class Model:
             ValueError: the model has no such class, or never saw an image without its label.
         """
         pattern = None if label is None else find_pattern(self.class_names, label)
+        if pattern == tuple(range(len(self.class_names))):
+            return None
         if pattern and NO_LABEL in pattern:
             check_guidance(self.config)
         return pattern
@@ -214,6 +218,12 @@ class Model:
         """
         if guide.shape != self.shape or guide.class_names not in ((), self.class_names):
             raise ValueError(f"{guide!r} cannot guide {self!r}: it must make images of the same size and classes.")
+        if self.run is not None and guide.run is not None and _digest(guide) == _digest(self):
+            kept = ", ".join(f"{each.images:,}" for each in self.run.checkpoints())
+            raise ValueError(
+                f"The guide is the model itself, which changes nothing: give a weaker one. {self.run.name} has "
+                f"checkpoints after {kept} images; --keep keeps more of them in training."
+            )
         return replace(self, guide=guide)
 
     def __repr__(self) -> str:
@@ -222,6 +232,11 @@ class Model:
         seen = f", {self.checkpoint.images:,} images seen" if self.checkpoint else ""
         classes = f", {len(self.class_names)} classes" if self.class_names else ""
         return f"Model{where}: {height}x{width}, {c} channels{classes}{seen}, {self.weights} weights on {self.device}"
+
+
+def _digest(model: Model) -> str:
+    _, checkpoint = model.origin
+    return checkpoint.digest(model.weights)
 
 
 def model_of(network: nn.Module, config: Config, device: torch.device) -> Model:

@@ -13,7 +13,10 @@ from undiffuse.utils.conditions import Condition
 
 
 def nfe(model: Model, sampling: SamplingConfig, labels: Sequence[int] | None) -> int:
-    """The evaluations of networks that make one image: the model's own, those without the label, and the guide's."""
+    """The evaluations of networks that make one image: the model's own, those without the label, and the guide's.
+
+    Of several labels it is for one that is a class: images without a label, in the same batch, take as many.
+    """
     evaluations = 0
 
     def predict(x: Tensor, sigma: Tensor, label: Condition = None) -> Prediction:
@@ -25,5 +28,5 @@ def nfe(model: Model, sampling: SamplingConfig, labels: Sequence[int] | None) ->
     guide = None if model.guide is None else replace(model.guide, predict=predict, device=cpu)
     counted = replace(model, predict=predict, device=cpu, guide=guide)
     pixel = torch.zeros(1, 1, 1, 1, dtype=torch.float64)
-    last(sampler_steps(counted, sampling, lambda: pixel, None if labels is None else labels[:1]))
+    last(sampler_steps(counted, sampling, lambda: pixel, None if labels is None else [max(labels)]))
     return evaluations

@@ -48,17 +48,26 @@ def sampling_config(
     sampling = with_settings(config, [f"sampling.{setting}" for setting in settings]).sampling
     if guide and sampling.guidance == 1:
         raise ValueError("--guide does nothing at guidance 1: give --guidance 2 or the like.")
-    if "guidance" in named and not guide:
-        check_guidance(config)
+    if not guide and config.class_names and config.training.label_dropout == 0 and "guidance" not in named:
+        sampling = replace(sampling, guidance=1.0)  # A preset's own guidance needs what this run did not learn.
     if "guidance_interval" in named and sampling.guidance == 1:
         raise ValueError("--guidance-interval does nothing at guidance 1: give --guidance 2 or the like.")
+    if named & {"guidance", "guidance_interval"} and sampling.guidance != 1 and not guide:
+        check_guidance(config)
     sampling = _adapted(sampling, named, config.sampling)
     for name in named & options().keys():
         if sampling.sampler not in users(name):
             raise ValueError(
                 f"--set {name} does nothing for {sampling.sampler}: it is for {' and '.join(users(name))}."
             )
-    noise_levels(config.diffusion, sampling)  # Fails for steps that the model does not have.
+    levels = noise_levels(config.diffusion, sampling)  # Fails for steps that the model does not have.
+    if sampling.guidance_interval is not None and "guidance_interval" in named:
+        low, high = sampling.guidance_interval
+        if not bool(((low < levels) & (levels <= high)).any()):
+            raise ValueError(
+                f"--guidance-interval {low:g}-{high:g} has none of the {sampling.steps} noise levels of these steps: "
+                "make it wider, or give more --steps."
+            )
     return sampling
 
 

@@ -4,7 +4,7 @@ import math
 import time
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 
 import torch
@@ -72,6 +72,8 @@ def begin_or_resume(folder: Path, config: Config, total_images: int, world: Worl
         return run
     run = open_run(folder, type(config.network))
     config = as_begun(config, run.config)
+    if run.checkpoints() and config.origin and run.config.origin and config.origin.run == run.config.origin.run:
+        config = replace(config, origin=run.config.origin)  # That run may have trained on since this one began.
     if not run.config.data_content:
         raise ValueError(
             f"{folder.absolute()} holds an imported model, without the images and the optimizer that training would "

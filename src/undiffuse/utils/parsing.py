@@ -1,6 +1,7 @@
 """Numbers and sizes as people write them. Loads nothing slow, so that a typing mistake is answered at once."""
 
 import math
+import re
 
 from undiffuse.utils.names import PRESETS
 
@@ -42,26 +43,14 @@ def parse_interval(value: str | tuple[float, float]) -> tuple[float, float]:
     Raises:
         ValueError: it is neither, or the first is not below the second.
     """
-    parts = value.split("-") if isinstance(value, str) else value
     try:
-        low, high = (float(part) for part in parts)
-    except ValueError:
+        # The hyphen of an exponent is none between two numbers.
+        low, high = map(float, re.split(r"(?<![eE])-", value) if isinstance(value, str) else value)
+    except (ValueError, TypeError):
         low, high = 1.0, 0.0
     if not 0 <= low < high < math.inf:
         raise ValueError(f"--guidance-interval {value} is not an interval: write two noise levels, as in 0.28-1.6.")
     return low, high
-
-
-def parse_guide(value: str) -> tuple[str, int | None]:
-    """A run, or RUN@IMAGES for its checkpoint nearest to so many images, as its name and that number.
-
-    Raises:
-        ValueError: what follows the @ is not a count.
-    """
-    run, _, images = value.rpartition("@")
-    if not run or "/" in images:  # An @ in the name of a folder.
-        return value, None
-    return run, parse_count(images, f"--guide {run}@")
 
 
 def parse_preset(preset: str | None, data: object) -> str:
