@@ -7,6 +7,7 @@ import tyro
 
 from undiffuse.commands.options import unless_given
 from undiffuse.runs.find import find_run
+from undiffuse.utils.parsing import at_least
 from undiffuse.utils.terminal import console
 
 
@@ -28,6 +29,8 @@ def studio(
         raise ValueError("The studio needs gradio: pip install 'undiffuse[studio]'")
     for name in runs:
         find_run(name)
+    if port is not None:
+        at_least(1, port=port)
 
     from undiffuse.studio import app
 

@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import signal
 import socket
 import tempfile
 from collections.abc import Callable, Sequence
@@ -93,7 +94,7 @@ class Server:
             quiet=True,
             show_error=True,
             theme=theme.make(),
-            head=f"<style>{theme.css()}</style>",  # As css= it would lose its rules for narrow and dark screens.
+            head=theme.head(),  # Styles given as css= would lose their rules for narrow and dark screens.
             footer_links=[],
             run_history=False,
             ssr_mode=False,
@@ -120,10 +121,14 @@ class Server:
 
 
 def serve(runs: Sequence[str], port: int | None, say: Callable[[str], object]) -> None:
-    """Serves the studio until the program is interrupted."""
+    """Serves the studio until Ctrl-C or SIGTERM."""
+    ended = Event()
     with Server(runs, port) as server:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, lambda *_: ended.set())
         say(f"The studio is at {server.address} (Ctrl-C ends it)")
-        Event().wait()
+        ended.wait()
+        say("Ending, with what is in training saved ..." if server.studio.trainer.is_running else "Ended.")
 
 
 def free_port(port: int | None) -> int:

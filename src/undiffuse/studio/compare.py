@@ -10,7 +10,7 @@ from undiffuse.diffusion.sampler_table import SAMPLERS
 from undiffuse.studio import markup
 from undiffuse.studio.context import SAMPLING, Studio
 from undiffuse.studio.sampling import Request, Shown, shown
-from undiffuse.studio.visitors import explain
+from undiffuse.studio.visitors import explain, streamed
 
 MOST_COLUMNS = 8
 MOST_IMAGES = 16
@@ -18,7 +18,7 @@ MOST_IMAGES = 16
 
 def compare_tab(studio: Studio, tab: gr.Tab) -> None:
     """Builds the tab and its events."""
-    names = list(studio.places.runs())
+    names = studio.places.trained()
     with gr.Row(elem_classes="panes"):
         with gr.Column(elem_classes="controls", scale=0, min_width=300):
             runs = gr.Dropdown(names, value=names[:1], multiselect=True, label="Runs", elem_id="compare-runs")
@@ -54,12 +54,12 @@ def compare_tab(studio: Studio, tab: gr.Tab) -> None:
             yield markup.stage(markup.note(explain(error), "trouble"))
 
     start.click(
-        compare, [runs, samplers, steps, guidance, seed, count], result, api_name="compare", concurrency_id=SAMPLING,
-        concurrency_limit=1, show_progress="minimal", trigger_mode="once",
+        streamed(compare), [runs, samplers, steps, guidance, seed, count], result, api_name="compare",
+        concurrency_id=SAMPLING, concurrency_limit=1, show_progress="minimal", trigger_mode="once",
     )  # fmt: skip
     halt.click(studio.stops.stopper("compare"), None, None, queue=False, api_visibility="private")
     tab.select(
-        lambda: gr.Dropdown(list(studio.places.runs())), None, runs, queue=False, show_progress="hidden",
+        lambda: gr.Dropdown(studio.places.trained()), None, runs, queue=False, show_progress="hidden",
         api_visibility="private",
     )  # fmt: skip
 

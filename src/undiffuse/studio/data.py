@@ -7,7 +7,7 @@ import gradio as gr
 from undiffuse.studio import markup
 from undiffuse.studio.context import EXPLORING, Studio
 from undiffuse.studio.explored import as_markup, explored
-from undiffuse.studio.visitors import explain
+from undiffuse.studio.visitors import explain, streamed
 
 
 def data_tab(studio: Studio, tab: gr.Tab) -> None:
@@ -35,13 +35,13 @@ def data_tab(studio: Studio, tab: gr.Tab) -> None:
                 except StopIteration as end:
                     found, _ = end.value
                     break
-            yield markup.stage(as_markup(found, studio.reports))
+            yield markup.stage(as_markup(found, studio.reports.add(found.write)))
         except Exception as error:
             yield markup.stage(markup.note(explain(error), "trouble"))
 
     start.click(
-        look, data, result, api_name="look", concurrency_id=EXPLORING, concurrency_limit=1, show_progress="minimal",
-        trigger_mode="once",
+        streamed(look), data, result, api_name="look", concurrency_id=EXPLORING, concurrency_limit=1,
+        show_progress="minimal", trigger_mode="once",
     )  # fmt: skip
     tab.select(
         lambda: gr.Dropdown(list(studio.places.data())), None, data, queue=False, show_progress="hidden",

@@ -9,7 +9,6 @@ from undiffuse.data.pixels import to_nchw
 from undiffuse.exploration.explore import Exploration
 from undiffuse.exploration.suggestion import Suggestion
 from undiffuse.studio import markup
-from undiffuse.studio.reports import Reports
 from undiffuse.studio.work import Progress
 from undiffuse.utils.text import duration, listed, number, plural, size_text
 
@@ -48,8 +47,8 @@ def _told(work: Progress[T], what: str) -> Generator[str, None, T]:
         yield markup.stage(markup.meter(now.fraction, words), running=True)
 
 
-def as_markup(found: Exploration, reports: Reports) -> str:
-    """Counts, sizes, warnings, some of the images, and the way to the whole report."""
+def as_markup(found: Exploration, page: str) -> str:
+    """Counts, sizes, warnings, some of the images, and a link to the whole report, whose address is `page`."""
     inventory = found.inventory
     cards = [
         ("Images", f"{inventory.images:,}"),
@@ -59,8 +58,9 @@ def as_markup(found: Exploration, reports: Reports) -> str:
     ]
     samples = found.figure_data.samples
     sheet = markup.tiles(to_nchw(samples.before), samples.names, columns=8)
-    page = escape(reports.add(found))
-    more = f'<p class="downloads"><a class="download" href="{page}" target="_blank">Open the full report</a></p>'
+    more = (
+        f'<p class="downloads"><a class="download" href="{escape(page)}" target="_blank">Open the full report</a></p>'
+    )
     told = "".join(markup.note(each, "warning") for each in warnings(found))
     return markup.facts(cards) + told + sheet + markup.rows(found_rows(found)) + more
 

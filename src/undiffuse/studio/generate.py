@@ -10,14 +10,14 @@ from undiffuse.sampling.model import Model
 from undiffuse.studio import markup
 from undiffuse.studio.context import SAMPLING, Studio
 from undiffuse.studio.sampling import EVERY_CLASS, MOST_IMAGES, Film, Request, Shown, label_choices, shown
-from undiffuse.studio.visitors import explain
+from undiffuse.studio.visitors import explain, streamed
 
 VIEWS = [("noise becoming an image", "x"), ("what the model expects", "x0")]
 
 
 def generate_tab(studio: Studio, page: gr.Blocks) -> None:
     """Builds the tab and its events."""
-    runs = list(studio.places.runs())
+    runs = studio.places.trained()
     with gr.Row(elem_classes="panes"):
         with gr.Column(elem_classes="controls", scale=0, min_width=300):
             run = gr.Dropdown(runs, value=runs[0], label="Run", elem_id="generate-run")
@@ -27,7 +27,15 @@ def generate_tab(studio: Studio, page: gr.Blocks) -> None:
             steps = gr.Slider(1, 200, value=18, step=1, label="Steps", elem_id="generate-steps")
             with gr.Row(elem_classes="pair"):
                 seed = gr.Number(0, label="First seed", precision=0, minimum=0, min_width=100, elem_id="generate-seed")
-                count = gr.Number(16, label="Images", precision=0, minimum=1, maximum=MOST_IMAGES, min_width=100)
+                count = gr.Number(
+                    16,
+                    label="Images",
+                    precision=0,
+                    minimum=1,
+                    maximum=MOST_IMAGES,
+                    min_width=100,
+                    elem_id="generate-count",
+                )
             view = gr.Radio(VIEWS, value="x", label="Show")
             with gr.Row(elem_classes="actions"):
                 start = gr.Button("Generate", variant="primary", min_width=100, elem_id="generate-start")
@@ -76,12 +84,12 @@ def generate_tab(studio: Studio, page: gr.Blocks) -> None:
 
     inputs = [run, label, guidance, sampler, steps, seed, count, view]
     start.click(
-        generate, inputs, result, api_name="generate", concurrency_id=SAMPLING, concurrency_limit=1,
+        streamed(generate), inputs, result, api_name="generate", concurrency_id=SAMPLING, concurrency_limit=1,
         show_progress="minimal", trigger_mode="once",
     )  # fmt: skip
     halt.click(studio.stops.stopper("generate"), None, None, queue=False, api_visibility="private")
     run.change(choose, run, [label, guidance, sampler, steps], queue=False, api_visibility="private")
-    page.load(lambda: gr.Dropdown(list(studio.places.runs())), None, run, queue=False, api_visibility="private").then(
+    page.load(lambda: gr.Dropdown(studio.places.trained()), None, run, queue=False, api_visibility="private").then(
         choose, run, [label, guidance, sampler, steps], queue=False, api_visibility="private"
     )
 

@@ -71,6 +71,11 @@ class Trainer:
         self.job: Job | None = None
         self._one_at_a_time = threading.Lock()
 
+    @property
+    def is_running(self) -> bool:
+        """Whether a training runs now."""
+        return self.job is not None and self.job.is_running
+
     def start(self, words: Sequence[str], folder: Path) -> Job:
         """Starts training with these words of the command line, into `folder`.
 
@@ -97,7 +102,7 @@ class Trainer:
 
     def stop(self) -> None:
         """Asks the running training to save and end."""
-        if self.job is not None and self.job.is_running:
+        if self.is_running and self.job is not None:
             self.job.process.terminate()
 
     def close(self) -> None:

@@ -5,6 +5,7 @@ import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
+from undiffuse.config import Config
 from undiffuse.data.paths import ARCHIVE_SUFFIXES, DATASETS, data_name, folder_name, is_image, source_name
 from undiffuse.runs.find import RUNS, SHIPPED, find_run, is_run, shipped_models
 from undiffuse.runs.run import Run, open_run
@@ -55,15 +56,16 @@ class Places:
         """
         return open_run(self.folder(name))
 
+    def trained(self) -> list[str]:
+        """The names of the runs that have a checkpoint and a config that can be read."""
+        return [name for name in self.runs() if self._config(name) and self.run(name).checkpoints()]
+
     def data(self) -> dict[str, str]:
         """Images to look at, by the name that is shown: digits, those of the runs, and what was uploaded."""
         found = {"digits": "digits"}
         for name in self.runs():
-            try:
-                config = self.run(name).config
-            except (ValueError, OSError):  # A broken run has its own sentence, in the list of runs.
-                continue
-            if config.data.data in DATASETS or Path(config.data.data).exists():
+            config = self._config(name)
+            if config and (config.data.data in DATASETS or Path(config.data.data).exists()):
                 found.setdefault(f"{source_name(config.data.data)} (run {name})", config.data.data)
         for path in sorted(self.uploads.glob("*")):
             found[f"{path.name} (uploaded)"] = str(path)
@@ -71,6 +73,13 @@ class Places:
         for name, data in found.items():  # Once each, under the first name.
             shown.setdefault(data_name(data), name)
         return {name: data for data, name in shown.items()}
+
+    def _config(self, name: str) -> Config | None:
+        """The run's config; None for a broken run, which has its own sentence in the list of runs."""
+        try:
+            return self.run(name).config
+        except (ValueError, OSError):
+            return None
 
     def keep(self, files: Sequence[str]) -> Path:
         """Moves what was uploaded to where it stays: one archive, or a folder of the images. Opens none of it.

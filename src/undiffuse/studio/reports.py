@@ -2,13 +2,13 @@
 
 import secrets
 from collections import OrderedDict
+from collections.abc import Callable
 from pathlib import Path
 
 from starlette.requests import Request
 from starlette.responses import FileResponse, PlainTextResponse, Response
 from starlette.routing import Route
 
-from undiffuse.exploration.explore import Exploration
 from undiffuse.utils.files import remove
 
 KEPT = 20
@@ -22,10 +22,10 @@ class Reports:
         self.folder = folder
         self._pages: OrderedDict[str, Path] = OrderedDict()
 
-    def add(self, found: Exploration) -> str:
-        """Writes the page and returns its address on this server."""
+    def add(self, write: Callable[[Path], Path]) -> str:
+        """Lets `write` make a folder with the page, whose path it returns; gives the page's address on this server."""
         key = secrets.token_urlsafe(12)
-        self._pages[key] = found.write(self.folder / key)
+        self._pages[key] = write(self.folder / key)
         while len(self._pages) > KEPT:
             _, oldest = self._pages.popitem(last=False)
             remove(oldest.parent)

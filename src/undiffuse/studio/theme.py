@@ -55,6 +55,10 @@ def make() -> gr.themes.Base:
     return theme.set(**values, **dark)
 
 
-def css() -> str:
-    """The reports' colors, and what gradio has no variables for."""
-    return (Path(page.__file__).parent / "tokens.css").read_text() + (Path(__file__).parent / "studio.css").read_text()
+def head() -> str:
+    """The reports' colors, what gradio has no variables for, and the script that packs folders."""
+    here = Path(__file__).parent
+    colors = (Path(page.__file__).parent / "tokens.css").read_text()
+    return (
+        f"<style>{colors}{(here / 'studio.css').read_text()}</style><script>{(here / 'folder.js').read_text()}</script>"
+    )

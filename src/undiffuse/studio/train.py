@@ -13,7 +13,7 @@ from undiffuse.studio.context import EXPLORING, Studio
 from undiffuse.studio.explored import as_markup, explored, suggestion_markup
 from undiffuse.studio.jobs import resume_words
 from undiffuse.studio.progress import card
-from undiffuse.studio.visitors import explain
+from undiffuse.studio.visitors import explain, streamed
 from undiffuse.utils.files import remove
 from undiffuse.utils.parsing import parse_size
 from undiffuse.utils.text import size_text
@@ -22,6 +22,12 @@ REFRESH_SECONDS = 1.0
 
 LARGEST_SIDE = 256
 MOST_MINUTES = 7 * 24 * 60
+
+FOLDER = (
+    '<label>or <span>choose a folder</span><input type="file" webkitdirectory class="unseen"></label>'
+    '<p class="said" role="status"></p>'
+)
+"""folder.js makes a .zip of what is chosen here, and of a folder that is dropped above."""
 
 UPLOADED = ["image", ".zip", ".tar", ".tgz", ".gz", ".xz", ".bz2"]
 
@@ -35,6 +41,7 @@ def train_tab(studio: Studio, tab: gr.Tab) -> None:
                 label="Photos, or a .zip of them", file_count="multiple", file_types=UPLOADED, height=150,
                 show_label=False, elem_classes="upload", elem_id="train-files",
             )  # fmt: skip
+            gr.HTML(FOLDER, elem_id="train-folder")
             name = gr.Textbox("", label="Name of the run", placeholder="photos", max_length=48, elem_id="train-name")
             with gr.Row(elem_classes="pair"):
                 size = gr.Textbox("32", label="Size in pixels", max_length=9, min_width=100, elem_id="train-size")
@@ -68,7 +75,7 @@ def train_tab(studio: Studio, tab: gr.Tab) -> None:
                     seen, suggestion = end.value
                     break
             page = markup.stage(
-                suggestion_markup(suggestion) + "<h3>Your photos</h3>" + as_markup(seen, studio.reports)
+                suggestion_markup(suggestion) + "<h3>Your photos</h3>" + as_markup(seen, studio.reports.add(seen.write))
             )
             side = size_text(suggestion.size) if suggestion else gr.skip()
             spent = math.ceil(suggestion.seconds / 60) if suggestion else gr.skip()
@@ -101,7 +108,7 @@ def train_tab(studio: Studio, tab: gr.Tab) -> None:
         return (gr.skip(), gr.skip()) if now == before else (now, now)
 
     files.change(
-        look, files, [data, found, name, size, minutes], concurrency_id=EXPLORING, concurrency_limit=1,
+        streamed(look), files, [data, found, name, size, minutes], concurrency_id=EXPLORING, concurrency_limit=1,
         show_progress="hidden", api_visibility="private",
     )  # fmt: skip
     start.click(

@@ -1,8 +1,10 @@
 """Who asked for what: a way to stop one visitor's work, and sentences in place of stack traces."""
 
+import functools
 import threading
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import gradio as gr
 from pydantic import ValidationError
@@ -41,6 +43,11 @@ class Stops:
 
     def __len__(self) -> int:
         return len(self._flags)
+
+
+def streamed(handler: Callable[..., Iterator[Any]]) -> Callable[..., Iterator[Any]]:
+    """The handler as gradio knows a generator: it looks whether the function itself yields, which decorators hide."""
+    return functools.update_wrapper(lambda *values: (yield from handler(*values)), handler)
 
 
 def explain(error: Exception) -> str:
