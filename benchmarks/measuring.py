@@ -38,7 +38,13 @@ def made_up_batches(config: Config) -> Iterator[Batch]:
     shape = batch, config.network.image_channels, *config.network.size
     label = torch.randint(max(1, len(config.class_names)), (batch,))
     while True:
-        yield Batch(torch.rand(shape) * 2 - 1, label, torch.rand(batch, dtype=torch.float64), torch.randn(shape))
+        yield Batch(
+            torch.rand(shape) * 2 - 1,
+            label,
+            torch.rand(batch, dtype=torch.float64),
+            torch.randn(shape),
+            augmentation=torch.empty(batch, 0),
+        )
 
 
 def diffusers_unet(channels: int, dropout: float) -> UNet2DModel:

@@ -12,12 +12,14 @@ from pydantic.dataclasses import dataclass
 from torch import nn
 
 from undiffuse.data.augmentation import AugmentationConfig
+from undiffuse.data.nonleaky import NUMBERS
 from undiffuse.data.store import DataConfig
 from undiffuse.diffusion.recipe import SIGMAS, DiffusionConfig
 from undiffuse.diffusion.sampler_table import SAMPLERS, options
 from undiffuse.networks.network import NetworkConfig
 from undiffuse.networks.unet import UNetConfig
 from undiffuse.old_names import current, current_name, current_value
+from undiffuse.utils.conditions import ConditionSizes
 from undiffuse.utils.names import Precision, SamplingPrecision
 from undiffuse.utils.validation import STRICT, sentence
 
@@ -112,6 +114,8 @@ class SamplingConfig:
     """Steps from noise to image; each costs one function evaluation, with heun two."""
     guidance: float = 1.0
     """1 follows the label as trained; more exaggerates it, at the cost of variety."""
+    guidance_interval: tuple[Nonnegative, Positive] | None = None
+    """Guidance acts at noise levels above the first and up to the second; null: at all."""
     precision: SamplingPrecision = "tf32"
     """Of convolutions and matrix products: tf32, which is fp32 but on GPUs from Ampere on; fp32 everywhere; bf16 or
     fp16, about twice as fast where the hardware has it; or auto, which takes the one it has."""
@@ -122,6 +126,9 @@ class SamplingConfig:
     discrete schedule's for ancestral and ddim where the model has one, Karras et al.'s otherwise."""
 
     def __post_init__(self) -> None:
+        if self.guidance_interval and self.guidance_interval[0] >= self.guidance_interval[1]:
+            low, high = self.guidance_interval
+            raise ValueError(f"guidance_interval {low:g} to {high:g} has no noise levels: give the lower one first.")
         for sampler in SAMPLERS.values():
             sampler.check(self)
 
@@ -175,8 +182,13 @@ class Config(Recipe):
             raise ValueError(f"config version {self.version} is not {VERSION}, the one that this undiffuse reads")
 
     def build_network(self) -> nn.Module:
-        """The network, untrained, with channels for the variance where it is learned."""
-        return self.network.build(learned_variance=self.diffusion.learned_variance)
+        """The network, untrained, with channels for the variance where it is learned, and all conditions that it gets.
+
+        Raises:
+            ValueError: a network of the user's own does not take them.
+        """
+        sizes = ConditionSizes(augmentation=NUMBERS if self.augmentation.nonleaky else 0)
+        return self.network.build_for(sizes, learned_variance=self.diffusion.learned_variance)
 
 
 def to_json(config: Config) -> str:

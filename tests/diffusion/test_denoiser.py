@@ -9,12 +9,10 @@ from torch import Tensor
 
 from undiffuse.diffusion import noise, parametrization
 from undiffuse.diffusion.denoiser import (
-    NO_LABEL,
     Denoise,
     Prediction,
     clipped,
     denoiser,
-    guided,
     predictor,
     split_output,
     spread,
@@ -111,38 +109,9 @@ def test_without_a_label_the_network_gets_none() -> None:
     predict = predictor(watching, parametrization.edm(0.5))
     predict(x, sigma, None)
     denoiser(predict)(x, sigma, None)
-    guided(predict, 3.0)(x, sigma, None)
     clipped(predict)(x, sigma, None)
     denoising_loss(watching, parametrization.edm(0.5), x, x, sigma)
-    assert seen == [None] * 5
-
-
-def test_guidance_extrapolates_from_no_label_to_the_label() -> None:
-    predict = predictor(learning_network, parametrization.v(C_NOISE), torch.float64)
-    x, sigma, label = normal(3, 1, 4, 4), SCHEDULE[[10, 500, 999]], torch.tensor([0, 1, 2])
-    with_label, without = predict(x, sigma, label), predict(x, sigma, torch.full((3,), NO_LABEL))
-    for scale in (0.0, 1.0, 1.5, 4.0):
-        x0, fraction = guided(predict, scale)(x, sigma, label)
-        # Ho & Salimans 2022, Eq. 6, as they write it: on eps, with w = scale - 1.
-        eps, eps_without = (x - with_label.x0) / spread(sigma), (x - without.x0) / spread(sigma)
-        guided_eps = scale * eps - (scale - 1) * eps_without
-        torch.testing.assert_close(x0, x - spread(sigma) * guided_eps)
-        # The variance is that with the label: only the image is extrapolated.
-        torch.testing.assert_close(fraction, with_label.variance_fraction)
-
-
-def test_guidance_evaluates_once_where_once_is_enough() -> None:
-    batches = []
-
-    def predict(x: Tensor, sigma: Tensor, label: Tensor | None) -> Prediction:
-        batches.append(len(x))
-        return Prediction(x, None)
-
-    x, sigma, label = normal(3, 1, 4, 4), torch.ones(3), torch.tensor([0, 1, 2])
-    guided(predict, 1.0)(x, sigma, label)
-    guided(predict, 2.0)(x, sigma, None)
-    assert guided(predict, 2.0)(x, sigma, label).variance_fraction is None
-    assert batches == [3, 3, 6]
+    assert seen == [None] * 4
 
 
 def test_clipping_changes_only_x0_out_of_range() -> None:

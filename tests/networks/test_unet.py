@@ -15,6 +15,7 @@ from torch import nn
 
 from undiffuse.networks.layers import Downsample, ResidualBlock, SelfAttention, sinusoidal_embedding
 from undiffuse.networks.unet import UNet, UNetConfig
+from undiffuse.utils.conditions import Conditions, ConditionSizes
 from undiffuse.utils.validation import sentence
 
 normal = partial(tensors.normal, dtype=torch.float32)
@@ -283,6 +284,20 @@ def test_images_of_a_batch_are_independent(small_network: UNetConfig, random_une
     for i in range(3):
         single = network(x[i : i + 1], c_noise[i : i + 1], label[i : i + 1])
         torch.testing.assert_close(single, together[i : i + 1], rtol=1e-5, atol=1e-5)
+
+
+def test_how_an_image_was_augmented_is_one_more_condition(small_network: UNetConfig, randomized: Callable) -> None:
+    torch.manual_seed(0)
+    network = UNet(small_network, sizes=ConditionSizes(augmentation=9)).eval()
+    x, c_noise, label = normal(2, 1, 8, 8).float(), torch.tensor([0.1, 0.8]), torch.tensor([0, 2])
+    assert network.embed_augmentation is not None
+    assert not network.embed_augmentation.weight.any()
+    randomized(network)
+    told = normal(2, 9).float()
+    plain = network(x, c_noise, label)
+    assert torch.equal(network(x, c_noise, Conditions(label)), plain)
+    assert torch.equal(network(x, c_noise, Conditions(label, torch.zeros(2, 9))), plain)
+    assert (network(x, c_noise, Conditions(label, told)) - plain).abs().max() > 1e-3
 
 
 @pytest.mark.parametrize("scale_shift_norm", [False, True])

@@ -2,16 +2,17 @@
 
 import pytest
 
-from undiffuse.diffusion.denoiser import NO_LABEL
-from undiffuse.sampling.labels import find_label, label_tensor, labels_for
+from undiffuse.sampling.labels import find_label, find_pattern, label_tensor, labels_for
+from undiffuse.utils.conditions import NO_LABEL
 
 NAMES = ("cats", "dogs", "snow")
 
 
 def test_labels_go_round_all_classes_unless_one_is_given() -> None:
     assert labels_for(NAMES, [0, 1, 2, 3, 7], None) == [0, 1, 2, 0, 1]
-    assert labels_for(NAMES, [0, 5], 2) == [2, 2]
-    assert labels_for(NAMES, [0, 5], NO_LABEL) == [NO_LABEL, NO_LABEL]
+    assert labels_for(NAMES, [0, 5], (2,)) == [2, 2]
+    assert labels_for(NAMES, [0, 5], (NO_LABEL,)) == [NO_LABEL, NO_LABEL]
+    assert labels_for(NAMES, [0, 1, 2, 3, 7], (2, 2, 0)) == [2, 2, 0, 2, 2]
     assert labels_for((), [0, 5], None) is None
 
 
@@ -25,6 +26,34 @@ def test_a_label_is_found_by_name_index_or_none(label: str, index: int) -> None:
 def test_a_class_name_comes_before_an_index_and_before_none() -> None:
     assert find_label(("2", "1", "0"), "2") == 0
     assert find_label(("some", "none"), "none") == 1
+
+
+@pytest.mark.parametrize(
+    ("text", "pattern"),
+    [
+        ("dogs*2,snow", (1, 1, 2)),
+        ("2*3, none", (2, 2, 2, NO_LABEL)),
+        ("all", (0, 1, 2)),
+        ("all*2,cats", (0, 1, 2, 0, 1, 2, 0)),
+        ("cats", (0,)),
+    ],
+)
+def test_a_mix_of_labels_is_taken_in_turn(text: str, pattern: tuple[int, ...]) -> None:
+    assert find_pattern(NAMES, text) == pattern
+
+
+def test_a_class_may_be_called_like_a_mix() -> None:
+    names = ("a,b", "c*2", "all", "a")
+    assert find_pattern(names, "a,b") == (0,)
+    assert find_pattern(names, "c*2") == (1,)
+    assert find_pattern(names, "c*2*3,a") == (1, 1, 1, 3)
+    assert find_pattern(names, "all") == (2,)
+
+
+@pytest.mark.parametrize("text", ["cats*0", "cats*-1", "cats*1e3", "cats*", "cats*100001", "cats*99999,dogs*99999"])
+def test_a_mix_that_is_none_is_refused(text: str) -> None:
+    with pytest.raises(ValueError, match=r"write how often|more than 100,000 labels"):
+        find_pattern(NAMES, text)
 
 
 @pytest.mark.parametrize("label", ["3", "-1", "Cats", "", "1.0", "²", "cats "])

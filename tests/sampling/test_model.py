@@ -16,14 +16,17 @@ from torch import Tensor, nn
 from undiffuse.config import Config, SamplingConfig
 from undiffuse.data.pixels import to_pixels
 from undiffuse.diffusion import noise, reverse, samplers
-from undiffuse.diffusion.denoiser import NO_LABEL, clipped, denoiser, guided, predictor, without_variance
+from undiffuse.diffusion.denoiser import Prediction, clipped, denoiser, predictor, without_variance
+from undiffuse.diffusion.guidance import guided
 from undiffuse.diffusion.recipe import DiffusionConfig
 from undiffuse.networks.unet import UNet, UNetConfig
 from undiffuse.report.grids import Images
 from undiffuse.runs.run import Run, create_run
 from undiffuse.sampling.labels import labels_for
 from undiffuse.sampling.model import Model, last, load_model, model_of, sample_steps, watched
-from undiffuse.sampling.options import nfe, noise_levels
+from undiffuse.sampling.nfe import nfe
+from undiffuse.sampling.options import noise_levels
+from undiffuse.utils.conditions import NO_LABEL
 from undiffuse.utils.randomness import ImageRandomness
 
 CPU = torch.device("cpu")
@@ -148,7 +151,73 @@ def test_nfe_are_those_that_are_made(
     sampling = replace(sampling, guidance=guidance)
     model = model_of(network, replace(config, diffusion=diffusion), CPU)
     last(sample_steps(model, [0, 1, 2], [0, 1, 2] if labeled else None, sampling))
-    assert sum(images) / 3 == nfe(sampling, labeled)
+    made = sum(images) / 3
+    assert made == nfe(model, sampling, [0] if labeled else None)
+    assert sum(images) / 3 == made  # Counting evaluates no network.
+
+
+@pytest.mark.parametrize(
+    ("sampling", "expected"),
+    [
+        (SamplingConfig(steps=6, guidance=2.0, guidance_interval=(0.2, 3.0)), "inside"),
+        (SamplingConfig(steps=6, guidance=2.0, guidance_interval=(1e6, 2e6)), "never"),
+        (SamplingConfig(sampler="heun", steps=6, guidance=2.0, guidance_interval=(0.2, 3.0)), "inside"),
+        (SamplingConfig(steps=6, guidance=1.0, guidance_interval=(0.2, 3.0)), "never"),
+    ],
+)
+@pytest.mark.parametrize("by_another", [True, False])
+def test_guidance_costs_an_evaluation_inside_its_interval_alone(
+    sampling: SamplingConfig, expected: str, by_another: bool, network: nn.Module, config: Config
+) -> None:
+    levels, images = [], []
+    model = model_of(network, config, CPU)
+
+    def predict(x: Tensor, sigma: Tensor, label: Tensor | None) -> Prediction:
+        levels.append(float(sigma[0]))
+        return model.predict(x, sigma, label)
+
+    network.register_forward_pre_hook(lambda module, inputs: images.append(len(inputs[0])))
+    watched = replace(model, predict=predict)
+    if by_another:
+        watched = watched.guided_by(model)
+    last(sample_steps(watched, [0], [0], sampling))
+    inside = sum(0.2 < level <= 3.0 for level in levels) if expected == "inside" else 0
+    assert expected == "never" or 0 < inside < len(levels)
+    assert sum(images) == len(levels) + inside == nfe(watched, sampling, [0])
+
+
+def test_a_model_that_guides_itself_changes_nothing(network: nn.Module, config: Config) -> None:
+    model = model_of(network, config, CPU)
+    images = [
+        each.sample(2, steps=3, guidance=guidance)
+        for each, guidance in ((model, 1.0), (model.guided_by(model), 3.0), (model, 3.0))
+    ]
+    assert abs(images[0].astype(int) - images[1].astype(int)).max() <= 1
+    assert abs(images[0].astype(int) - images[2].astype(int)).max() > 10
+
+
+def test_a_guide_without_classes_gets_no_labels(
+    network: nn.Module, config: Config, random_unet: Callable[[UNetConfig], UNet], small_network: UNetConfig
+) -> None:
+    plain = replace(config, network=replace(small_network, classes=0), class_names=())
+    guide = model_of(random_unet(replace(small_network, classes=0)), plain, CPU)
+    model = model_of(network, config, CPU)
+    assert abs(model.guided_by(guide).sample(1, guidance=2.0, steps=3).astype(int) - model.sample(1, steps=3)).max() > 0
+    with pytest.raises(ValueError, match="cannot guide"):
+        guide.guided_by(model)
+    with pytest.raises(ValueError, match="--guide does nothing at guidance 1"):
+        model.guided_by(guide).sample(1, steps=3)
+
+
+def test_each_image_can_have_its_own_label(network: nn.Module, config: Config) -> None:
+    model = model_of(network, config, CPU)
+    names = model.class_names
+    mixed = model.sample(3, label=[names[1], names[0], 1], steps=3, batch=2)
+    turns = model.sample(3, label=f"{names[1]},{names[0]}", steps=3)
+    assert abs(mixed.astype(int) - turns).max() <= 1
+    assert abs(mixed[:1].astype(int) - model.sample(1, label=1, steps=3)).max() <= 1
+    with pytest.raises(ValueError, match="2 labels for 3 images"):
+        model.sample(3, label=[0, 1])
 
 
 def test_sampling_keeps_no_gradients_and_leaves_the_callers_switch_alone(network: nn.Module, config: Config) -> None:

@@ -98,12 +98,32 @@ def test_a_run_that_was_stopped_logs_the_same(tiny: Config, run_training: Train)
 
 
 @pytest.mark.usefixtures("affordable")
+def test_a_run_goes_on_with_its_images_where_the_budget_suffices_for_others(
+    tiny: Config, run_training: Train, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A budget in minutes suffices for more or fewer on another machine, or with another load on it."""
+
+    def fail_at_1700(event: Event) -> None:
+        if event.images == 1700:
+            raise RuntimeError("killed")
+
+    monkeypatch.setattr(held_out, "IMAGES", (20, 40))
+    with pytest.raises(RuntimeError):
+        run_training(Path("run"), tiny, CheckpointOptions(checkpoint_images=600), [fail_at_1700])
+    monkeypatch.setattr(held_out, "IMAGES", (20, 60))
+    assert run_training(Path("run"), tiny, CheckpointOptions(checkpoint_images=600))
+    last = measured(open_run(Path("run")))[-1]
+    assert last["images"] == 2000
+    assert "held_out_change" in last
+
+
+@pytest.mark.usefixtures("affordable")
 def test_the_loss_is_the_objective_at_the_middles_of_what_training_samples(tiny: Config, store: Store) -> None:
     observer = held_out_observer(tiny, store)
     # Of the middles of eight equally likely parts as many lie below the median as above it.
     assert (observer.sigmas.log() < tiny.diffusion.sigma_mean).tolist() == [True] * 4 + [False] * 4
     ideal = tiny.diffusion.make_parametrization()
-    indices = observer.indices[0][:5]
+    indices = observer.both[0][:5]
     x0 = to_nchw(store.read(indices)).double() / 127.5 - 1
 
     def knows_them(x: Tensor, c_noise: Tensor, label: Tensor) -> Tensor:
@@ -168,7 +188,7 @@ def test_what_is_measured_fits_the_budget(evaluations: float, held: int, plan: P
 
 
 def test_a_budget_in_minutes_is_measured_too(tiny: Config, store: Store) -> None:
-    training = replace(tiny.training, total_images=None, total_minutes=60.0)
+    training = replace(tiny.training, total_images=None, total_minutes=6000.0)
     observer = held_out_observer(replace(tiny, training=training), store)
     assert observer.plan is not None
     assert observer.plan.images == 89

@@ -5,7 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from undiffuse.api.data import SizeLike, check_outside, make_output
-from undiffuse.api.runs import RunLike, as_run
+from undiffuse.api.runs import GuideLike, RunLike, as_run, with_guide
 from undiffuse.data.open import DataLike
 from undiffuse.evaluation.compare import Candidate, Comparison, check_same_data, compare_candidates
 from undiffuse.evaluation.context import EvaluationContext
@@ -40,6 +40,8 @@ def evaluate(
     sampler: str | None = None,
     steps: int | None = None,
     guidance: float | None = None,
+    guidance_interval: str | tuple[float, float] | None = None,
+    guide: GuideLike = None,
     precision: SamplingPrecision | None = None,
     set: Settings = (),
     seed: int = 0,
@@ -66,7 +68,8 @@ def evaluate(
         weights: File of the feature network's weights; None finds or downloads the published ones.
         split: Split of the real images. "auto": the one that the run was trained on, and the test split if there is
             one.
-        sampler: As in `Model.sample`, and so are steps, guidance, precision and set. None: the run's.
+        sampler: As in `Model.sample`, and so are steps, guidance, guidance_interval, precision and set.
+        guide: As in `load`.
         seed: Of the first sample, from 0; the others count up from it.
         batch: Images at once; changes speed and memory only.
         likelihood: Number of held-out images whose bits/dim is computed, by the VLB and the probability flow; slow.
@@ -100,14 +103,15 @@ def evaluate(
         chosen = Path(out or opened.output_folder / "evaluation")
         folder = world.on_main(lambda: make_output(chosen, *(() if real is None else (real,))))
         check_outside(folder, opened.config.data.data)
-        sampling = sampling_config(opened.config, sampler, steps, guidance, precision, as_settings(set))
+        given = sampler, steps, guidance, precision, as_settings(set), guidance_interval
+        sampling = sampling_config(opened.config, *given, guide=guide is not None)
         root = None if data_root is None else str(Path(data_root).expanduser().absolute())
         if real is None:
             references = world.in_turn(lambda: run_references(opened, split, real_total, root, strict))
         else:
             spec = DataSpec(real, root, split, None, fit)
             references = world.in_turn(lambda: named_references(opened, spec, real_total, strict))
-        model = run if isinstance(run, Model) else load_model(opened, world=world)
+        model = with_guide(run if isinstance(run, Model) else load_model(opened, world=world), guide, world)
         fake, made_by = run_samples(model, sampling, range(seed, seed + total), context)
         bits = bits_of(model, references, likelihood, context)
         title, log_lines = f"How good is {opened.name}?", opened.log_lines()
@@ -187,6 +191,8 @@ def compare(
     weights: str | Path | None = None,
     split: Split = "auto",
     guidance: float | None = None,
+    guidance_interval: str | tuple[float, float] | None = None,
+    guide: GuideLike = None,
     precision: SamplingPrecision | None = None,
     seed: int = 0,
     batch: int = 64,
@@ -205,6 +211,8 @@ def compare(
         features: As in `evaluate`, and so are weights, batch and metrics.
         split: Split of the real images; "auto" is the one that the runs were trained on.
         guidance: 1 follows the label as trained. None: each run's.
+        guidance_interval: As in `Model.sample`.
+        guide: As in `load`, of all runs.
         precision: As in `Model.sample`. None: each run's.
         seed: Of the first sample, from 0; the others count up from it.
         out: Folder for comparison.html and comparison.json; None writes neither.
@@ -239,12 +247,14 @@ def compare(
         candidates = []
         for run, source in sources.values():
             label = run.name if names.count(run.name) == 1 else str(run.folder)
+            given = guidance, precision, (), guidance_interval, guide is not None
             ways = [
-                sampling_config(run.config, sampler, number, guidance, precision)
+                sampling_config(run.config, sampler, number, *given)
                 for sampler in samplers or (None,)
                 for number in steps or (None,)
             ]
             model = source if isinstance(source, Model) else load_model(run, world=world)
+            model = with_guide(model, guide, world)
             candidates += [Candidate(label, model, sampling) for sampling in dict.fromkeys(ways)]
         real = world.in_turn(lambda: run_references(found[0], split, real_total)).sets[0]
         comparison = compare_candidates(candidates, real, range(seed, seed + total), context)

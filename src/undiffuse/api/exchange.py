@@ -6,7 +6,6 @@ from typing import Literal
 from undiffuse.api.data import SizeLike
 from undiffuse.api.runs import RunLike, Weights, as_run, checkpoint_part
 from undiffuse.config import Config
-from undiffuse.diffusion.denoiser import NO_LABEL
 from undiffuse.interop.imported import check_free, log_summary, save_run
 from undiffuse.interop.pipelines import write_pipeline
 from undiffuse.interop.sources import Overrides, read_model
@@ -14,6 +13,7 @@ from undiffuse.runs.run import Checkpoint, Run
 from undiffuse.sampling.labels import Label, find_label
 from undiffuse.sampling.model import Model
 from undiffuse.sampling.options import check_guidance
+from undiffuse.utils.conditions import NO_LABEL
 from undiffuse.utils.parsing import at_least, parse_size
 from undiffuse.utils.terminal import log, speaking
 

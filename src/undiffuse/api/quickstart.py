@@ -62,5 +62,5 @@ def quickstart(
         report = run.folder / "report.html"
         store = open_store(run.config.data)
         # Of a run that was resumed the time would mislead.
-        reading = write_report(report, run, store, gallery, range(samples), film, seconds if is_new else None)
+        reading = write_report(report, model, store, gallery, range(samples), film, seconds if is_new else None)
     return Quickstart(run, report, reading, time.monotonic() - began)

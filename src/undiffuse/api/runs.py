@@ -7,9 +7,14 @@ from undiffuse.networks.network import NetworkConfig
 from undiffuse.networks.unet import UNetConfig
 from undiffuse.runs.find import find_run
 from undiffuse.runs.run import Run, open_run
-from undiffuse.sampling.model import Model
+from undiffuse.sampling.model import Model, load_model
+from undiffuse.utils.parsing import parse_guide
+from undiffuse.utils.world import World
 
 RunLike = Run | Model | str | Path | None
+
+GuideLike = RunLike
+"""A run, as for sampling; "RUN@IMAGES" for its checkpoint after so many images; or None for no guide."""
 
 Weights = Literal["ema", "network", "average"]
 """The EMA of the weights or the weights that are being trained; average is the old word for ema."""
@@ -29,6 +34,21 @@ def as_run(run: RunLike, network: type[NetworkConfig] = UNetConfig) -> Run:
     if isinstance(run, Model):
         return run.origin[0]
     return open_run(find_run(None if run is None else str(run)), network)
+
+
+def with_guide(model: Model, guide: GuideLike, world: World | None = None) -> Model:
+    """The model with its guide; the main process alone reads it.
+
+    Raises:
+        FileNotFoundError: there is no such run or checkpoint.
+        ValueError: the guide makes other images, or has other classes.
+    """
+    if guide is None or isinstance(guide, Model):
+        return model if guide is None else model.guided_by(guide)
+    world = world or World.alone(model.device)
+    name, images = (guide, None) if isinstance(guide, Run) else parse_guide(str(guide))
+    run = world.on_main(lambda: as_run(name))
+    return model.guided_by(load_model(run, world=world, images=images))
 
 
 def checkpoint_part(weights: str) -> str:

@@ -4,15 +4,14 @@ from pathlib import Path
 
 import torch
 
-from undiffuse.api.runs import RunLike, Weights, as_run, checkpoint_part
-from undiffuse.diffusion.denoiser import NO_LABEL
+from undiffuse.api.runs import GuideLike, RunLike, Weights, as_run, checkpoint_part, with_guide
 from undiffuse.networks.network import NetworkConfig
 from undiffuse.networks.unet import UNetConfig
 from undiffuse.runs.gallery import Gallery
 from undiffuse.sampling.generate import default_folder, fill, gallery_in, save_film, save_grid
-from undiffuse.sampling.labels import Label, find_label
+from undiffuse.sampling.labels import Label
 from undiffuse.sampling.model import Model, Settings, as_settings, load_model
-from undiffuse.sampling.options import check_guidance, sampling_config
+from undiffuse.sampling.options import sampling_config
 from undiffuse.utils.names import SamplingPrecision
 from undiffuse.utils.parsing import at_least
 from undiffuse.utils.terminal import Meter, log, speaking
@@ -22,6 +21,7 @@ from undiffuse.utils.world import init_distributed
 def load(
     run: RunLike = None,
     *,
+    guide: GuideLike = None,
     weights: Weights = "ema",
     device: torch.device | str | None = None,
     network: type[NetworkConfig] = UNetConfig,
@@ -30,6 +30,8 @@ def load(
 
     Args:
         run: A run, its folder, or its name under runs/; None takes the newest there.
+        guide: A weaker model that guides it where guidance is not 1 (autoguidance): an earlier checkpoint,
+            "RUN@IMAGES", or a smaller run.
         weights: "ema", the exponential moving average, or "network", the weights that are being trained.
         device: Such as "cpu" or "cuda:1"; None takes the best there is.
         network: The config class of a network of your own, where the run was trained with one.
@@ -43,7 +45,7 @@ def load(
         model.sample(8, label=3)
     """
     chosen = None if device is None else torch.device(device)
-    return load_model(as_run(run, network), chosen, checkpoint_part(weights))
+    return with_guide(load_model(as_run(run, network), chosen, checkpoint_part(weights)), guide)
 
 
 def sample(
@@ -52,6 +54,8 @@ def sample(
     count: int = 64,
     label: Label | None = None,
     guidance: float | None = None,
+    guidance_interval: str | tuple[float, float] | None = None,
+    guide: GuideLike = None,
     seed: int = 0,
     batch: int = 64,
     sampler: str | None = None,
@@ -90,14 +94,13 @@ def sample(
     at_least(0, seed=seed)
     with init_distributed() as world, speaking(progress and world.is_main):
         opened = world.on_main(lambda: as_run(run, network))
-        index = None if label is None else find_label(opened.config.class_names, label)
-        if index == NO_LABEL:
-            check_guidance(opened.config)
         settings = as_settings(set)
-        sampling = sampling_config(opened.config, sampler, steps, guidance, precision, settings)
-        model = load_model(opened, weights=checkpoint_part(weights), world=world)
-        folder = Path(out).expanduser() if out else default_folder(model, sampling, settings, index)
-        gallery = world.on_main(lambda: gallery_in(folder, model, sampling, index))
+        given = sampler, steps, guidance, precision, settings, guidance_interval
+        sampling = sampling_config(opened.config, *given, guide=guide is not None)
+        model = with_guide(load_model(opened, weights=checkpoint_part(weights), world=world), guide, world)
+        labels = model.find_labels(label)
+        folder = Path(out).expanduser() if out else default_folder(model, sampling, settings, labels)
+        gallery = world.on_main(lambda: gallery_in(folder, model, sampling, labels))
         log.info(f"Images go to {folder.absolute()}")
         seeds = range(seed, seed + count)
         fill(gallery, model, seeds, batch, world)

@@ -8,7 +8,7 @@ import tyro
 from undiffuse.commands.options import unless_given
 from undiffuse.diffusion.sampler_table import SamplerName
 from undiffuse.features.table import FeaturesName, find_weights
-from undiffuse.runs.find import find_run
+from undiffuse.runs.find import check_guide, find_run
 from undiffuse.utils.names import SamplingPrecision, Split
 from undiffuse.utils.parsing import at_least, parse_count
 from undiffuse.utils.terminal import console
@@ -24,6 +24,8 @@ def compare(
     weights: Annotated[str | None, unless_given("the published ones, downloaded", metavar="FILE")] = None,
     split: Split = "auto",
     guidance: Annotated[float | None, unless_given("each run's")] = None,
+    guidance_interval: Annotated[str | None, unless_given("everywhere", metavar="LOW-HIGH")] = None,
+    guide: Annotated[str | None, unless_given("the model itself", metavar="RUN[@IMAGES]")] = None,
     precision: Annotated[SamplingPrecision | None, unless_given("each run's")] = None,
     seed: int = 0,
     batch: int = 64,
@@ -43,6 +45,9 @@ def compare(
         weights: Weights of the feature network.
         split: Split of the real images. auto: the one that the runs were trained on.
         guidance: 1 follows the label as trained; more exaggerates it.
+        guidance_interval: Guidance acts only at noise levels between these, as in 0.28-1.6: less work, more variety.
+        guide: A weaker model to guide away from, in place of the same one without labels: an earlier checkpoint or a
+            smaller run. It needs no classes.
         precision: Of the network: fp32; tf32, which is fp32 but on GPUs from Ampere on; bf16, about twice as fast where
             the hardware has it; auto, which is bf16 there.
         seed: Seed of the first sample; the others count up from it.
@@ -56,6 +61,7 @@ def compare(
     at_least(1, batch=batch)
     at_least(0, seed=seed)
     folders = [find_run(name) for name in runs or (None,)]
+    check_guide(guide, guidance_interval)
     find_weights(features, weights)
 
     from undiffuse import api
@@ -70,6 +76,8 @@ def compare(
         weights=weights,
         split=split,
         guidance=guidance,
+        guidance_interval=guidance_interval,
+        guide=guide,
         precision=precision,
         seed=seed,
         batch=batch,

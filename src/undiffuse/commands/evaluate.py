@@ -10,7 +10,7 @@ from undiffuse.commands.options import unless_given
 from undiffuse.data.paths import check_data
 from undiffuse.diffusion.sampler_table import SamplerName, options_help
 from undiffuse.features.table import FeaturesName, features_help, find_weights
-from undiffuse.runs.find import find_run, output_folder
+from undiffuse.runs.find import check_guide, find_run, output_folder
 from undiffuse.utils.names import Fit, SamplingPrecision, Split
 from undiffuse.utils.parsing import at_least, parse_count
 from undiffuse.utils.terminal import console
@@ -34,6 +34,8 @@ def evaluate(
     sampler: Annotated[SamplerName | None, unless_given("the run's")] = None,
     steps: Annotated[int | None, unless_given("the run's")] = None,
     guidance: Annotated[float | None, unless_given("the run's")] = None,
+    guidance_interval: Annotated[str | None, unless_given("everywhere", metavar="LOW-HIGH")] = None,
+    guide: Annotated[str | None, unless_given("the model itself", metavar="RUN[@IMAGES]")] = None,
     precision: Annotated[SamplingPrecision | None, unless_given("the run's")] = None,
     set: Annotated[tuple[str, ...], unless_given("the run's", help=options_help())] = (),
     seed: int = 0,
@@ -66,6 +68,9 @@ def evaluate(
         sampler: As in undiffuse sample.
         steps: Number of steps from noise to image.
         guidance: 1 follows the label as trained; more exaggerates it.
+        guidance_interval: Guidance acts only at noise levels between these, as in 0.28-1.6: less work, more variety.
+        guide: A weaker model to guide away from, in place of the same one without labels: an earlier checkpoint or a
+            smaller run. It needs no classes.
         precision: Of the network: fp32; tf32, which is fp32 but on GPUs from Ampere on; bf16, about twice as fast where
             the hardware has it; auto, which is bf16 there.
         set: Any other setting of sampling.
@@ -87,6 +92,8 @@ def evaluate(
             "sampler": sampler,
             "steps": steps,
             "guidance": guidance,
+            "guidance_interval": guidance_interval,
+            "guide": guide,
             "precision": precision,
             "set": set,
             "seed": seed,
@@ -119,6 +126,7 @@ def evaluate(
     if real is not None:
         check_data(real)
     folder = find_run(run)
+    check_guide(guide, guidance_interval)
     find_weights(features, weights)
 
     from undiffuse import api
@@ -135,6 +143,8 @@ def evaluate(
         sampler=sampler,
         steps=steps,
         guidance=guidance,
+        guidance_interval=guidance_interval,
+        guide=guide,
         precision=precision,
         set=set,
         seed=seed,

@@ -6,7 +6,7 @@ import tyro
 
 from undiffuse.commands.options import unless_given
 from undiffuse.diffusion.sampler_table import SAMPLERS, SamplerName, options_help
-from undiffuse.runs.find import find_run
+from undiffuse.runs.find import check_guide, find_run
 from undiffuse.utils.names import SamplingPrecision
 from undiffuse.utils.parsing import at_least
 
@@ -19,6 +19,8 @@ def sample(
     count: int = 64,
     label: Annotated[str | None, unless_given("every class in turn")] = None,
     guidance: Annotated[float | None, unless_given("the run's")] = None,
+    guidance_interval: Annotated[str | None, unless_given("everywhere", metavar="LOW-HIGH")] = None,
+    guide: Annotated[str | None, unless_given("the model itself", metavar="RUN[@IMAGES]")] = None,
     seed: int = 0,
     batch: int = 64,
     sampler: Annotated[SamplerName | None, unless_given("the run's", help=SAMPLERS_HELP)] = None,
@@ -39,8 +41,11 @@ def sample(
     Args:
         run: A run folder, its name under runs/, or a model that comes with undiffuse, such as digits.
         count: How many images.
-        label: Class, by name or index, or none.
+        label: Class, by name or index, or none; several that seeds take in turn, as in rose*4,tulip*2; or all.
         guidance: 1 follows the label as trained; more exaggerates it, at the cost of variety.
+        guidance_interval: Guidance acts only at noise levels between these, as in 0.28-1.6: less work, more variety.
+        guide: A weaker model to guide away from, in place of the same one without labels: an earlier checkpoint or a
+            smaller run. It needs no classes.
         seed: Seed of the first image; the others count up from it.
         batch: Images at once; changes speed and memory only.
         sampler: See docs/sampling.md.
@@ -53,6 +58,7 @@ def sample(
         out: Folder for the images.
     """
     find_run(run)
+    check_guide(guide, guidance_interval)
     at_least(1, count=count, batch=batch)
     at_least(0, seed=seed)
 
@@ -63,6 +69,8 @@ def sample(
         count=count,
         label=label,
         guidance=guidance,
+        guidance_interval=guidance_interval,
+        guide=guide,
         seed=seed,
         batch=batch,
         sampler=sampler,

@@ -24,6 +24,10 @@ class AugmentationConfig:
     """Mirror half of the images left to right (RandomHorizontalFlip). Not for digits or letters."""
     crop_scale: Annotated[float, Field(gt=0, le=1)] = 1.0
     """Below 1: crop each image to a random fraction of its area, between this and 1 (RandomResizedCrop)."""
+    nonleaky: Annotated[float, Field(ge=0, le=1)] = 0.0
+    """Above 0: EDM's augmentation for small sets. With this probability each, images are turned, scaled, stretched,
+    moved and put upside down, and half of them mirrored; the network is told how, so that samples show none of it.
+    EDM has 0.12 for CIFAR-10."""
     crop_ratio: Annotated[float, Field(ge=1)] = 4 / 3
     """The aspect ratio of the crop differs from the image's by at most this factor, either way."""
 

@@ -12,9 +12,11 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from undiffuse.data.augmentation import AugmentationConfig, augmentation
+from undiffuse.data.nonleaky import nonleaky
 from undiffuse.data.pixels import to_nchw
 from undiffuse.data.source import NO_CLASS
 from undiffuse.data.store import Store
+from undiffuse.utils.conditions import Condition, Conditions
 from undiffuse.utils.randomness import ImageRandomness, generator
 
 
@@ -29,6 +31,13 @@ class Batch(NamedTuple):
     """Uniform in [0, 1): the quantile of the noise level."""
     eps: Float[Tensor, "b c h w"]
     """Standard normal noise."""
+    augmentation: Float[Tensor, "b a"]
+    """How x0 was augmented, for the network; a = 0: not in a way that it is told of."""
+
+    @property
+    def condition(self) -> Condition:
+        """All that the network is told of the images."""
+        return self.label if self.augmentation.shape[1] == 0 else Conditions(self.label, self.augmentation)
 
 
 class ImageStream(Dataset):
@@ -40,16 +49,19 @@ class ImageStream(Dataset):
         """`held_out` images are left out: see `split_held_out`."""
         self.store, self.label_dropout, self.seed = store, label_dropout, seed
         self.training, _ = split_held_out(len(store), held_out)
-        self.transform = augmentation(config, store.size)
+        self.transform, self.nonleaky = augmentation(config, store.size), config.nonleaky
 
     def __getitems__(self, numbers: list[int]) -> Batch:
         total = len(self.training)
         indices = self.training[[int(_order(total, self.seed, n // total)[n % total]) for n in numbers]]
         x0 = self.transform(to_nchw(self.store.read(indices)), self.seed, numbers)
+        told = x0.new_empty(len(x0), 0)
+        if self.nonleaky:
+            x0, told = nonleaky(x0, self.nonleaky, self.seed, numbers)
         randomness = ImageRandomness("training", self.seed, numbers)
         u, dropped = randomness.uniform(), randomness.uniform() < self.label_dropout
         label = torch.from_numpy(self.store.labels[indices])
-        return Batch(x0, torch.where(dropped, NO_CLASS, label), u, randomness.normal(*self.store.shape))
+        return Batch(x0, torch.where(dropped, NO_CLASS, label), u, randomness.normal(*self.store.shape), told)
 
 
 HELD_OUT_FRACTION = 0.05

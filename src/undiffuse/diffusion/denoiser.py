@@ -1,22 +1,20 @@
 """The denoiser D(x; sigma, label) -> x0, all that a sampler needs, and the predictor that it is taken from."""
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from undiffuse.diffusion.parametrization import Parametrization
+from undiffuse.utils.conditions import Condition
 
-Network = Callable[[Tensor, Tensor, Tensor | None], Tensor]
+Network = Callable[[Tensor, Tensor, Any], Tensor]
 """F(c_in * x, c_noise, label): the trained function. Its output has x's shape, or twice x's channels where the
 variance is learned: see `Prediction`."""
 
-Denoise = Callable[[Tensor, Tensor, Tensor | None], Tensor]
-"""D(x, sigma, label) -> x0, with x `(b, c, h, w)`, sigma `(b,)` and label `(b,)` integers or None."""
-
-NO_LABEL = -1
-"""Stands for "no label", the unconditional prediction of classifier-free guidance (Ho & Salimans 2022)."""
+Denoise = Callable[[Tensor, Tensor, Any], Tensor]
+"""D(x, sigma, label) -> x0, with x `(b, c, h, w)`, sigma `(b,)` and label `(b,)` integers, `Conditions` or None."""
 
 
 class Prediction(NamedTuple):
@@ -29,14 +27,14 @@ class Prediction(NamedTuple):
     unless it is learned (Nichol & Dhariwal 2021, section 3.1). Only ancestral sampling and the likelihood use it."""
 
 
-Predict = Callable[[Tensor, Tensor, Tensor | None], Prediction]
+Predict = Callable[[Tensor, Tensor, Any], Prediction]
 """(x, sigma, label) -> Prediction, with shapes as in `Denoise`. Guidance and clipping wrap it."""
 
 
 def predictor(network: Network, parametrization: Parametrization, dtype: torch.dtype = torch.float32) -> Predict:
     """What a network predicts (Karras et al. 2022, Eq. 7). The network computes in `dtype`, the rest in x's dtype."""
 
-    def predict(x: Tensor, sigma: Tensor, label: Tensor | None = None) -> Prediction:
+    def predict(x: Tensor, sigma: Tensor, label: Condition = None) -> Prediction:
         c_skip, c_out, c_in, c_noise = parametrization(sigma)
         F, variance_fraction = split_output(network((spread(c_in) * x).to(dtype), c_noise.to(dtype), label), x)
         return Prediction(spread(c_skip) * x + spread(c_out) * F, variance_fraction)
@@ -63,25 +61,10 @@ def without_variance(denoise: Denoise) -> Predict:
     return lambda x, sigma, label=None: Prediction(denoise(x, sigma, label), None)
 
 
-def guided(predict: Predict, scale: float) -> Predict:
-    """Classifier-free guidance (Ho & Salimans 2022, Eq. 6, on x0): 1 follows the label, more exaggerates it."""
-
-    def guided_predict(x: Tensor, sigma: Tensor, label: Tensor | None = None) -> Prediction:
-        if label is None or scale == 1:
-            return predict(x, sigma, label)
-        labels = torch.cat([label, torch.full_like(label, NO_LABEL)])
-        both = predict(torch.cat([x, x]), torch.cat([sigma, sigma]), labels)
-        conditional, unconditional = both.x0.chunk(2)
-        fraction = None if both.variance_fraction is None else both.variance_fraction.chunk(2)[0]
-        return Prediction(unconditional + scale * (conditional - unconditional), fraction)
-
-    return guided_predict
-
-
 def clipped(predict: Predict) -> Predict:
     """Clips the predicted x0 to the pixels' range [-1, 1], as DDPM does in sampling (Ho et al. 2020, released code)."""
 
-    def clipped_predict(x: Tensor, sigma: Tensor, label: Tensor | None = None) -> Prediction:
+    def clipped_predict(x: Tensor, sigma: Tensor, label: Condition = None) -> Prediction:
         x0, variance_fraction = predict(x, sigma, label)
         return Prediction(x0.clamp(-1, 1), variance_fraction)
 

@@ -11,12 +11,13 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from scipy.integrate import solve_ivp
 from torch import Tensor
 
 from undiffuse.diffusion.denoiser import Denoise
 from undiffuse.diffusion.likelihood import HALF_BIN
+from undiffuse.utils.conditions import Condition
 
 Derivative = Callable[[float, Tensor], Tensor]
 Solver = Callable[[Derivative, Tensor, float, float], Tensor]
@@ -102,7 +103,7 @@ def log_density(
     x: Float[Tensor, "b c h w"],
     sigma_min: float,
     sigma_max: float,
-    label: Int[Tensor, " b"] | None = None,
+    label: Condition = None,
     *,
     probe: Float[Tensor, "b c h w"],
     solve: Solver,
@@ -135,7 +136,7 @@ def flow_likelihood(
     x0: Float[Tensor, "b c h w"],
     sigma_min: float,
     sigma_max: float,
-    label: Int[Tensor, " b"] | None = None,
+    label: Condition = None,
     *,
     uniform: Float[Tensor, "b c h w"],
     probe: Float[Tensor, "b c h w"],
@@ -149,7 +150,7 @@ def flow_likelihood(
     nfe = 0
     low, high = math.log(sigma_min), math.log(sigma_max)
 
-    def counted(x: Tensor, sigma: Tensor, label: Tensor | None) -> Tensor:
+    def counted(x: Tensor, sigma: Tensor, label: Condition) -> Tensor:
         nonlocal nfe
         nfe += 1
         watch((float(sigma[0].log()) - low) / (high - low))

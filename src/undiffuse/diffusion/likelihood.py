@@ -13,11 +13,12 @@ from itertools import pairwise
 from typing import Any, NamedTuple
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor
 
 from undiffuse.diffusion.denoiser import Predict, Prediction, spread
 from undiffuse.diffusion.reverse import LogVariance, last_log_variance, small
+from undiffuse.utils.conditions import Condition
 from undiffuse.utils.device import has_log_ndtr
 
 HALF_BIN = 1 / 255
@@ -127,7 +128,7 @@ def terms(
     predict: Predict,
     x0: Float[Tensor, "b c h w"],
     sigmas: Float[Tensor, " n"],
-    label: Int[Tensor, " b"] | None = None,
+    label: Condition = None,
     *,
     noise: Callable[[], Tensor],
     variance: LogVariance = small,
@@ -194,7 +195,7 @@ def vlb(
     predict: Predict,
     x0: Float[Tensor, "b c h w"],
     sigmas: Float[Tensor, " n"],
-    label: Int[Tensor, " b"] | None = None,
+    label: Condition = None,
     *,
     noise: Callable[[], Tensor],
     variance: LogVariance = small,

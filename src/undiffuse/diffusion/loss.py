@@ -5,13 +5,14 @@ from dataclasses import dataclass
 from functools import partial
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor
 
 from undiffuse.diffusion import likelihood, reverse
 from undiffuse.diffusion.denoiser import Network, Prediction, split_output, spread
 from undiffuse.diffusion.noise import beside
 from undiffuse.diffusion.parametrization import Parametrization
+from undiffuse.utils.conditions import Condition
 
 Weight = Callable[[Tensor], Tensor]
 """sigma -> the weight of |D(x; sigma) - x0|^2, the denoiser's squared error, each `(b,)`."""
@@ -29,7 +30,7 @@ def denoising_loss(
     x0: Float[Tensor, "b c h w"],
     eps: Float[Tensor, "b c h w"],
     sigma: Float[Tensor, " b"],
-    label: Int[Tensor, " b"] | None = None,
+    label: Condition = None,
     weight: Weight | None = None,
 ) -> Float[Tensor, " b"]:
     """The mean squared error of the network's output, one number per image.
@@ -61,7 +62,7 @@ def hybrid_loss(
     x0: Float[Tensor, "b c h w"],
     eps: Float[Tensor, "b c h w"],
     sigma: Float[Tensor, " b"],
-    label: Int[Tensor, " b"] | None = None,
+    label: Condition = None,
     log_mass: likelihood.LogMass = likelihood.exact,
 ) -> Float[Tensor, " b"]:
     """L_hybrid = L_simple + 0.001 L_vlb, in bits; L_vlb trains the variance only (Nichol & Dhariwal 2021, 3.1).
@@ -81,7 +82,7 @@ def vlb_loss(
     x0: Float[Tensor, "b c h w"],
     eps: Float[Tensor, "b c h w"],
     sigma: Float[Tensor, " b"],
-    label: Int[Tensor, " b"] | None = None,
+    label: Condition = None,
     log_mass: likelihood.LogMass = likelihood.exact,
 ) -> Float[Tensor, " b"]:
     """L_vlb: T times a VLB term, in bits/dim (Nichol & Dhariwal 2021, Eq. 4 to 7). Arguments as in `hybrid_loss`."""
@@ -106,7 +107,7 @@ class _Noisy:
 
 
 def _noisy(
-    network: Network, parametrization: Parametrization, x0: Tensor, eps: Tensor, sigma: Tensor, label: Tensor | None
+    network: Network, parametrization: Parametrization, x0: Tensor, eps: Tensor, sigma: Tensor, label: Condition
 ) -> _Noisy:
     x = x0 + spread(sigma).to(x0) * eps
     # The coefficients keep sigma's precision (float64 in training): only their products are rounded to x's.

@@ -15,11 +15,12 @@ from itertools import pairwise
 from typing import NamedTuple
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor
 
 from undiffuse.diffusion import reverse
 from undiffuse.diffusion.denoiser import Denoise, Predict, per_image
+from undiffuse.utils.conditions import Condition
 
 Noise = Callable[[], Tensor]
 """Unit normal noise of x's shape, new at each call."""
@@ -45,7 +46,7 @@ def euler(
     denoise: Denoise,
     x: Float[Tensor, "b c h w"],
     sigmas: Float[Tensor, " n"],
-    label: Int[Tensor, " b"] | None = None,
+    label: Condition = None,
 ) -> Iterator[Step]:
     """Euler's method: first order, NFE 1 per step.
 
@@ -61,7 +62,7 @@ def heun(
     denoise: Denoise,
     x: Float[Tensor, "b c h w"],
     sigmas: Float[Tensor, " n"],
-    label: Int[Tensor, " b"] | None = None,
+    label: Condition = None,
     *,
     noise: Noise | None = None,
     s_churn: float = 0.0,
@@ -107,7 +108,7 @@ def dpmpp_2m(
     denoise: Denoise,
     x: Float[Tensor, "b c h w"],
     sigmas: Float[Tensor, " n"],
-    label: Int[Tensor, " b"] | None = None,
+    label: Condition = None,
 ) -> Iterator[Step]:
     """DPM-Solver++(2M): second order from the last two predictions of x0, NFE 1 per step.
 
@@ -130,7 +131,7 @@ def lms(
     denoise: Denoise,
     x: Float[Tensor, "b c h w"],
     sigmas: Float[Tensor, " n"],
-    label: Int[Tensor, " b"] | None = None,
+    label: Condition = None,
     *,
     order: int = 4,
 ) -> Iterator[Step]:
@@ -169,7 +170,7 @@ def ipndm(
     denoise: Denoise,
     x: Float[Tensor, "b c h w"],
     sigmas: Float[Tensor, " n"],
-    label: Int[Tensor, " b"] | None = None,
+    label: Condition = None,
     *,
     order: int = 4,
 ) -> Iterator[Step]:
@@ -192,7 +193,7 @@ def ancestral(
     predict: Predict,
     x: Float[Tensor, "b c h w"],
     sigmas: Float[Tensor, " n"],
-    label: Int[Tensor, " b"] | None = None,
+    label: Condition = None,
     *,
     noise: Noise,
     variance: reverse.LogVariance = reverse.small,
@@ -213,7 +214,7 @@ def ddim(
     denoise: Denoise,
     x: Float[Tensor, "b c h w"],
     sigmas: Float[Tensor, " n"],
-    label: Int[Tensor, " b"] | None = None,
+    label: Condition = None,
     *,
     noise: Noise | None = None,
     eta: float = 0.0,
@@ -235,7 +236,7 @@ def euler_ancestral(
     denoise: Denoise,
     x: Float[Tensor, "b c h w"],
     sigmas: Float[Tensor, " n"],
-    label: Int[Tensor, " b"] | None = None,
+    label: Condition = None,
     *,
     noise: Noise,
 ) -> Iterator[Step]:

@@ -74,9 +74,16 @@ class Entry:
             "weights": self.candidate.model.weights,
             "sampler": sampling.sampler,
             "steps": sampling.steps,
-            "guidance": f"{sampling.guidance:g}",
+            "guidance": _guidance(self.candidate),
             "NFE": self.made_by["nfe"],
         }
+
+
+def _guidance(candidate: Candidate) -> str:
+    sampling, guide = candidate.sampling, candidate.model.guide
+    interval = "" if sampling.guidance_interval is None else " at {:g}-{:g}".format(*sampling.guidance_interval)
+    by = "" if guide is None else " by {.name} after {.images:,}".format(*guide.origin)
+    return f"{sampling.guidance:g}{interval}{by}"
 
 
 @dataclass(frozen=True)
@@ -169,7 +176,7 @@ class Comparison:
             self._table(),
             page.Section(
                 "Against the number of function evaluations (NFE)",
-                "What more function evaluations buy. A step of heun takes two, and guidance doubles them.",
+                "What more function evaluations buy. A step of heun takes two, and guidance one more each.",
                 [plot],
                 side_by_side=True,
             ),

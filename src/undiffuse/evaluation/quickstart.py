@@ -23,7 +23,8 @@ from undiffuse.report.curves import training_curves
 from undiffuse.runs.gallery import Gallery
 from undiffuse.runs.run import Run
 from undiffuse.sampling.labels import labels_for
-from undiffuse.sampling.options import nfe
+from undiffuse.sampling.model import Model
+from undiffuse.sampling.nfe import nfe
 from undiffuse.utils.text import duration, size_text
 from undiffuse.utils.world import World
 
@@ -32,7 +33,7 @@ ROWS = 10
 
 
 def write_report(
-    path: Path, run: Run, store: Store, gallery: Gallery, seeds: Sequence[int], film: Path, seconds: float | None
+    path: Path, model: Model, store: Store, gallery: Gallery, seeds: Sequence[int], film: Path, seconds: float | None
 ) -> Reading:
     """Reads the samples of `seeds` and writes the page.
 
@@ -40,7 +41,8 @@ def write_report(
         film: An image that shows the sampling of a few digits, step by step.
         seconds: How long everything took, if that is known.
     """
-    labels = labels_for(gallery.class_names, seeds, gallery.label)
+    run, _ = model.origin
+    labels = labels_for(gallery.class_names, seeds, gallery.labels)
     assert labels is not None, "the quickstart's model has classes"
     real = store.read(range(len(store)))
     reading = read_samples(real, store.labels, to_nhwc(gallery.pixels(seeds)), np.array(labels))
@@ -61,7 +63,7 @@ def write_report(
             _training_section(lines),
             _reading_section(reading, gallery),
             *_measured_sections(run, store, gallery, seeds),
-            _recipe_section(run, store, gallery),
+            _recipe_section(model, store, gallery),
         ],
     )
     return reading
@@ -149,14 +151,14 @@ def _measured_sections(run: Run, store: Store, gallery: Gallery, seeds: Sequence
     ]
 
 
-def _recipe_section(run: Run, store: Store, gallery: Gallery) -> page.Section:
-    config, sampling = run.config, gallery.sampling
+def _recipe_section(model: Model, store: Store, gallery: Gallery) -> page.Section:
+    config, sampling = model.config, gallery.sampling
     return page.Section(
         "How it was made",
         rows=[
             ["preset", f"{config.preset}, seed {config.seed}"],
             ["images", f"{len(store):,}, {size_text(store.size)} pixels, enlarged from 8x8"],
-            ["sampler", f"{sampling.sampler}, {sampling.steps} steps, NFE {nfe(sampling, labeled=True)}"],
-            ["sample again with", f"undiffuse sample {run.folder}"],
+            ["sampler", f"{sampling.sampler}, {sampling.steps} steps, NFE {nfe(model, sampling, [0])}"],
+            ["sample again with", f"undiffuse sample {model.origin[0].folder}"],
         ],
     )

@@ -8,10 +8,10 @@ from typing import Any
 from undiffuse.config import SamplingConfig
 from undiffuse.evaluation.context import EvaluationContext
 from undiffuse.features.image_sets import ImageSet, of_gallery
-from undiffuse.runs.gallery import made_by
-from undiffuse.sampling.generate import fill, gallery_in
+from undiffuse.sampling.generate import fill, gallery_in, source_of
 from undiffuse.sampling.model import Model
-from undiffuse.sampling.options import nfe, on_device
+from undiffuse.sampling.nfe import nfe
+from undiffuse.sampling.options import on_device
 from undiffuse.utils.terminal import log
 
 
@@ -26,10 +26,12 @@ def run_samples(
     """
     world, (run, checkpoint) = context.world, model.origin
     sampling = on_device(sampling, model.device)
-    source = made_by(run, checkpoint, model.weights)
+    source = source_of(model)
     options = asdict(sampling)
     if sampling.precision == "fp32":
         del options["precision"]  # Older versions had no other: their samples go on.
+    if sampling.guidance_interval is None:
+        del options["guidance_interval"]
     # Other options or weights get another folder, so that older samples are never in the way.
     key = hashlib.sha256(json.dumps([source, options], sort_keys=True).encode()).hexdigest()[:8]
     name = f"{sampling.sampler}-{sampling.steps}-{checkpoint.images}-{key}"
@@ -43,7 +45,7 @@ def run_samples(
         "ema": model.weights == "ema",
         "ema_halflife_images": run.config.training.ema_halflife_images,
         **asdict(sampling),
-        "nfe": nfe(sampling, labeled=bool(model.class_names)),
+        "nfe": nfe(model, sampling, [0] if model.class_names else None),
         "seeds": f"{seeds[0]} to {seeds[-1]}",
         "classes": "every class in turn" if model.class_names else "none",
         "trained_with_seed": run.config.seed,

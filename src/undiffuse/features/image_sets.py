@@ -96,7 +96,7 @@ def of_store(store: Store, config: DataConfig) -> ImageSet:
 
 def of_gallery(gallery: Gallery, seeds: Sequence[int], name: str) -> ImageSet:
     """The samples of these seeds, read from their files."""
-    labels = labels_for(gallery.class_names, seeds, gallery.label)
+    labels = labels_for(gallery.class_names, seeds, gallery.labels)
 
     def read(indices: Sequence[int] | np.ndarray) -> np.ndarray:
         return to_rgb(to_nhwc(gallery.pixels([seeds[int(i)] for i in indices])))

@@ -7,6 +7,7 @@ from pydantic import Field, ValidationError
 from pydantic.dataclasses import dataclass
 from torch import nn
 
+from undiffuse.utils.conditions import NO_MORE, ConditionSizes
 from undiffuse.utils.validation import STRICT, sentence
 
 
@@ -19,7 +20,8 @@ class NetworkConfig:
 
     - x: noisy images scaled to unit variance, `(b, image_channels, height, width)`;
     - c_noise: the noise level as the parametrization states it, `(b,)`;
-    - label: `(b,)` integers from 0 to classes - 1, and -1 for no label, or None for no labels at all
+    - label: `(b,)` integers from 0 to classes - 1, and -1 for no label; None for no labels at all; or, where the
+      network is built for more conditions, `undiffuse.utils.conditions.Conditions`
 
     and returns `(b, image_channels, height, width)`, or twice the channels if it is built with `learned_variance`. It
     may have two methods that `undiffuse.networks.unet.UNet` shows: `edge_parameters()`, without which AdamW trains all
@@ -62,3 +64,15 @@ class NetworkConfig:
             ValueError: the network cannot learn a variance.
         """
         raise NotImplementedError(f"{type(self).__name__} needs a method build(self, learned_variance=False).")
+
+    def build_for(self, sizes: ConditionSizes, learned_variance: bool = False) -> nn.Module:
+        """The network, untrained, that takes conditions of these sizes besides the label; a subclass may know some.
+
+        Raises:
+            ValueError: it cannot be told of them.
+        """
+        if sizes != NO_MORE:
+            raise ValueError(
+                f"{type(self).__name__} cannot be told how an image was augmented: set augmentation.nonleaky to 0."
+            )
+        return self.build(learned_variance)

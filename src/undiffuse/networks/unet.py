@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from pydantic import Field
 from pydantic.dataclasses import dataclass
 from torch import Tensor, nn
@@ -25,6 +25,7 @@ from undiffuse.networks.layers import (
     zeroed,
 )
 from undiffuse.networks.network import NetworkConfig
+from undiffuse.utils.conditions import NO_MORE, Condition, ConditionSizes, as_conditions
 from undiffuse.utils.text import plural, size_text
 from undiffuse.utils.validation import STRICT
 
@@ -105,6 +106,10 @@ class UNetConfig(NetworkConfig):
         """The U-Net, untrained; its output is zero."""
         return UNet(self, learned_variance)
 
+    def build_for(self, sizes: ConditionSizes, learned_variance: bool = False) -> nn.Module:
+        """The U-Net that takes these conditions too; each begins without any effect."""
+        return UNet(self, learned_variance, sizes)
+
     def heads_of(self, channels: int) -> int:
         """The number of heads of self-attention with this many channels."""
         return channels // self.head_channels if self.head_channels else self.heads
@@ -169,7 +174,7 @@ class UNet(nn.Module):
     (Nichol & Dhariwal 2021, Eq. 15).
     """
 
-    def __init__(self, config: UNetConfig, learned_variance: bool = False):
+    def __init__(self, config: UNetConfig, learned_variance: bool = False, sizes: ConditionSizes = NO_MORE):
         super().__init__()
         self.config = config
         make = LayerFactory(config)
@@ -184,6 +189,9 @@ class UNet(nn.Module):
         self.embed = nn.Sequential(nn.Linear(config.channels, dim), nn.SiLU(), nn.Linear(dim, dim))
         # One more row than classes: the last is "no label".
         self.embed_label = nn.Embedding(config.classes + 1, dim) if config.classes else None
+        # Without a bias, so that zeros, an image left as it is, are the same as None.
+        augmentation = nn.Linear(sizes.augmentation, dim, bias=False) if sizes.augmentation else None
+        self.embed_augmentation = None if augmentation is None else zeroed(augmentation)
 
         stem = config.channels * (config.input_multiplier or config.multipliers[0])
         self.input = conv3x3(pixel_channels, stem)
@@ -218,7 +226,7 @@ class UNet(nn.Module):
         )
 
     def forward(
-        self, x: Float[Tensor, "b c h w"], c_noise: Float[Tensor, " b"], label: Int[Tensor, " b"] | None = None
+        self, x: Float[Tensor, "b c h w"], c_noise: Float[Tensor, " b"], label: Condition = None
     ) -> Float[Tensor, "b c_out h w"]:
         embedding = F.silu(self._embedding(c_noise, label))
         h = self.input(F.pixel_unshuffle(x, self.config.patch))
@@ -232,20 +240,23 @@ class UNet(nn.Module):
         return F.pixel_shuffle(self.output(h), self.config.patch)
 
     def edge_parameters(self) -> Iterator[nn.Parameter]:
-        """The parameters that are not hidden: of the input, the output and the label embedding.
+        """The parameters that are not hidden: of the input, the output and the embeddings of conditions.
 
         Muon is for hidden matrices (Jordan et al. 2024), so AdamW trains these.
         """
-        edges = [self.input, self.output, self.embed_label]
+        edges = [self.input, self.output, self.embed_label, self.embed_augmentation]
         return chain.from_iterable(module.parameters() for module in edges if module is not None)
 
     def blocks(self) -> Iterator[nn.Module]:
         """The residual blocks and the self-attentions, which hold nearly all features and weights."""
         return (module for module in self.modules() if isinstance(module, ResidualBlock | SelfAttention))
 
-    def _embedding(self, c_noise: Tensor, label: Tensor | None) -> Float[Tensor, "b d"]:
+    def _embedding(self, c_noise: Tensor, condition: Condition) -> Float[Tensor, "b d"]:
+        label, augmentation = as_conditions(condition)
         position = self.config.time_scale * c_noise
         embedding = self.embed(sinusoidal_embedding(position, self.config.channels, shift=self.config.frequency_shift))
+        if self.embed_augmentation is not None and augmentation is not None:
+            embedding = embedding + self.embed_augmentation(augmentation)
         if self.embed_label is None:
             return embedding
         if label is None:

@@ -2,6 +2,8 @@
 
 from pathlib import Path
 
+from undiffuse.utils.parsing import parse_guide, parse_interval
+
 RUNS = Path("runs")
 
 SHIPPED = Path(__file__).parents[1] / "models"
@@ -45,6 +47,14 @@ def find_run(name: str | None) -> Path:
     raise FileNotFoundError(
         f"There is no run at {Path(name).expanduser().absolute()} or in {RUNS.absolute()}: {hint}{shipped}."
     )
+
+
+def check_guide(guide: str | None, interval: str | None) -> None:
+    """Raises FileNotFoundError or ValueError where --guide names no run, or --guidance-interval is none."""
+    if guide is not None:
+        find_run(parse_guide(guide)[0])
+    if interval is not None:
+        parse_interval(interval)
 
 
 def _last_written(folder: Path) -> float:

@@ -33,8 +33,8 @@ class Gallery:
     """(channels, height, width) of each."""
     class_names: tuple[str, ...]
     sampling: SamplingConfig
-    label: int | None
-    """The label of all, -1 for none; None for every class in turn, by seed."""
+    labels: tuple[int, ...] | None
+    """Taken in turn, by seed; -1 for none. None: every class in turn."""
 
     def path(self, seed: int) -> Path:
         return self.folder / f"{seed:06d}.png"
@@ -81,11 +81,14 @@ def open_gallery(gallery: Gallery, model: dict[str, Any]) -> Gallery:
     Raises:
         ValueError: the folder holds samples that were made in another way, or something else.
     """
-    protocol = {**model, **asdict(gallery.sampling), "label": gallery.label}
+    labels = gallery.labels[0] if gallery.labels and len(gallery.labels) == 1 else gallery.labels
+    # As JSON has it: lists in place of tuples.
+    protocol = json.loads(json.dumps({**model, **asdict(gallery.sampling), "label": labels}))
     folder, file = gallery.folder, gallery.folder / "samples.json"
     if file.exists():
         before = _read_protocol(file)
-        changed = [f"{name} {before.get(name)}" for name in protocol if before.get(name) != protocol[name]]
+        names = {**protocol, **before}
+        changed = [f"{name} {before.get(name)}" for name in names if before.get(name) != protocol.get(name)]
         if changed:
             raise ValueError(f"{folder.absolute()} holds samples made with {changed[0]}: choose another --out.")
     elif folder.exists() and any(folder.iterdir()):

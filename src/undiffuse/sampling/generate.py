@@ -1,9 +1,12 @@
 """Fills galleries: only the samples that are missing are made; grids and films of them."""
 
+import hashlib
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from itertools import groupby
 from pathlib import Path
+from typing import Any
 
 import torch
 from jaxtyping import UInt8
@@ -13,9 +16,10 @@ from undiffuse.config import SamplingConfig
 from undiffuse.data.pixels import to_pixels
 from undiffuse.report import grids
 from undiffuse.runs.gallery import Gallery, made_by, open_gallery
-from undiffuse.sampling.labels import labels_for
+from undiffuse.sampling.labels import Pattern, labels_for
 from undiffuse.sampling.model import Model, last, sample_steps, watched
-from undiffuse.sampling.options import nfe, on_device
+from undiffuse.sampling.nfe import nfe
+from undiffuse.sampling.options import on_device
 from undiffuse.utils.errors import WorkFailed
 from undiffuse.utils.terminal import Meter, log
 from undiffuse.utils.text import duration
@@ -24,27 +28,40 @@ from undiffuse.utils.world import World
 GRID_IMAGES = 100
 
 
-def gallery_in(folder: Path, model: Model, sampling: SamplingConfig, label: int | None = None) -> Gallery:
+def gallery_in(folder: Path, model: Model, sampling: SamplingConfig, labels: Pattern | None = None) -> Gallery:
     """The gallery in the folder of what a loaded model makes with these options; made, or checked if it is there.
 
     Raises:
         ValueError: the folder holds samples that were made in another way, or something else.
     """
-    run, checkpoint = model.origin
-    gallery = Gallery(folder, model.shape, model.class_names, on_device(sampling, model.device), label)
-    return open_gallery(gallery, made_by(run, checkpoint, model.weights))
+    gallery = Gallery(folder, model.shape, model.class_names, on_device(sampling, model.device), labels)
+    return open_gallery(gallery, source_of(model))
 
 
-def default_folder(model: Model, sampling: SamplingConfig, settings: Sequence[str], label: int | None) -> Path:
+def source_of(model: Model) -> dict[str, Any]:
+    """Which weights make the samples, the guide's too."""
+    found = made_by(*model.origin, model.weights)
+    return found | ({"guide": made_by(*model.guide.origin, model.guide.weights)} if model.guide else {})
+
+
+def default_folder(model: Model, sampling: SamplingConfig, settings: Sequence[str], labels: Pattern | None) -> Path:
     """A folder among the run's samples that is named after the options."""
     run, checkpoint = model.origin
     words = [sampling.sampler, str(sampling.steps), model.weights, str(checkpoint.images)]
     words += [setting.replace("=", "-").replace("/", "") for setting in settings]
-    words += [f"guidance-{sampling.guidance:g}"] if model.class_names else []
+    words += [f"guidance-{sampling.guidance:g}"] if model.class_names or model.guide else []
+    words += [] if sampling.guidance_interval is None else ["{:g}-{:g}".format(*sampling.guidance_interval)]
+    words += [] if model.guide is None else ["by-{.name}-{.images}".format(*model.guide.origin)]
     precision = on_device(sampling, model.device).precision
     words += [] if precision == "fp32" else [precision]
-    words += [] if label is None else [f"label-{label}"]
+    words += [] if labels is None else [f"label-{_short(labels)}"]
     return run.output_folder / "samples" / "-".join(words)
+
+
+def _short(labels: Pattern) -> str:
+    runs = [(label, len(list(same))) for label, same in groupby(labels)]
+    text = "-".join(str(label) if times == 1 else f"{label}x{times}" for label, times in runs)
+    return text if len(text) <= 40 else hashlib.sha256(text.encode()).hexdigest()[:8]
 
 
 def fill(gallery: Gallery, model: Model, seeds: Sequence[int], batch: int, world: World | None = None) -> None:
@@ -97,17 +114,18 @@ def _made(
 
 def _announce(gallery: Gallery, model: Model, missing: Sequence[int], batch: int, rounds: int) -> None:
     sampling = gallery.sampling
-    evaluations = nfe(sampling, labeled=bool(model.class_names))
+    evaluations = nfe(model, sampling, _labels(gallery, missing[:1]))
     seconds = _seconds_per_evaluation(gallery, model, missing[:batch]) * evaluations * rounds
     what = f"{len(missing):,} images, {sampling.steps} {sampling.sampler} steps"
     log.info(f"{what} (NFE {evaluations}): about {duration(seconds)}.")
 
 
 def save_grid(gallery: Gallery, seeds: Sequence[int]) -> Path:
-    """grid.png of the first hundred; one column a class where every class comes in turn."""
+    """grid.png of the first hundred; one column a label where several come in turn."""
     path = gallery.folder / "grid.png"
     classes = len(gallery.class_names)
-    columns = classes if gallery.label is None and 1 < classes <= 16 else None
+    in_turn = classes if gallery.labels is None else len(gallery.labels)
+    columns = in_turn if 1 < in_turn <= 16 else None
     grids.save_png(grids.grid(gallery.pixels(seeds[:GRID_IMAGES]), columns), path)
     return path
 
@@ -126,7 +144,7 @@ def save_film(
 
 
 def _labels(gallery: Gallery, seeds: Sequence[int]) -> list[int] | None:
-    return labels_for(gallery.class_names, seeds, gallery.label)
+    return labels_for(gallery.class_names, seeds, gallery.labels)
 
 
 def _seconds_per_evaluation(gallery: Gallery, model: Model, seeds: Sequence[int]) -> float:

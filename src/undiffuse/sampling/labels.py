@@ -1,14 +1,20 @@
-"""Labels: by class name, by index, or none; and which seed gets which."""
+"""Labels: by class name, by index, none, or a mix of them; and which seed gets which."""
 
 from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
-from undiffuse.diffusion.denoiser import NO_LABEL
+from undiffuse.utils.conditions import NO_LABEL
 
 Label = int | str
 """A class by index or name; -1 or "none" for no label."""
+
+Pattern = tuple[int, ...]
+"""Labels that seeds take in turn: seed i the one at i modulo their number."""
+
+MOST_LABELS = 100_000
+"""Of a pattern."""
 
 
 def find_label(class_names: tuple[str, ...], label: Label) -> int:
@@ -32,11 +38,35 @@ def find_label(class_names: tuple[str, ...], label: Label) -> int:
     )
 
 
-def labels_for(class_names: tuple[str, ...], seeds: Sequence[int], label: int | None) -> list[int] | None:
-    """The label of each seed: the one given, else every class in turn; None for a model without classes."""
+def find_pattern(class_names: tuple[str, ...], label: Label) -> Pattern:
+    """The labels that `label` names: one, "all", or a mix such as "rose*4,tulip*2,all".
+
+    Raises:
+        ValueError: the model has no such class, or no classes; or there are too many labels.
+    """
+    text = str(label)
+    if text in class_names or not isinstance(label, str):
+        return (find_label(class_names, label),)
+    labels: list[int] = []
+    for term in text.split(","):
+        name, star, times = term.strip().rpartition("*")
+        if not star or term.strip() in class_names:
+            name, times = term.strip(), "1"
+        if not times.isdecimal() or not 1 <= int(times) <= MOST_LABELS:
+            raise ValueError(f"--label {text}: write how often after each class, from *1 to *{MOST_LABELS}.")
+        every = name == "all" and class_names and name not in class_names
+        labels += int(times) * (list(range(len(class_names))) if every else [find_label(class_names, name)])
+        if len(labels) > MOST_LABELS:
+            raise ValueError(f"--label {text} has more than {MOST_LABELS:,} labels: shorten it.")
+    return tuple(labels)
+
+
+def labels_for(class_names: tuple[str, ...], seeds: Sequence[int], pattern: Pattern | None) -> list[int] | None:
+    """The label of each seed: of the pattern, or every class in turn; None for a model without classes."""
     if not class_names:
         return None
-    return [seed % len(class_names) if label is None else label for seed in seeds]
+    taken = range(len(class_names)) if pattern is None else pattern
+    return [taken[seed % len(taken)] for seed in seeds]
 
 
 def label_tensor(

@@ -13,14 +13,16 @@ from torch import Tensor, nn
 from undiffuse.config import Config, SamplingConfig
 from undiffuse.data.pixels import to_pixels
 from undiffuse.diffusion import reverse, samplers
-from undiffuse.diffusion.denoiser import NO_LABEL, Predict, Prediction, clipped, denoiser, guided, predictor
+from undiffuse.diffusion.denoiser import Predict, Prediction, clipped, denoiser, predictor
+from undiffuse.diffusion.guidance import ALWAYS, guided
 from undiffuse.diffusion.recipe import DiffusionConfig
 from undiffuse.diffusion.sampler_table import SAMPLERS
 from undiffuse.diffusion.samplers import Step
 from undiffuse.report.grids import Images
 from undiffuse.runs.run import Checkpoint, Run
-from undiffuse.sampling.labels import Label, find_label, label_tensor, labels_for
+from undiffuse.sampling.labels import Label, Pattern, find_pattern, label_tensor, labels_for
 from undiffuse.sampling.options import check_guidance, noise_levels, sampling_config
+from undiffuse.utils.conditions import NO_LABEL, Condition
 from undiffuse.utils.device import autocast, memory_format, state_dtype, upload
 from undiffuse.utils.names import SamplingPrecision
 from undiffuse.utils.randomness import ImageRandomness
@@ -30,7 +32,7 @@ from undiffuse.utils.world import World
 Settings = Sequence[str] | Mapping[str, object]
 """Further options of sampling: ("eta=0.5",) or {"eta": 0.5}."""
 
-BoundSampler = Callable[[Predict, Tensor, Tensor, Tensor | None], Iterator[Step]]
+BoundSampler = Callable[[Predict, Tensor, Tensor, Condition], Iterator[Step]]
 """(predict, x, sigmas, label) -> the steps."""
 
 
@@ -48,6 +50,8 @@ class Model:
     checkpoint: Checkpoint | None = None
     weights: str = "ema"
     """Which of the checkpoint's weights: ema, or network for those that are being trained."""
+    guide: "Model | None" = None
+    """The weaker model that guides it (autoguidance); None: it guides itself, without the label."""
 
     @property
     def diffusion(self) -> DiffusionConfig:
@@ -106,8 +110,9 @@ class Model:
         self,
         count: int = 1,
         *,
-        label: Label | None = None,
+        label: Label | Sequence[Label] | None = None,
         guidance: float | None = None,
+        guidance_interval: str | tuple[float, float] | None = None,
         sampler: str | None = None,
         steps: int | None = None,
         precision: SamplingPrecision | None = None,
@@ -123,7 +128,8 @@ class Model:
                 print(f"{step.sigma:.3f}")
         """
         _check_seeds(count, seed)
-        sampling = sampling_config(self.config, sampler, steps, guidance, precision, as_settings(set))
+        given = sampler, steps, guidance, precision, as_settings(set), guidance_interval
+        sampling = sampling_config(self.config, *given, guide=self.guide is not None)
         seeds = range(seed, seed + count)
         return sample_steps(self, seeds, self._labels(seeds, label), sampling)
 
@@ -131,8 +137,9 @@ class Model:
         self,
         count: int = 1,
         *,
-        label: Label | None = None,
+        label: Label | Sequence[Label] | None = None,
         guidance: float | None = None,
+        guidance_interval: str | tuple[float, float] | None = None,
         sampler: str | None = None,
         steps: int | None = None,
         precision: SamplingPrecision | None = None,
@@ -147,8 +154,10 @@ class Model:
 
         Args:
             count: How many; at least 1.
-            label: A class by name or index, or "none"; None takes every class in turn.
+            label: A class by name or index, or "none"; a mix that seeds take in turn, such as "rose*4,tulip*2"; a
+                sequence with one for each image; None or "all" takes every class in turn.
             guidance: 1 follows the label as trained; more exaggerates it. None: the run's.
+            guidance_interval: Guidance acts at noise levels above the first and up to the second, as in (0.28, 1.6).
             sampler: See `undiffuse sample --help`; None: the run's.
             steps: At least 1; None: the run's. Below 100, ipndm replaces a run's ancestral or ddim.
             precision: Of the network's convolutions and matrix products: fp32; tf32, which GPUs from Ampere on have
@@ -166,24 +175,51 @@ class Model:
             model.sample(8, label="rose", seed=0).save_grid("roses.png")
         """
         _check_seeds(count, seed, batch)
-        sampling = sampling_config(self.config, sampler, steps, guidance, precision, as_settings(set))
+        given = sampler, steps, guidance, precision, as_settings(set), guidance_interval
+        sampling = sampling_config(self.config, *given, guide=self.guide is not None)
         seeds, chunks = range(seed, seed + count), []
+        labels = self._labels(seeds, label)
         with speaking(progress), Meter("sampling", count * sampling.steps) as meter:
             for start in range(0, count, batch):
-                chunk = seeds[start : start + batch]
+                chunk, chunk_labels = seeds[start : start + batch], labels and labels[start : start + batch]
 
                 def show(step: int, start: int = start, size: int = len(chunk)) -> None:
                     meter.reach(start * sampling.steps + step * size, f"{start:,}/{count:,} images")
 
-                steps_taken = sample_steps(self, chunk, self._labels(chunk, label), sampling)
+                steps_taken = sample_steps(self, chunk, chunk_labels, sampling)
                 chunks.append(to_pixels(last(watched(steps_taken, show)).x))
         return Images(torch.cat(chunks))
 
-    def _labels(self, seeds: Sequence[int], label: Label | None) -> list[int] | None:
-        index = None if label is None else find_label(self.class_names, label)
-        if index == NO_LABEL:
-            check_guidance(self.config)  # Whether the model ever saw an image without its label.
-        return labels_for(self.class_names, seeds, index)
+    def _labels(self, seeds: Sequence[int], label: Label | Sequence[Label] | None) -> list[int] | None:
+        if label is None or isinstance(label, int | str):
+            pattern = self.find_labels(label)
+            return labels_for(self.class_names, seeds, pattern)
+        each = label_tensor(self.class_names, label, len(seeds))
+        return None if each is None else each.tolist()
+
+    def find_labels(self, label: Label | None) -> Pattern | None:
+        """The labels that seeds take in turn; None for every class.
+
+        Raises:
+            ValueError: the model has no such class, or never saw an image without its label.
+        """
+        pattern = None if label is None else find_pattern(self.class_names, label)
+        if pattern and NO_LABEL in pattern:
+            check_guidance(self.config)
+        return pattern
+
+    def guided_by(self, guide: "Model") -> "Model":
+        """The same model with a weaker one as its guide (Karras et al. 2024a): an earlier checkpoint, or a smaller run.
+
+        Raises:
+            ValueError: the guide makes other images, or has other classes.
+
+        Example:
+            model.guided_by(undiffuse.load("runs/small")).sample(8, guidance=2)
+        """
+        if guide.shape != self.shape or guide.class_names not in ((), self.class_names):
+            raise ValueError(f"{guide!r} cannot guide {self!r}: it must make images of the same size and classes.")
+        return replace(self, guide=guide)
 
     def __repr__(self) -> str:
         c, height, width = self.shape
@@ -198,16 +234,23 @@ def model_of(network: nn.Module, config: Config, device: torch.device) -> Model:
     return Model(predictor(network, config.diffusion.make_parametrization()), config, device, network)
 
 
-def load_model(run: Run, device: torch.device | None = None, weights: str = "ema", world: World | None = None) -> Model:
-    """The run's model, from its newest whole checkpoint; of several processes the main one alone reads it.
+def load_model(
+    run: Run,
+    device: torch.device | None = None,
+    weights: str = "ema",
+    world: World | None = None,
+    images: int | None = None,
+) -> Model:
+    """The run's model, from its newest whole checkpoint, or the one after so many `images`; of several processes the
+    main one alone reads it.
 
     `weights` is "ema", or "network" for the weights that are being trained.
 
     Raises:
-        FileNotFoundError: the run has no checkpoint that is whole.
+        FileNotFoundError: the run has no such checkpoint that is whole.
     """
     world = world or World.alone(device)
-    checkpoint = world.on_main(lambda: _newest(run))
+    checkpoint = world.on_main(lambda: _newest(run) if images is None else _after(run, images))
     network = run.config.build_network()
     network.load_state_dict(world.share_tensors(checkpoint.tensors(weights) if world.is_main else {}))
     device = world.device
@@ -220,6 +263,16 @@ def _newest(run: Run) -> Checkpoint:
     if checkpoint is None:
         raise FileNotFoundError(f"{run.folder.absolute()} has no whole checkpoint: train it first, or for longer.")
     return checkpoint
+
+
+def _after(run: Run, images: int) -> Checkpoint:
+    for checkpoint in run.checkpoints():
+        if checkpoint.images == images and checkpoint.fault() is None:
+            return checkpoint
+    there = ", ".join(f"{checkpoint.images:,}" for checkpoint in run.checkpoints()) or "none"
+    raise FileNotFoundError(
+        f"{run.folder.absolute()} has no whole checkpoint after {images:,} images; there are {there}: give one of them."
+    )
 
 
 def sample_steps(
@@ -236,12 +289,35 @@ def sample_steps(
     def normal() -> Tensor:
         return upload(randomness.normal(*model.shape), model.device)
 
+    return sampler_steps(model, sampling, normal, labels)
+
+
+def sampler_steps(
+    model: Model, sampling: SamplingConfig, noise: samplers.Noise, labels: Sequence[int] | None
+) -> Iterator[Step]:
+    """The steps that begin with the first `noise`; samplers that add noise take the others.
+
+    Raises:
+        ValueError: the number of steps does not fit the model's discrete schedule.
+    """
     sigmas = noise_levels(model.diffusion, sampling).to(state_dtype(model.device))
-    start = samplers.starting_noise(normal(), sigmas[0])
+    start = samplers.starting_noise(noise(), sigmas[0])
     label = None if labels is None else upload(torch.tensor(labels), model.device)
-    predict = guided(_in_precision(model, sampling.precision), sampling.guidance)
-    sampler = _sampler(model.diffusion, sampling, normal)
+    predict = _guided(model, sampling, labels)
+    sampler = _sampler(model.diffusion, sampling, noise)
     return _without_gradients(sampler(clipped(predict) if sampling.clip else predict, start, sigmas, label))
+
+
+def _guided(model: Model, sampling: SamplingConfig, labels: Sequence[int] | None) -> Predict:
+    predict, interval = _in_precision(model, sampling.precision), sampling.guidance_interval or ALWAYS
+    if model.guide is None:
+        # Without any label the network would be guided by itself.
+        nothing = labels is None or all(label == NO_LABEL for label in labels)
+        return predict if nothing else guided(predict, sampling.guidance, interval=interval)
+    weaker = _in_precision(model.guide, sampling.precision)
+    labeled = bool(model.guide.class_names)
+    guide = weaker if labeled else lambda x, sigma, label: weaker(x, sigma, None)
+    return guided(predict, sampling.guidance, guide, interval)
 
 
 def watched(steps: Iterator[Step], show: Callable[[int], object]) -> Iterator[Step]:
@@ -286,7 +362,7 @@ def _sampler(diffusion: DiffusionConfig, sampling: SamplingConfig, noise: sample
 def _in_precision(model: Model, precision: SamplingPrecision) -> Predict:
     """The model's predictor with the network in that precision; the state and the arithmetic around it keep theirs."""
 
-    def predict(x: Tensor, sigma: Tensor, label: Tensor | None) -> Prediction:
+    def predict(x: Tensor, sigma: Tensor, label: Condition) -> Prediction:
         with autocast(model.device, precision):
             return model.predict(x, sigma, label)
 

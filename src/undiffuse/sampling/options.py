@@ -1,5 +1,6 @@
 """How a run is sampled: with its own options unless others are given."""
 
+import json
 from collections.abc import Sequence
 from dataclasses import fields, replace
 
@@ -12,6 +13,7 @@ from undiffuse.diffusion.sampler_table import SAMPLERS, options, users
 from undiffuse.old_names import current_name
 from undiffuse.utils.device import resolved
 from undiffuse.utils.names import SamplingPrecision
+from undiffuse.utils.parsing import parse_interval
 
 
 def sampling_config(
@@ -21,13 +23,19 @@ def sampling_config(
     guidance: float | None = None,
     precision: SamplingPrecision | None = None,
     settings: Sequence[str] = (),
+    guidance_interval: str | tuple[float, float] | None = None,
+    guide: bool = False,
 ) -> SamplingConfig:
     """The run's sampling options, overridden by those that are given; each setting is "NAME=VALUE".
+
+    `guide`: whether the model is guided by another one, and not by itself without labels.
 
     Raises:
         ValueError: an option is out of range, would do nothing, or the model cannot do it.
     """
-    given = {"sampler": sampler, "steps": steps, "guidance": guidance, "precision": precision}
+    given: dict[str, object] = {"sampler": sampler, "steps": steps, "guidance": guidance, "precision": precision}
+    if guidance_interval is not None:
+        given["guidance_interval"] = json.dumps(parse_interval(guidance_interval))
     settings = [*settings, *(f"{name}={value}" for name, value in given.items() if value is not None)]
     named = {current_name(setting.partition("=")[0], "sampling") for setting in settings}
     known = [field.name for field in fields(SamplingConfig)]
@@ -35,8 +43,12 @@ def sampling_config(
     if unknown:
         raise ValueError(f"--set {unknown[0]} is not a setting of sampling: choose {', '.join(known)}.")
     sampling = with_settings(config, [f"sampling.{setting}" for setting in settings]).sampling
-    if "guidance" in named:
+    if guide and sampling.guidance == 1:
+        raise ValueError("--guide does nothing at guidance 1: give --guidance 2 or the like.")
+    if "guidance" in named and not guide:
         check_guidance(config)
+    if "guidance_interval" in named and sampling.guidance == 1:
+        raise ValueError("--guidance-interval does nothing at guidance 1: give --guidance 2 or the like.")
     sampling = _adapted(sampling, named, config.sampling)
     for name in named & options().keys():
         if sampling.sampler not in users(name):
@@ -96,8 +108,3 @@ def check_guidance(config: Config) -> None:
         raise ValueError(
             "This model always saw the class in training (label_dropout 0): it cannot do guidance, or label none."
         )
-
-
-def nfe(sampling: SamplingConfig, labeled: bool) -> int:
-    """The number of function evaluations for an image; guidance takes two where there is a label."""
-    return SAMPLERS[sampling.sampler].nfe(sampling.steps) * (2 if labeled and sampling.guidance != 1 else 1)

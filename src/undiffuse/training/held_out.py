@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable
-from dataclasses import astuple, dataclass
+from dataclasses import astuple, dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -81,13 +81,16 @@ class HeldOut(Observer):
         self.kept: dict[str, Any] = {}
         """What a checkpoint needs: the result that is not yet logged, and earlier losses of each image."""
         training, held_out = split_held_out(len(self.store), self.config.training.held_out_images)
+        self.both = held_out, training
         self.plan = Plan.within(COST_FRACTION * self._affordable(state, training), len(held_out))
         if self.plan is not None:
-            self.indices = [indices[: self.plan.images] for indices in (held_out, training)]
             self.done = int(self.progress * self.plan.measurements)
 
     def resume(self, saved: dict[str, Any]) -> None:
         self.kept = dict(saved)
+        if self.plan is not None and "first" in saved:
+            # Another speed or budget suffices for another number, but only losses of the same images can be compared.
+            self.plan = replace(self.plan, images=len(saved["first"][0]))
 
     def step(self, event: Event) -> None:
         if self.plan is None or event.fails:
@@ -109,7 +112,8 @@ class HeldOut(Observer):
             log.info(self.finding)
 
     def _measure(self, event: Event) -> None:
-        losses = [self.losses(event.ema, indices) for indices in self.indices]
+        assert self.plan is not None
+        losses = [self.losses(event.ema, indices[: self.plan.images]) for indices in self.both]
         held_out, training = (each.mean(dim=1) for each in losses)
         result = {
             "held_out_loss": float(held_out.mean()),

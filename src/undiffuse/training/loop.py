@@ -5,6 +5,7 @@ Nothing here shows anything, saves anything or decides when to stop: whoever ite
 
 import math
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -15,6 +16,7 @@ from undiffuse.data.batches import Batch
 from undiffuse.training.ema import update_ema
 from undiffuse.training.optimizers import learning_rate_factor, set_learning_rate, step_unless
 from undiffuse.training.state import StepReport, TrainingState
+from undiffuse.utils.conditions import Condition, Conditions
 from undiffuse.utils.device import autocast, upload
 from undiffuse.utils.randomness import derived_seed
 from undiffuse.utils.sharding import whole
@@ -39,12 +41,12 @@ def training_steps(
     weights = list(state.network.parameters())
     batch_size, halflife_images = config.training.batch, config.training.ema_halflife_images
 
-    def losses_of(x0: Tensor, eps: Tensor, sigma: Tensor, label: Tensor) -> Tensor:
+    def losses_of(x0: Tensor, eps: Tensor, sigma: Tensor, label: Condition) -> Tensor:
         torch.compiler.cudagraph_mark_step_begin()  # A recorded graph may write over what the last one returned.
         with autocast(world.device, config.training.precision):
             return objective(network, x0=x0, eps=eps, sigma=sigma, label=label)
 
-    def backward(microbatches: list[tuple[Tensor, ...]]) -> tuple[Tensor, Tensor]:
+    def backward(microbatches: list[tuple[Any, ...]]) -> tuple[Tensor, Tensor]:
         """Adds the gradients of the batch's loss; returns each image's loss and its fraction of the batch's."""
         losses = []
         for i, (*inputs, fraction) in enumerate(microbatches):
@@ -62,8 +64,8 @@ def training_steps(
         set_learning_rate(state.optimizers, learning_rate)
 
         sigma, weight = (upload(each, world.device) for each in state.sigma_sampler.sample(batch.u))
-        tensors = batch.x0, batch.eps, sigma, batch.label, weight / len(sigma)
-        microbatches = _microbatches(tensors, config.training.microbatch or len(sigma), world.device)
+        parts = batch.x0, batch.eps, sigma, batch.condition, weight / len(sigma)
+        microbatches = _microbatches(parts, config.training.microbatch or len(sigma), world.device)
         if not rehearsed:
             # The first backward pass decides in which order DistributedDataParallel sums gradients from then on. Were
             # it one that counts, the step after a restart would be summed in another order than without one.
@@ -92,6 +94,11 @@ def training_steps(
         yield report
 
 
-def _microbatches(batch: tuple[Tensor, ...], size: int, device: torch.device) -> list[tuple[Tensor, ...]]:
+def _microbatches(batch: tuple[Any, ...], size: int, device: torch.device) -> list[tuple[Any, ...]]:
     """The batch on the device, split into microbatches of at most `size` images."""
-    return list(zip(*(upload(tensor, device).split(size) for tensor in batch), strict=True))
+
+    def uploaded(tensor: Tensor) -> Tensor:
+        return upload(tensor, device)
+
+    parts = (part.map(uploaded) if isinstance(part, Conditions) else uploaded(part) for part in batch)
+    return list(zip(*(part.split(size) for part in parts), strict=True))

@@ -1,5 +1,7 @@
 """Numbers and sizes as people write them. Loads nothing slow, so that a typing mistake is answered at once."""
 
+import math
+
 from undiffuse.utils.names import PRESETS
 
 _FACTORS = {"k": 1_000, "m": 1_000_000, "b": 1_000_000_000}
@@ -32,6 +34,34 @@ def parse_size(value: int | str | tuple[int, int]) -> tuple[int, int]:
     if not 1 <= len(sides) <= 2 or not all(str(side).isdecimal() and int(side) > 0 for side in sides):
         raise ValueError(f"--size {value} is not a size: write 64, or height x width as in 48x64.")
     return int(sides[0]), int(sides[-1])
+
+
+def parse_interval(value: str | tuple[float, float]) -> tuple[float, float]:
+    """Noise levels as in "0.28-1.6" or (0.28, 1.6).
+
+    Raises:
+        ValueError: it is neither, or the first is not below the second.
+    """
+    parts = value.split("-") if isinstance(value, str) else value
+    try:
+        low, high = (float(part) for part in parts)
+    except ValueError:
+        low, high = 1.0, 0.0
+    if not 0 <= low < high < math.inf:
+        raise ValueError(f"--guidance-interval {value} is not an interval: write two noise levels, as in 0.28-1.6.")
+    return low, high
+
+
+def parse_guide(value: str) -> tuple[str, int | None]:
+    """A run, or RUN@IMAGES for its checkpoint after so many images, as its name and that number.
+
+    Raises:
+        ValueError: what follows the @ is not a count.
+    """
+    run, _, images = value.rpartition("@")
+    if not run or "/" in images:  # An @ in the name of a folder.
+        return value, None
+    return run, parse_count(images, f"--guide {run}@")
 
 
 def parse_preset(preset: str | None, data: object) -> str:

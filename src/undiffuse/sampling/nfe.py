@@ -1,0 +1,29 @@
+"""NFE, the number of function evaluations, counted by sampling with a network that costs nothing."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from undiffuse.config import SamplingConfig
+from undiffuse.diffusion.denoiser import Prediction
+from undiffuse.sampling.model import Model, last, sampler_steps
+from undiffuse.utils.conditions import Condition
+
+
+def nfe(model: Model, sampling: SamplingConfig, labels: Sequence[int] | None) -> int:
+    """The evaluations of networks that make one image: the model's own, those without the label, and the guide's."""
+    evaluations = 0
+
+    def predict(x: Tensor, sigma: Tensor, label: Condition = None) -> Prediction:
+        nonlocal evaluations
+        evaluations += len(x)
+        return Prediction(torch.zeros_like(x), torch.zeros_like(x))
+
+    cpu = torch.device("cpu")
+    guide = None if model.guide is None else replace(model.guide, predict=predict, device=cpu)
+    counted = replace(model, predict=predict, device=cpu, guide=guide)
+    pixel = torch.zeros(1, 1, 1, 1, dtype=torch.float64)
+    last(sampler_steps(counted, sampling, lambda: pixel, None if labels is None else labels[:1]))
+    return evaluations
