@@ -170,7 +170,7 @@ def test_files_outside_its_folders_are_refused(server: Server, path: str) -> Non
         (["digits", "", 1, "ipndm", 10**9, 0, 1, "x"], "greater than maximum"),
         (["digits", "", 1, "ipndm", 2, 2**60, 1, "x"], "seed 1152921504606846976: Input should be less than"),
         (["digits", "", 3, "ancestral", 200, 0, 1, "x"], "step"),
-        ([None] * 8, "Input should be"),
+        (["digits", None, 1, "ipndm", 2, 0, 1, "x"], "label None: Input should be a valid string"),
     ],
 )
 def test_what_cannot_be_done_is_a_sentence(server: Server, values: list, says: str) -> None:

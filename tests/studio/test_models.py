@@ -12,10 +12,6 @@ from undiffuse.studio.models import LOADED, Models
 from undiffuse.studio.places import Places
 
 
-class Opened:
-    """Stands for a loaded model."""
-
-
 @pytest.fixture
 def opened(monkeypatch: pytest.MonkeyPatch, preset_config) -> list[str]:
     """Three runs with a checkpoint each, and the names of those that were loaded, in order."""
@@ -35,14 +31,15 @@ def opened(monkeypatch: pytest.MonkeyPatch, preset_config) -> list[str]:
 def test_the_newest_models_stay_and_the_oldest_leaves(opened: list[str]) -> None:
     models = Models(Places())
     for name in ("a", "b", "a", "c", "a", "b"):
-        assert models.load(name).run.name == name
+        assert models.load(name).config.preset == "small"
         assert len(models) <= LOADED
     assert opened == ["a", "b", "c", "b"]
 
 
 def test_a_newer_checkpoint_is_loaded(opened: list[str]) -> None:
     models = Models(Places())
-    models.load("a").run.save(200, {"ema": {"w": torch.ones(1)}}, {}, keep=3)
+    models.load("a")
+    models.places.run("a").save(200, {"ema": {"w": torch.ones(1)}}, {}, keep=3)
     models.load("a")
     assert opened == ["a", "a"]
 

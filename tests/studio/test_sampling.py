@@ -45,12 +45,13 @@ def every_step(monkeypatch: pytest.MonkeyPatch) -> None:
     ],
 )
 def test_what_is_out_of_range_is_refused(wrong: dict[str, Any]) -> None:
+    values: dict[str, Any] = {"run": "digits", **wrong}
     with pytest.raises(ValidationError):
-        Request(**{"run": "digits", **wrong})
+        Request(**values)
 
 
 def test_the_last_moment_is_what_sample_makes(digits: Model, every_step: None) -> None:
-    asked = Request("digits", label="3", guidance=2.0, sampler="heun", steps=4, seed=7, count=3)
+    asked = Request(run="digits", label="3", guidance=2.0, sampler="heun", steps=4, seed=7, count=3)
     moments = list(shown(asked.steps_of(digits), "x", threading.Event()))
     expected = digits.sample(3, label="3", guidance=2.0, sampler="heun", steps=4, seed=7)
     assert [moment.step for moment in moments] == [1, 2, 3, 4]
@@ -60,12 +61,12 @@ def test_the_last_moment_is_what_sample_makes(digits: Model, every_step: None) -
 
 @pytest.mark.parametrize(("label", "nfe"), [(EVERY_CLASS, 10), ("none", 5), ("3", 10)])
 def test_nfe_counts_guidance_where_there_is_a_class(digits: Model, label: str, nfe: int) -> None:
-    assert Request("digits", label=label, guidance=3.0, steps=5).nfe(digits) == nfe
+    assert Request(run="digits", label=label, guidance=3.0, steps=5).nfe(digits) == nfe
 
 
 def test_names_say_seed_and_class(digits: Model) -> None:
-    assert Request("digits", seed=9, count=2).names(digits) == ["seed 9, 9", "seed 10, 0"]
-    assert Request("digits", label="none", count=1).names(digits) == ["seed 0"]
+    assert Request(run="digits", seed=9, count=2).names(digits) == ["seed 9, 9", "seed 10, 0"]
+    assert Request(run="digits", label="none", count=1).names(digits) == ["seed 0"]
 
 
 def test_after_a_stop_no_step_is_taken(digits: Model, every_step: None) -> None:
@@ -73,7 +74,7 @@ def test_after_a_stop_no_step_is_taken(digits: Model, every_step: None) -> None:
 
     def counted():
         nonlocal taken
-        for step in Request("digits", steps=50, count=1).steps_of(digits):
+        for step in Request(run="digits", steps=50, count=1).steps_of(digits):
             taken += 1
             yield step
 
@@ -86,12 +87,12 @@ def test_after_a_stop_no_step_is_taken(digits: Model, every_step: None) -> None:
 
 def test_slow_pages_skip_moments_but_not_the_last(digits: Model, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sampling, "SHOW_SECONDS", 1000.0)
-    moments = list(shown(Request("digits", steps=6, count=1).steps_of(digits), "x0", threading.Event()))
+    moments = list(shown(Request(run="digits", steps=6, count=1).steps_of(digits), "x0", threading.Event()))
     assert [moment.step for moment in moments] == [1, 6]
 
 
 def test_the_expected_image_is_shown_where_it_was_asked_for(digits: Model, every_step: None) -> None:
-    asked = Request("digits", steps=5, count=1)
+    asked = Request(run="digits", steps=5, count=1)
     views = [next(iter(shown(asked.steps_of(digits), view, threading.Event()))).pixels for view in ("x", "x0")]
     noisy, clean = (view.float() for view in views)
     corners = torch.tensor([0, -1])
@@ -101,7 +102,7 @@ def test_the_expected_image_is_shown_where_it_was_asked_for(digits: Model, every
 
 def test_a_film_keeps_few_frames_with_the_last(digits: Model) -> None:
     film = Film(100)
-    steps = list(film.watch(Request("digits", sampler="euler", steps=100, count=1).steps_of(digits)))
+    steps = list(film.watch(Request(run="digits", sampler="euler", steps=100, count=1).steps_of(digits)))
     assert len(film.frames) == FILM_FRAMES
     assert torch.equal(film.frames[-1].noisy, sampling.noisy(steps[-1]))
     assert film.gif()[:6] == b"GIF89a"

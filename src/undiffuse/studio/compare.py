@@ -2,6 +2,7 @@
 
 import threading
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from itertools import product
 
 import gradio as gr
@@ -85,7 +86,8 @@ def columns(
     if count > MOST_IMAGES:
         raise ValueError(f"{count} images each are too many to look at: choose at most {MOST_IMAGES}.")
     return [
-        Request(run, guidance=guidance, sampler=sampler, steps=steps, seed=seed, count=count) for run, sampler in pairs
+        Request(run=run, guidance=guidance, sampler=sampler, steps=steps, seed=seed, count=count)
+        for run, sampler in pairs
     ]
 
 
@@ -97,24 +99,16 @@ def _compare(studio: Studio, requests: Sequence[Request], stop: threading.Event)
         try:
             model = studio.models.load(asked.run)
             if not model.class_names:
-                asked = _without_guidance(asked, model.config.sampling.guidance)
-            moment = None
+                asked = replace(asked, guidance=model.config.sampling.guidance)
+            nfe, names, moment = asked.nfe(model), asked.names(model), None
             for moment in shown(asked.steps_of(model), "x", stop):
-                column = _column(asked, moment, asked.nfe(model), asked.names(model))
-                yield _side_by_side([*done, column], running=True)
+                yield _side_by_side([*done, _column(asked, moment, nfe, names)], running=True)
             assert moment is not None, "a sampler takes at least one step"
-            done.append(_column(asked, moment, asked.nfe(model), asked.names(model)))
+            done.append(_column(asked, moment, nfe, names))
         except (ValueError, OSError) as error:  # The other columns are worth having.
-            done.append(
-                f'<section class="column"><h3>{_title(asked)}</h3>{markup.note(explain(error), "trouble")}</section>'
-            )
+            told = markup.note(explain(error), "trouble")
+            done.append(f'<section class="column"><h3>{_title(asked)}</h3>{told}</section>')
     yield _side_by_side(done)
-
-
-def _without_guidance(asked: Request, own: float) -> Request:
-    return Request(
-        asked.run, guidance=own, sampler=asked.sampler, steps=asked.steps, seed=asked.seed, count=asked.count
-    )
 
 
 def _title(asked: Request) -> str:

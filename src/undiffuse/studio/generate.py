@@ -1,6 +1,7 @@
 """The tab that makes images: noise becomes an image, step by step."""
 
 from collections.abc import Iterator
+from typing import Any
 
 import gradio as gr
 
@@ -57,10 +58,16 @@ def generate_tab(studio: Studio, page: gr.Blocks) -> None:
         """Samples a run, and yields the page's view of every step."""
         try:
             with studio.stops.working(request, "generate") as stop:
-                asked = Request(run, label, guidance, sampler, steps, seed, count, view)  # ty: ignore
+                wishes: dict[str, Any] = {
+                    "run": run,
+                    "label": label,
+                    "guidance": guidance,
+                    "sampler": sampler,
+                    "steps": steps,
+                }
+                asked = Request(**wishes | {"seed": seed, "count": count, "view": view})
                 model = studio.models.load(asked.run)
-                film = Film(asked.steps)
-                moment = None
+                film, moment = Film(asked.steps), None
                 for moment in shown(film.watch(asked.steps_of(model)), asked.view, stop):
                     yield _step(moment, asked, model)
                 assert moment is not None, "a sampler takes at least one step"
@@ -95,9 +102,7 @@ def generate_tab(studio: Studio, page: gr.Blocks) -> None:
 
 
 def _step(moment: Shown, asked: Request, model: Model) -> str:
-    total = asked.nfe(model)
-    so_far = f"NFE {round(total * moment.step / asked.steps)} of {total}"
-    words = f"Step {moment.step} of {asked.steps} · σ {moment.sigma:.3g} · {so_far} · {moment.seconds:.1f} s"
+    words = f"Step {moment.step} of {asked.steps} · σ {moment.sigma:.3g} · {moment.seconds:.1f} s"
     return markup.stage(_images(words, moment, asked, model), running=True)
 
 

@@ -18,9 +18,10 @@ from undiffuse.config import SamplingConfig
 from undiffuse.data.pixels import to_pixels
 from undiffuse.diffusion.samplers import Step
 from undiffuse.report import grids
-from undiffuse.sampling.labels import find_label, labels_for
+from undiffuse.sampling.labels import labels_for
 from undiffuse.sampling.model import Model
-from undiffuse.sampling.options import nfe, sampling_config
+from undiffuse.sampling.nfe import nfe
+from undiffuse.sampling.options import sampling_config
 from undiffuse.utils.validation import STRICT
 
 MOST_IMAGES = 64
@@ -53,27 +54,29 @@ class Request:
     def model_label(self) -> str | None:
         return None if self.label == EVERY_CLASS else self.label
 
-    def sampling(self, model: Model) -> SamplingConfig:
-        """The sampler's options.
+    def labels(self, model: Model) -> list[int] | None:
+        """The class of each image by its index, -1 for none; None for a model without classes."""
+        return labels_for(model.class_names, self.seeds, model.find_labels(self.model_label))
+
+    @property
+    def seeds(self) -> range:
+        return range(self.seed, self.seed + self.count)
+
+    def nfe(self, model: Model) -> int:
+        """Number of function evaluations for the first image."""
+        given = self.sampler, self.steps, self._guidance(model)
+        return nfe(model, sampling_config(model.config, *given), self.labels(model))
+
+    def steps_of(self, model: Model) -> Iterator[Step]:
+        """The sampler's steps, the same as `Model.sample` takes.
 
         Raises:
             ValueError: the model cannot do it.
         """
-        # Named only where it is not the run's own: of a model without classes guidance must not be spoken.
-        guidance = None if self.guidance == model.config.sampling.guidance else self.guidance
-        return sampling_config(model.config, self.sampler, self.steps, guidance)
-
-    def nfe(self, model: Model) -> int:
-        """Number of function evaluations for each image."""
-        return nfe(self.sampling(model), bool(model.class_names) and self.label != NO_CLASS)
-
-    def steps_of(self, model: Model) -> Iterator[Step]:
-        """The sampler's steps, the same as `Model.sample` takes."""
-        guidance = None if self.guidance == model.config.sampling.guidance else self.guidance
         return model.steps(
             self.count,
             label=self.model_label,
-            guidance=guidance,
+            guidance=self._guidance(model),
             sampler=self.sampler,
             steps=self.steps,
             seed=self.seed,
@@ -81,11 +84,13 @@ class Request:
 
     def names(self, model: Model) -> list[str]:
         """What each image is, in words."""
-        label = None if self.model_label is None else find_label(model.class_names, self.model_label)
-        seeds = range(self.seed, self.seed + self.count)
-        labels = labels_for(model.class_names, seeds, label) or [-1] * self.count
+        labels = self.labels(model) or [-1] * self.count
         words = [f", {model.class_names[k]}" if k >= 0 else "" for k in labels]
-        return [f"seed {seed}{word}" for seed, word in zip(seeds, words, strict=True)]
+        return [f"seed {seed}{word}" for seed, word in zip(self.seeds, words, strict=True)]
+
+    def _guidance(self, model: Model) -> float | None:
+        """None where it is the run's own: of a model without classes guidance must not be spoken."""
+        return None if self.guidance == model.config.sampling.guidance else self.guidance
 
 
 class Shown(NamedTuple):
