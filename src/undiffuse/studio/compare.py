@@ -4,6 +4,7 @@ import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from itertools import product
+from typing import Any
 
 import gradio as gr
 
@@ -39,18 +40,19 @@ def compare_tab(studio: Studio, tab: gr.Tab) -> None:
             )
 
     def compare(
-        runs: list[str],
-        samplers: list[str],
-        steps: int,
-        guidance: float,
-        seed: int,
-        count: int,
+        runs: list[str] | None,
+        samplers: list[str] | None,
+        steps: int | None,
+        guidance: float | None,
+        seed: int | None,
+        count: int | None,
         request: gr.Request,
     ) -> Iterator[str]:
         """Samples each run with each sampler, and yields all of them side by side."""
         try:
             with studio.stops.working(request, "compare") as stop:
-                yield from _compare(studio, columns(runs, samplers, steps, guidance, seed, count), stop)
+                requests = columns(runs, samplers, steps=steps, guidance=guidance, seed=seed, count=count)
+                yield from _compare(studio, requests, stop)
         except Exception as error:
             yield markup.stage(markup.note(explain(error), "trouble"))
 
@@ -65,15 +67,8 @@ def compare_tab(studio: Studio, tab: gr.Tab) -> None:
     )  # fmt: skip
 
 
-def columns(
-    runs: Sequence[str] | None,
-    samplers: Sequence[str] | None,
-    steps: int,
-    guidance: float,
-    seed: int,
-    count: int,
-) -> list[Request]:
-    """Every run with every sampler.
+def columns(runs: Sequence[str] | None, samplers: Sequence[str] | None, **wishes: Any) -> list[Request]:
+    """Every run with every sampler; `wishes` are the other fields of `Request`.
 
     Raises:
         ValueError: there is nothing to compare, or too much for one page.
@@ -83,12 +78,10 @@ def columns(
         raise ValueError("Choose at least one run and one sampler.")
     if len(pairs) > MOST_COLUMNS:
         raise ValueError(f"{len(pairs)} columns are too many to look at: choose at most {MOST_COLUMNS}.")
-    if count > MOST_IMAGES:
-        raise ValueError(f"{count} images each are too many to look at: choose at most {MOST_IMAGES}.")
-    return [
-        Request(run=run, guidance=guidance, sampler=sampler, steps=steps, seed=seed, count=count)
-        for run, sampler in pairs
-    ]
+    requests = [Request(run=run, sampler=sampler, **wishes) for run, sampler in pairs]
+    if requests[0].count > MOST_IMAGES:
+        raise ValueError(f"{requests[0].count} images each are too many to look at: choose at most {MOST_IMAGES}.")
+    return requests
 
 
 def _compare(studio: Studio, requests: Sequence[Request], stop: threading.Event) -> Iterator[str]:

@@ -22,12 +22,14 @@ def data_tab(studio: Studio, tab: gr.Tab) -> None:
                 markup.empty("How many, of which classes and sizes, and what is wrong with them."), elem_id="data-stage"
             )
 
-    def look(name: str) -> Iterator[str]:
+    def look(name: str | None) -> Iterator[str]:
         """Explores images, and yields progress and what was found."""
         try:
             known = studio.places.data()
-            if name not in known:
-                raise ValueError(f"The studio knows no images {name[:60]!r}: choose one of {', '.join([*known][:8])}.")
+            if name is None or name not in known:
+                raise ValueError(
+                    f"The studio knows no images {str(name)[:60]!r}: choose one of {', '.join([*known][:8])}."
+                )
             looks = explored(known[name], suggest=False)
             while True:
                 try:

@@ -45,27 +45,22 @@ def generate_tab(studio: Studio, page: gr.Blocks) -> None:
             result = gr.HTML(markup.empty("Press Generate, and watch noise become images."), elem_id="generate-stage")
 
     def generate(
-        run: str,
-        label: str,
-        guidance: float,
-        sampler: str,
-        steps: int,
-        seed: int,
-        count: int,
-        view: str,
+        run: str | None,
+        label: str | None,
+        guidance: float | None,
+        sampler: str | None,
+        steps: int | None,
+        seed: int | None,
+        count: int | None,
+        view: str | None,
         request: gr.Request,
     ) -> Iterator[str]:
         """Samples a run, and yields the page's view of every step."""
         try:
             with studio.stops.working(request, "generate") as stop:
-                wishes: dict[str, Any] = {
-                    "run": run,
-                    "label": label,
-                    "guidance": guidance,
-                    "sampler": sampler,
-                    "steps": steps,
-                }
-                asked = Request(**wishes | {"seed": seed, "count": count, "view": view})
+                wishes: dict[str, Any] = {"run": run, "label": label, "guidance": guidance, "sampler": sampler}
+                wishes |= {"steps": steps, "seed": seed, "count": count, "view": view}
+                asked = Request(**wishes)
                 model = studio.models.load(asked.run)
                 film, moment = Film(asked.steps), None
                 for moment in shown(film.watch(asked.steps_of(model)), asked.view, stop):

@@ -85,19 +85,19 @@ def train_tab(studio: Studio, tab: gr.Tab) -> None:
                 remove(kept)
             yield "", markup.stage(markup.note(explain(error), "trouble")), *3 * [gr.skip()]
 
-    def begin(data: str, name: str, size: str, minutes: float, classes: bool) -> tuple:
+    def begin(data: str, name: str | None, size: str | None, minutes: float | None, classes: bool) -> tuple:
         """Starts a training of its own process."""
         try:
-            words, folder = train_words(studio, data, name, size, minutes, classes)
+            words, folder = train_words(studio, data, name or "", size or "", minutes or 0, classes)
             studio.trainer.start(words, folder)
         except Exception as error:
             return markup.note(explain(error), "trouble"), gr.skip(), gr.skip()
         return "", _watched(studio), gr.Timer(active=True)
 
-    def go_on(name: str) -> tuple:
+    def go_on(name: str | None) -> tuple:
         """Resumes a run."""
         try:
-            run = studio.places.run(str(name or ""))
+            run = studio.places.run(name or "")
             studio.trainer.start(resume_words(run), run.folder)
         except Exception as error:
             return markup.note(explain(error), "trouble"), gr.skip(), gr.skip()
@@ -131,7 +131,7 @@ def train_words(
     Raises:
         ValueError: something is missing or out of range, or there is such a run already.
     """
-    if not data or not Path(data).is_relative_to(studio.places.uploads):
+    if not data or Path(data).parent != studio.places.uploads:
         raise ValueError("Drop photos or a .zip of photos first.")
     sides = parse_size(size.strip())
     if max(sides) > LARGEST_SIDE:
