@@ -32,9 +32,16 @@ def test_what_is_harmless_is_passed_on_whole(client: TestClient) -> None:
     assert client.get("/gradio_api/file=/tmp/x.png").status_code == 200
 
 
-@pytest.mark.parametrize("host", ["evil.example", "127.0.0.1.evil.example:7860", "", "localhost.evil"])
+@pytest.mark.parametrize("host", ["evil.example", "127.0.0.1.evil.example:7860", "", "localhost.evil", "[::1"])
 def test_another_name_for_this_machine_is_refused(client: TestClient, host: str) -> None:
     assert client.get("/", headers={"host": host}).status_code == 403
+
+
+@pytest.mark.parametrize(
+    ("origin", "status"), [("http://evil.example", 403), ("null", 403), ("http://localhost:7860", 200)]
+)
+def test_a_page_elsewhere_cannot_ask_for_anything(client: TestClient, origin: str, status: int) -> None:
+    assert client.post("/gradio_api/upload", files={"files": b"x"}, headers={"origin": origin}).status_code == status
 
 
 @pytest.mark.parametrize(
@@ -66,5 +73,6 @@ def test_addresses_in_place_of_files_are_refused(client: TestClient, value: Any)
 
 @pytest.mark.parametrize("body", [b"{", b"\xff\xfe", b"[" * 100_000])
 def test_what_is_not_json_is_refused(client: TestClient, body: bytes) -> None:
-    answer = client.post("/x", content=body, headers={"content-type": "application/json"})
-    assert (answer.status_code, answer.text) == (400, "This is not JSON.")
+    for kind in ("application/json", "text/plain", ""):
+        answer = client.post("/x", content=body, headers={"content-type": kind})
+        assert (answer.status_code, answer.text) == (400, "This is not JSON.")

@@ -7,12 +7,13 @@ requests are answered with a sentence.
 import json
 import re
 from typing import Any
-from urllib.parse import unquote
+from urllib.parse import unquote, urlsplit
 
+from starlette.requests import Request
 from starlette.responses import PlainTextResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-HOSTS = ("127.0.0.1", "localhost", "[::1]")
+HOSTS = ("127.0.0.1", "localhost", "::1")
 """Names by which this machine calls itself. A page elsewhere whose name was made to point here has another one."""
 
 MOST_BODY_BYTES = 32 * 2**20
@@ -33,26 +34,31 @@ class Guard:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        headers = dict(scope["headers"])
-        host = headers.get(b"host", b"").decode("latin-1").rpartition(":")[0] or headers.get(b"host", b"").decode(
-            "latin-1"
-        )
-        if host not in HOSTS:
-            await PlainTextResponse("The studio answers to this machine alone.", 403)(scope, receive, send)
-            return
+        request = Request(scope)
         path = unquote(unquote(scope["path"]))
-        if "/proxy=" in path or any(ADDRESS.match(path.partition(part)[2]) for part in FETCHING if part in path):
+        if not _is_here(f"http://{request.headers.get('host', '')}") or not _is_here(
+            request.headers.get("origin", "http://localhost")
+        ):
+            await PlainTextResponse("The studio answers to this machine alone.", 403)(scope, receive, send)
+        elif "/proxy=" in path or any(ADDRESS.match(path.partition(part)[2]) for part in FETCHING if part in path):
             await PlainTextResponse("The studio fetches no addresses.", 403)(scope, receive, send)
-            return
-        if scope["method"] != "POST" or not headers.get(b"content-type", b"").startswith(b"application/json"):
+        elif request.method != "POST" or request.headers.get("content-type", "").startswith("multipart/"):
             await self.app(scope, receive, send)
-            return
-        body = await _body(receive)
-        refusal = "Too large." if body is None else refused(body)
-        if refusal:
-            await PlainTextResponse(refusal, 400)(scope, receive, send)
-            return
-        await self.app(scope, _again(body or b"", receive), send)
+        else:
+            body = await _body(receive)
+            refusal = "Too large." if body is None else refused(body)
+            if refusal:
+                await PlainTextResponse(refusal, 400)(scope, receive, send)
+            else:
+                await self.app(scope, _again(body or b"", receive), send)
+
+
+def _is_here(address: str) -> bool:
+    """Whether an address names this machine, as the page's own requests do."""
+    try:
+        return urlsplit(address).hostname in HOSTS
+    except ValueError:
+        return False
 
 
 def refused(body: bytes) -> str:
