@@ -52,8 +52,8 @@ class Served:
 
     @property
     def temporary_files(self) -> int:
-        folders = Path(tempfile.gettempdir()).glob("undiffuse-studio-*")
-        return sum(path.is_file() for folder in folders for path in folder.rglob("*"))
+        """Those that the studio has not deleted yet."""
+        return sum(path.is_file() for path in (self.folder.parent / "temporary").rglob("*"))
 
 
 @contextmanager
@@ -63,9 +63,11 @@ def served(port: int) -> Generator[Served, None, None]:
         (Path(top) / "secret.txt").write_text(SECRET)
         folder = Path(top) / "work"
         folder.mkdir()
+        (Path(top) / "temporary").mkdir()
         command = [sys.executable, "-m", "undiffuse", "studio", "--port", str(port)]
         with open(Path(top) / "said.txt", "wb") as said:
-            process = subprocess.Popen(command, cwd=folder, stdout=said, stderr=said)
+            environment = {**os.environ, "TMPDIR": f"{top}/temporary"}
+            process = subprocess.Popen(command, cwd=folder, stdout=said, stderr=said, env=environment)
         studio = Served(f"http://127.0.0.1:{port}", process, folder)
         try:
             until = time.monotonic() + 300
@@ -145,7 +147,7 @@ def malformed(requests: int = 500, seed: int = 0, port: int = 7992) -> None:
         port: Port of the studio.
     """
     chance, answers = random.Random(seed), Counter[str]()
-    with served(port) as studio, httpx.Client(base_url=studio.address, timeout=120) as client:
+    with served(port) as studio, _client(studio) as client:
         before, read, failed = studio.mebibytes, 0, 0
         for _ in range(requests):
             kind = chance.choice(list(KINDS))
@@ -178,6 +180,11 @@ def generate(studio: Served, seed: int) -> np.ndarray:
         raise RuntimeError(text[-200:])
     last = text.rpartition("event: complete")[2]
     return np.stack([np.array(Image.open(io.BytesIO(base64.b64decode(each)))) for each in IMAGES.findall(last)])
+
+
+def _client(studio: Served) -> httpx.Client:
+    # A connection each: a server may close one on which it refused something.
+    return httpx.Client(base_url=studio.address, timeout=120, limits=httpx.Limits(max_keepalive_connections=0))
 
 
 def _answers(studio: Served) -> bool:

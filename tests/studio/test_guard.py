@@ -9,6 +9,7 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse
 from starlette.routing import Route
 from starlette.testclient import TestClient
+from starlette.types import Receive, Scope, Send
 
 from undiffuse.studio.guard import Guard
 
@@ -76,3 +77,11 @@ def test_what_is_not_json_is_refused(client: TestClient, body: bytes) -> None:
     for kind in ("application/json", "text/plain", ""):
         answer = client.post("/x", content=body, headers={"content-type": kind})
         assert (answer.status_code, answer.text) == (400, "This is not JSON.")
+
+
+def test_what_gradio_fails_at_is_a_sentence() -> None:
+    async def failing(scope: Scope, receive: Receive, send: Send) -> None:
+        raise KeyError("secret")
+
+    answer = TestClient(Guard(failing), base_url="http://localhost").get("/")
+    assert (answer.status_code, answer.text) == (400, "This request cannot be read.")

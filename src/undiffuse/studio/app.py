@@ -21,6 +21,7 @@ from undiffuse.studio.guard import Guard
 from undiffuse.studio.places import Places
 from undiffuse.studio.runs import runs_tab
 from undiffuse.studio.train import train_tab
+from undiffuse.utils.terminal import silence
 
 HOST = "127.0.0.1"
 FIRST_PORT = 7860
@@ -123,7 +124,7 @@ class Server:
 def serve(runs: Sequence[str], port: int | None, say: Callable[[str], object]) -> None:
     """Serves the studio until Ctrl-C or SIGTERM."""
     ended = Event()
-    with Server(runs, port) as server:
+    with silence(), Server(runs, port) as server:  # Progress is shown in the page.
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, lambda *_: ended.set())
         say(f"The studio is at {server.address} (Ctrl-C ends it)")

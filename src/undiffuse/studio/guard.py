@@ -10,8 +10,10 @@ from typing import Any
 from urllib.parse import unquote, urlsplit
 
 from starlette.requests import Request
-from starlette.responses import PlainTextResponse
+from starlette.responses import PlainTextResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from undiffuse.utils.terminal import log
 
 HOSTS = ("127.0.0.1", "localhost", "::1")
 """Names by which this machine calls itself. A page elsewhere whose name was made to point here has another one."""
@@ -35,22 +37,45 @@ class Guard:
             await self.app(scope, receive, send)
             return
         request = Request(scope)
-        path = unquote(unquote(scope["path"]))
-        if not _is_here(f"http://{request.headers.get('host', '')}") or not _is_here(
-            request.headers.get("origin", "http://localhost")
-        ):
-            await PlainTextResponse("The studio answers to this machine alone.", 403)(scope, receive, send)
-        elif "/proxy=" in path or any(ADDRESS.match(path.partition(part)[2]) for part in FETCHING if part in path):
-            await PlainTextResponse("The studio fetches no addresses.", 403)(scope, receive, send)
-        elif request.method != "POST" or request.headers.get("content-type", "").startswith("multipart/"):
-            await self.app(scope, receive, send)
-        else:
+        answer = refused_outright(request)
+        if answer is None and request.method == "POST" and not _is_form(request):
             body = await _body(receive)
-            refusal = "Too large." if body is None else refused(body)
-            if refusal:
-                await PlainTextResponse(refusal, 400)(scope, receive, send)
-            else:
-                await self.app(scope, _again(body or b"", receive), send)
+            refusal = "This is too large." if body is None else refused(body)
+            answer = PlainTextResponse(refusal, 400) if refusal else None
+            receive = _again(body or b"", receive)
+        await (answer or self._passed_on)(scope, receive, send)
+
+    async def _passed_on(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """What gradio answers; where it fails before it has begun to, a sentence."""
+        begun = False
+
+        async def watched(message: Message) -> None:
+            nonlocal begun
+            begun = True
+            await send(message)
+
+        try:
+            await self.app(scope, receive, watched)
+        except Exception as error:  # Of a request that no page makes.
+            if begun:
+                raise
+            log.info(f"{type(error).__name__} at {scope['path']}")
+            await PlainTextResponse("This request cannot be read.", 400)(scope, receive, send)
+
+
+def refused_outright(request: Request) -> Response | None:
+    """The answer to a request from elsewhere, or for something elsewhere; None where it may pass."""
+    here = f"http://{request.headers.get('host', '')}", request.headers.get("origin", "http://localhost")
+    if not all(map(_is_here, here)):
+        return PlainTextResponse("The studio answers to this machine alone.", 403)
+    path = unquote(unquote(request.scope["path"]))
+    if "/proxy=" in path or any(ADDRESS.match(path.partition(part)[2]) for part in FETCHING if part in path):
+        return PlainTextResponse("The studio fetches no addresses.", 403)
+    return None
+
+
+def _is_form(request: Request) -> bool:
+    return request.headers.get("content-type", "").startswith("multipart/")
 
 
 def _is_here(address: str) -> bool:

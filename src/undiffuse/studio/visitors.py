@@ -2,6 +2,7 @@
 
 import functools
 import threading
+import traceback
 from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -11,7 +12,7 @@ from pydantic import ValidationError
 
 from undiffuse.utils import validation
 from undiffuse.utils.errors import WorkFailed, sentence
-from undiffuse.utils.terminal import log
+from undiffuse.utils.terminal import errors
 
 
 class Stops:
@@ -56,5 +57,5 @@ def explain(error: Exception) -> str:
         return f"{validation.sentence(error)}."
     if isinstance(error, ValueError | OSError | WorkFailed):
         return sentence(error)
-    log.error("The studio failed", exc_info=error)
+    errors.print("".join(traceback.format_exception(error)))
     return f"The studio failed ({type(error).__name__}): the terminal in which it runs says where."
