@@ -33,6 +33,7 @@ SHOWN = 40
 
 def main(
     run: str,
+    /,
     guide: str | None = None,
     interval: str = "0.28-1.6",
     values: tuple[float, ...] = (1.0, 1.5, 2.0, 2.5, 3.0),

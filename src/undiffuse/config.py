@@ -16,6 +16,7 @@ from undiffuse.data.nonleaky import NUMBERS
 from undiffuse.data.store import DataConfig
 from undiffuse.diffusion.recipe import SIGMAS, DiffusionConfig
 from undiffuse.diffusion.sampler_table import SAMPLERS, options
+from undiffuse.networks.classes import ClassChange
 from undiffuse.networks.network import NetworkConfig
 from undiffuse.networks.unet import UNetConfig
 from undiffuse.old_names import current, current_name, current_value
@@ -159,6 +160,10 @@ class Origin:
     """Seen in that run, and in those that it started from."""
     digest: str
     """The SHA-256 of the weights' file."""
+    class_names: tuple[str, ...] | None = None
+    """Its classes; null: older versions did not record them, and they are those of this run."""
+    learning_rate: Positive | None = None
+    """The peak in the first of those runs, which was trained from scratch; null: not recorded."""
 
 
 @dataclass(frozen=True, config=STRICT, kw_only=True)
@@ -181,14 +186,26 @@ class Config(Recipe):
         if self.version != VERSION:
             raise ValueError(f"config version {self.version} is not {VERSION}, the one that this undiffuse reads")
 
+    @property
+    def class_change(self) -> ClassChange | None:
+        """What became of the classes of the run that training started from, if it did."""
+        if self.origin is None:
+            return None
+        before = self.origin.class_names
+        return ClassChange(self.class_names if before is None else before, self.class_names)
+
+    @property
+    def condition_sizes(self) -> ConditionSizes:
+        """What the network is told besides the label."""
+        return ConditionSizes(augmentation=NUMBERS if self.augmentation.nonleaky else 0)
+
     def build_network(self) -> nn.Module:
         """The network, untrained, with channels for the variance where it is learned, and all conditions that it gets.
 
         Raises:
             ValueError: a network of the user's own does not take them.
         """
-        sizes = ConditionSizes(augmentation=NUMBERS if self.augmentation.nonleaky else 0)
-        return self.network.build_for(sizes, learned_variance=self.diffusion.learned_variance)
+        return self.network.build_for(self.condition_sizes, learned_variance=self.diffusion.learned_variance)
 
 
 def to_json(config: Config) -> str:

@@ -285,3 +285,60 @@ def test_samples_of_another_precision_are_not_mixed(tmp_path: Path, capsys: pyte
     file = tmp_path / "one/samples.json"
     file.write_text(json.dumps({k: v for k, v in json.loads(file.read_text()).items() if k != "precision"}))
     main(how)
+
+
+def test_a_guide_and_an_interval_are_recorded_and_change_the_images(tmp_path: Path) -> None:
+    how = ["sample", "tiny", "--steps", "4", "--count", "2", "--guidance", "3"]
+    ways = {
+        "itself": [],
+        "interval": ["--guidance-interval", "0.5-5"],
+        "nowhere": ["--guidance-interval", "1e8-2e8"],
+        "guide": ["--guide", "tiny@1k"],
+    }
+    for name, options in ways.items():
+        main([*how, *options, "--out", str(tmp_path / name)])
+    main([*how[:-2], "--guidance", "1", "--out", str(tmp_path / "plain")])
+    shown = {name: pixels(str(tmp_path / name), 0) for name in [*ways, "plain"]}
+    assert np.abs(shown["itself"] - shown["interval"]).max() > 1
+    assert np.abs(shown["nowhere"] - shown["plain"]).max() <= 1
+    # The nearest checkpoint is the only one: a model that guides itself with the same labels changes nothing.
+    assert np.abs(shown["guide"] - shown["plain"]).max() <= 1
+    assert made_with(tmp_path / "interval")["guidance_interval"] == [0.5, 5.0]
+    assert made_with(tmp_path / "guide")["guide"]["run"] == "tiny"
+    for other in ([], ["--guidance-interval", "0.5-4"]):
+        with pytest.raises(SystemExit):
+            main([*how, *other, "--out", str(tmp_path / "interval")])
+    with pytest.raises(SystemExit):
+        main([*how, "--out", str(tmp_path / "guide")])
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["--guide", "nothing@2k"], "There is no run at"),
+        (["--guide", "tiny@many"], "is not a count"),
+        (["--guide", "tiny", "--guidance", "1"], "--guide does nothing at guidance 1"),
+        (["--guidance-interval", "1.6-0.28"], "is not an interval"),
+        (["--guidance-interval", "0.28-1.6", "--guidance", "1"], "--guidance-interval does nothing at guidance 1"),
+        (["--label", "3*0"], "write how often"),
+    ],
+)
+def test_guidance_that_makes_no_sense_is_refused(
+    options: list[str], words: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        main(["sample", "tiny", "--count", "1", *options])
+    assert stopped.value.code == 2
+    assert words in " ".join(capsys.readouterr().err.split())
+
+
+def test_seeds_take_mixed_labels_in_turn(tmp_path: Path) -> None:
+    how = ["sample", "tiny", "--steps", "4"]
+    main([*how, "--count", "6", "--label", "3*2,7", "--out", str(tmp_path / "mixed")])
+    main([*how, "--count", "2", "--seed", "4", "--label", "3*2,7", "--out", str(tmp_path / "later")])
+    main([*how, "--count", "1", "--seed", "5", "--label", "7", "--out", str(tmp_path / "seven")])
+    assert np.abs(pixels(str(tmp_path / "mixed"), 5) - pixels(str(tmp_path / "later"), 5)).max() <= 1
+    assert np.abs(pixels(str(tmp_path / "mixed"), 5) - pixels(str(tmp_path / "seven"), 5)).max() <= 1
+    assert made_with(tmp_path / "mixed")["label"] == [3, 3, 7]
+    assert made_with(tmp_path / "seven")["label"] == 7
+    assert Image.open(tmp_path / "mixed" / "grid.png").width > 3 * 8

@@ -13,6 +13,7 @@ import torch
 from helpers.foreign import DDIMScheduler, DDPMScheduler, UNet2DModel, open_pipeline, random_unet2d
 from torch import Tensor
 
+from undiffuse.api.train import train
 from undiffuse.config import Config, SamplingConfig, TrainingConfig
 from undiffuse.diffusion.recipe import DiffusionConfig
 from undiffuse.interop import pipelines
@@ -21,6 +22,7 @@ from undiffuse.interop.pipelines import read_pipeline, write_pipeline
 from undiffuse.networks.network import NetworkConfig
 from undiffuse.networks.unet import UNet, UNetConfig
 from undiffuse.runs.run import open_run
+from undiffuse.sampling.model import load_model
 
 Saved = Callable[..., Path]
 WEIGHTS = "diffusion_pytorch_model"
@@ -132,6 +134,23 @@ def test_an_imported_run_rebuilds_the_model(plain: Path) -> None:
         assert all(torch.equal(tensors[name], model.tensors[name]) for name in model.tensors)
     with pytest.raises(ValueError, match="already exists"):
         save_run(model, Path("runs/one"))
+
+
+@pytest.mark.parametrize("num_class_embeds", [None, 4])
+def test_an_imported_model_is_trained_further(num_class_embeds: int | None, saved: Saved) -> None:
+    scheduler = DDPMScheduler(variance_type="learned_range", beta_schedule="squaredcos_cap_v2")
+    theirs = save_run(read(saved(scheduler, out_channels=2, num_class_embeds=num_class_embeds)), Path("theirs"))
+    run = train("digits", from_run=theirs, images=200, batch=100, out="run")
+    last, first = run.checkpoints()
+    assert (last.images, first.images, run.config.network.classes) == (200, 0, 10)
+    before, started, ended = (c.tensors("ema") for c in (*theirs.checkpoints(), first, last))
+    kept = [name for name in before if not name.startswith("embed_label")]
+    assert all(torch.equal(before[name], started[name]) for name in kept)
+    assert sum(torch.equal(started[name], ended[name]) for name in kept) == 0
+    if num_class_embeds is not None:
+        assert torch.equal(before["embed_label.weight"][:4], started["embed_label.weight"][:4])
+        assert torch.equal(before["embed_label.weight"][:4].mean(dim=0), started["embed_label.weight"][7])
+    assert load_model(run).sample(2, steps=2).shape == (2, 8, 8, 1)
 
 
 def test_a_failed_write_leaves_nothing(plain: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,7 +14,7 @@ from undiffuse.utils.world import World
 RunLike = Run | Model | str | Path | None
 
 GuideLike = RunLike
-"""A run, as for sampling; "RUN@IMAGES" for its checkpoint after so many images; or None for no guide."""
+"""A run, as for sampling; "RUN@IMAGES" for its checkpoint nearest to so many images; or None for no guide."""
 
 Weights = Literal["ema", "network", "average"]
 """The EMA of the weights or the weights that are being trained; average is the old word for ema."""

@@ -13,7 +13,8 @@ from undiffuse.data.store import DataConfig, Store, open_store
 from undiffuse.networks.network import NetworkConfig
 from undiffuse.networks.unet import UNetConfig
 from undiffuse.presets import RECIPES, ImageFacts, configure
-from undiffuse.runs.run import Checkpoint, Run
+from undiffuse.runs.find import is_run
+from undiffuse.runs.run import Run, open_run
 from undiffuse.sampling.model import Settings, as_settings
 from undiffuse.training.checkpoints import CheckpointOptions
 from undiffuse.training.choices import chosen
@@ -21,7 +22,7 @@ from undiffuse.training.cost import Cost, measure_cost
 from undiffuse.training.observers import Event, Observer
 from undiffuse.training.session import begin_or_resume, train_run
 from undiffuse.training.signals import StopRequest
-from undiffuse.training.start import configure_from
+from undiffuse.training.start import Begun, Start
 from undiffuse.utils.device import compute_dtype
 from undiffuse.utils.errors import Interrupted
 from undiffuse.utils.names import Channels, Compile, Fit, Precision, Split
@@ -102,8 +103,9 @@ def train(
         strict: Fail if an image cannot be decoded, instead of leaving it out.
         unconditional: Do not give the network the classes, even if there are some.
         preset: The recipe; None takes digits for digits, else small.
-        from_run: Start with the EMA weights of this run, and its settings in place of a preset's. The images must have
-            its classes and channels; `size` is by default its size, and may be another that its network can take.
+        from_run: Start with the EMA weights of this run, and its settings in place of a preset's. The images may be
+            others, with new classes; then the learning rate is a third of its. `size` is by default its size, and may
+            be another that its network can take.
         images: Budget in images seen, as in 50_000 or "2M". None takes the preset's budget.
         minutes: Budget in minutes instead.
         batch: Images per step, over all processes.
@@ -135,12 +137,12 @@ def train(
         raise ValueError("A budget is either --images or --minutes: give one of them.")
     every = None if checkpoint_images is None else parse_count(checkpoint_images, "--checkpoint-images")
     with StopRequest() as stop, init_distributed() as world, speaking(progress and world.is_main):
-        source = world.on_main(lambda: _source(from_run, preset, network))
-        name = parse_preset(preset, data) if source is None else source[0].config.preset
-        own_size = RECIPES[name]().size if source is None else source[0].config.network.size
+        start = world.on_main(lambda: _start(from_run, out, preset, network))
+        name = parse_preset(preset, data) if start is None else start.run.config.preset
+        own_size = RECIPES[name]().size if start is None else start.run.config.network.size
         request = _Request(
             preset=name,
-            source=source,
+            start=start,
             data=data_config(data, data_root, split, own_size if size is None else size, fit, channels),
             seed=seed,
             conditional=not unconditional,
@@ -151,13 +153,15 @@ def train(
         store = open_store(request.data, strict, data, world)
         check_same_images(store, world)
         config = world.on_main(lambda: request.configure(store))
-        folder = Path(out).expanduser() if out else Path("runs") / _run_name(store, name, network, source)
+        folder = Path(out).expanduser() if out else Path("runs") / _run_name(store, name, network, start)
         check_outside(folder, data)
         _log_summary(folder, store, config, world)
+        if isinstance(start, Start):
+            _log_start(start, config)
         if dry_run:
             config = chosen(config, len(store), world.device, world.size)
             return Plan(folder, config, measure_cost(config, world.device, world.size))
-        begin = partial(begin_or_resume, folder, config, len(store), world, source[1] if source else None)
+        begin = partial(begin_or_resume, folder, config, len(store), world, start if isinstance(start, Start) else None)
         run = world.on_main(begin)
         done = train_run(run, store, world, stop, CheckpointOptions(keep, every), observers, compile)
     if not done:  # All processes were stopped together: that is no failure.
@@ -170,7 +174,7 @@ class _Request:
     """What the caller requested, before the images are known."""
 
     preset: str
-    source: tuple[Run, Checkpoint] | None
+    start: Start | Begun | None
     data: DataConfig
     seed: int
     conditional: bool
@@ -182,35 +186,53 @@ class _Request:
         data = replace(self.data, size=images.size, channels=images.channels)
         if isinstance(images, Store):
             data = replace(data, split=images.split)
-        if self.source is None:
+        if self.start is None:
             config = configure(self.preset, images, data, self.seed, self.conditional, self.network)
         else:
-            config = configure_from(*self.source, images, data, self.seed, self.conditional)
+            config = self.start.configure(images, data, self.seed, self.conditional)
         return with_settings(config, self.settings)
 
     def check_before_images(self, world: World) -> None:
         """Raises ValueError for settings that fit no images at all: to know it after hours of decoding is too late."""
         # Where the images decide size and channels, take any that fit the network.
-        recipe = RECIPES[self.preset]() if self.source is None else self.source[0].config
+        recipe = RECIPES[self.preset]() if self.start is None else self.start.run.config
         size, channels = self.data.size or recipe.network.size, self.data.channels or recipe.network.image_channels
         batch = self.configure(ImageFacts(size, channels)).training.batch
         if batch % world.size:
             raise ValueError(f"A batch of {batch} cannot be split over {world.size} processes.")
 
 
-def _source(
-    from_run: RunLike, preset: str | None, network: NetworkConfig | type[NetworkConfig] | None
-) -> tuple[Run, Checkpoint] | None:
-    """The run to start from and its newest whole checkpoint, or None to train from scratch."""
+def _start(
+    from_run: RunLike,
+    out: str | Path | None,
+    preset: str | None,
+    network: NetworkConfig | type[NetworkConfig] | None,
+) -> Start | Begun | None:
+    """The run to start from with its newest whole checkpoint, or None to train from scratch."""
     if from_run is None:
         return None
     if preset is not None or isinstance(network, NetworkConfig):
         raise ValueError("--from takes the run's own settings and network: leave out --preset and the network.")
-    run = as_run(from_run, network or UNetConfig)
-    checkpoint = run.last_good()
-    if checkpoint is None:
-        raise FileNotFoundError(f"{run.folder.absolute()} has no whole checkpoint to start from.")
-    return run, checkpoint
+    kind = network or UNetConfig
+    try:
+        run = as_run(from_run, kind)
+        checkpoint = run.last_good()
+        if checkpoint is None:
+            raise FileNotFoundError(f"{run.folder.absolute()} has no whole checkpoint to start from.")
+        return Start(run, checkpoint)
+    except FileNotFoundError:
+        begun = None if out is None else _begun(Path(out).expanduser(), kind)
+        if begun is None:
+            raise
+        return begun
+
+
+def _begun(folder: Path, network: type[NetworkConfig]) -> Begun | None:
+    """The run in `folder`, if it was begun from another one."""
+    if not is_run(folder):
+        return None
+    run = open_run(folder, network)
+    return Begun(run) if run.config.origin and run.checkpoints() else None
 
 
 def _training_settings(
@@ -229,12 +251,12 @@ def _run_name(
     store: Store,
     preset: str,
     network: NetworkConfig | type[NetworkConfig] | None,
-    source: tuple[Run, Checkpoint] | None,
+    start: Start | Begun | None,
 ) -> str:
     kind = network if isinstance(network, type) or network is None else type(network)
     own = [] if kind is None else [kind.__name__.removesuffix("Config").lower()]
     name = "-".join(dict.fromkeys([store.name, preset, *own, size_text(store.size)]))
-    return name if source is None else f"{name}-from-{source[0].name}"
+    return name if start is None else f"{name}-from-{start.run.name}"
 
 
 def _log_summary(folder: Path, store: Store, config: Config, world: World) -> None:
@@ -248,3 +270,18 @@ def _log_summary(folder: Path, store: Store, config: Config, world: World) -> No
     log.info(f"data     {images}, {classes}, split {store.split}")
     log.info(f"recipe   {config.preset}, seed {config.seed}, batch {training.batch}, {budget}")
     log.info(f"device   {world.device}, {dtype}{processes}")
+
+
+def _log_start(start: Start, config: Config) -> None:
+    """Notices of what the run takes from the one that it starts from."""
+    origin, classes = config.origin, config.class_change
+    if origin is None or classes is None:
+        return
+    kept = "its classes" if classes.before == classes.after else f"{classes}"
+    log.info(f"from     {start.run.name}, {origin.images:,} images: {kept}")
+    theirs, ours = start.run.config.optimizer.learning_rate, config.optimizer.learning_rate
+    if config.data_content != start.run.config.data_content:
+        log.info(
+            f"         other images: learning rate {ours:.3g}, there {theirs:.3g}; --set optimizer.learning_rate=... "
+            "changes it"
+        )

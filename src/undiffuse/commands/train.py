@@ -1,10 +1,11 @@
 """undiffuse train"""
 
+from pathlib import Path
 from typing import Annotated
 
 from undiffuse.commands.options import unless_given
 from undiffuse.data.paths import check_data
-from undiffuse.runs.find import find_run
+from undiffuse.runs.find import find_run, is_run
 from undiffuse.utils.names import Channels, Compile, Fit, Precision, Split
 from undiffuse.utils.parsing import at_least, parse_count, parse_preset, parse_size
 from undiffuse.utils.terminal import log
@@ -53,7 +54,8 @@ def train(
         unconditional: Do not give the network the classes, even if there are some.
         preset: Recipe: digits, small, flowers64, or a paper's with cifar10-: ddpm, iddpm, iddpm-vlb, edm, flow.
         from_run: Start with this run's EMA weights and its settings: its folder, its name under runs/, or a model that
-            comes with undiffuse. The images must have its classes.
+            comes with undiffuse. Classes of the same name are kept. On other images than its own, the learning rate is
+            a third of its.
         images: Budget in images seen, such as 50k or 2M.
         minutes: Budget in minutes, instead of images.
         batch: Images per step, over all processes.
@@ -75,7 +77,7 @@ def train(
             parse_count(count, name)
     at_least(1, keep=keep)
     parse_preset(preset, data)
-    if from_run is not None:
+    if from_run is not None and not (out and is_run(Path(out).expanduser())):  # A run that was begun needs it no more.
         find_run(from_run)
     check_data(data)
     if images is not None and minutes is not None:

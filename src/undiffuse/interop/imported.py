@@ -38,7 +38,7 @@ class ImportedModel:
 
 
 def config_of(model: ImportedModel) -> Config:
-    """The config of a run that was not trained here: its images, augmentation and optimizer are unknown.
+    """The config of a run that was not trained here: its images and augmentation are unknown, its optimizer assumed.
 
     Raises:
         ValueError: undiffuse has no images like the model's, such as images of two channels.
@@ -58,7 +58,8 @@ def config_of(model: ImportedModel) -> Config:
         network=model.network,
         diffusion=model.diffusion,
         augmentation=AugmentationConfig(),
-        optimizer=OptimizerConfig(),
+        # What such models are trained with (Ho et al. 2020, appendix B): training from this run goes by it.
+        optimizer=OptimizerConfig(muon=False, learning_rate=2e-4, betas=(0.9, 0.999)),
         training=TrainingConfig() if model.trained_unlabeled else TrainingConfig(label_dropout=0.0),
         sampling=model.sampling,
     )

@@ -1,12 +1,14 @@
 """What every network has: a config that builds it."""
 
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Annotated
 
 from pydantic import Field, ValidationError
 from pydantic.dataclasses import dataclass
-from torch import nn
+from torch import Tensor, nn
 
+from undiffuse.networks.classes import ClassChange
 from undiffuse.utils.conditions import NO_MORE, ConditionSizes
 from undiffuse.utils.validation import STRICT, sentence
 
@@ -53,6 +55,23 @@ class NetworkConfig:
             return replace(self, size=size)
         except ValidationError as error:
             raise ValueError(sentence(error)) from error
+
+    def adapted(
+        self, weights: Mapping[str, Tensor], classes: ClassChange, sizes: ConditionSizes = NO_MORE
+    ) -> dict[str, Tensor]:
+        """The weights of a network that differs from this one's in its conditions alone, fitted to this one's.
+
+        For a class that both have, and for no label, the network should predict what it did.
+
+        Raises:
+            ValueError: the subclass does not say how, and the classes or their order differ.
+        """
+        if classes.before == classes.after:
+            return dict(weights)
+        raise ValueError(
+            f"{type(self).__name__} does not say how its weights change with the classes: give images with the same "
+            "classes, or add a method adapted(weights, classes, sizes), as undiffuse.networks.unet.UNetConfig has."
+        )
 
     def build(self, learned_variance: bool = False) -> nn.Module:
         """The network, untrained.

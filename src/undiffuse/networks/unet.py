@@ -1,6 +1,6 @@
 """The U-Net of DDPM (Ho et al. 2020, appendix B) and of Improved DDPM (Nichol & Dhariwal 2021), from one config."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from itertools import chain
 from typing import Annotated, Literal
@@ -12,6 +12,7 @@ from pydantic import Field
 from pydantic.dataclasses import dataclass
 from torch import Tensor, nn
 
+from undiffuse.networks.classes import ClassChange
 from undiffuse.networks.layers import (
     BlockConfig,
     Downsample,
@@ -101,6 +102,29 @@ class UNetConfig(NetworkConfig):
         ratio = max(size) / max(self.size)
         levels = tuple(round(side * ratio) for side in self.attention_resolutions)
         return replace(super().resized(size), attention_resolutions=levels)
+
+    def adapted(
+        self, weights: Mapping[str, Tensor], classes: ClassChange, sizes: ConditionSizes = NO_MORE
+    ) -> dict[str, Tensor]:
+        """As `NetworkConfig.adapted`: rows of the label embedding, which is added to that of the noise level.
+
+        A first table is zero, and of one that goes the bias before it keeps what "no label" added. Embeddings of other
+        conditions begin at zero too, and go without a trace: they are zero for an image as it is.
+        """
+        table, bias = "embed_label.weight", "embed.2.bias"
+        adapted = dict(weights)
+        if classes.before and classes.after:
+            adapted[table] = classes.table(weights[table])
+        elif classes.after:
+            adapted[table] = weights[bias].new_zeros(self.classes + 1, len(weights[bias]))
+        elif classes.before:
+            adapted[bias] = weights[bias] + classes.unlabeled(adapted.pop(table))
+        augmentation = "embed_augmentation.weight"
+        if not sizes.augmentation:
+            adapted.pop(augmentation, None)
+        elif augmentation not in weights:
+            adapted[augmentation] = weights[bias].new_zeros(len(weights[bias]), sizes.augmentation)
+        return adapted
 
     def build(self, learned_variance: bool = False) -> nn.Module:
         """The U-Net, untrained; its output is zero."""

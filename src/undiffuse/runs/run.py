@@ -112,8 +112,9 @@ class Run:
         images = f"{size_text(config.network.size)} {CHANNELS.get(config.network.image_channels, 'images')}"
         classes = f", {len(config.class_names):,} classes" if config.class_names else ""
         trained = f"trained on {checkpoints[0].images:,} images" if checkpoints else "no checkpoint yet"
-        origin = config.origin
-        started = f", started from {Path(origin.run).name} ({origin.images:,} images)" if origin else ""
+        origin, change = config.origin, config.class_change
+        changed = f": {change}" if change and change.before != change.after else ""
+        started = f", started from {Path(origin.run).name} ({origin.images:,} images{changed})" if origin else ""
         return f"Run({str(self.folder)!r}: preset {config.preset}, {images}{classes}, {trained}{started})"
 
     @property

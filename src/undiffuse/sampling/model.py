@@ -26,7 +26,7 @@ from undiffuse.utils.conditions import NO_LABEL, Condition
 from undiffuse.utils.device import autocast, memory_format, state_dtype, upload
 from undiffuse.utils.names import SamplingPrecision
 from undiffuse.utils.randomness import ImageRandomness
-from undiffuse.utils.terminal import Meter, speaking
+from undiffuse.utils.terminal import Meter, log, speaking
 from undiffuse.utils.world import World
 
 Settings = Sequence[str] | Mapping[str, object]
@@ -241,16 +241,16 @@ def load_model(
     world: World | None = None,
     images: int | None = None,
 ) -> Model:
-    """The run's model, from its newest whole checkpoint, or the one after so many `images`; of several processes the
-    main one alone reads it.
+    """The run's model, from its newest whole checkpoint, or the one nearest to so many `images`; of several processes
+    the main one alone reads it.
 
     `weights` is "ema", or "network" for the weights that are being trained.
 
     Raises:
-        FileNotFoundError: the run has no such checkpoint that is whole.
+        FileNotFoundError: the run has no checkpoint that is whole.
     """
     world = world or World.alone(device)
-    checkpoint = world.on_main(lambda: _newest(run) if images is None else _after(run, images))
+    checkpoint = world.on_main(lambda: _newest(run) if images is None else _nearest(run, images))
     network = run.config.build_network()
     network.load_state_dict(world.share_tensors(checkpoint.tensors(weights) if world.is_main else {}))
     device = world.device
@@ -265,14 +265,12 @@ def _newest(run: Run) -> Checkpoint:
     return checkpoint
 
 
-def _after(run: Run, images: int) -> Checkpoint:
-    for checkpoint in run.checkpoints():
-        if checkpoint.images == images and checkpoint.fault() is None:
+def _nearest(run: Run, images: int) -> Checkpoint:
+    for checkpoint in sorted(run.checkpoints(), key=lambda checkpoint: abs(checkpoint.images - images)):
+        if checkpoint.fault() is None:
+            log.info(f"{run.name}: the checkpoint after {checkpoint.images:,} images")
             return checkpoint
-    there = ", ".join(f"{checkpoint.images:,}" for checkpoint in run.checkpoints()) or "none"
-    raise FileNotFoundError(
-        f"{run.folder.absolute()} has no whole checkpoint after {images:,} images; there are {there}: give one of them."
-    )
+    return _newest(run)
 
 
 def sample_steps(

@@ -14,7 +14,7 @@ from undiffuse.config import Config, SamplingConfig, TrainingConfig, differences
 from undiffuse.data.batches import Batch, ImageStream, batches
 from undiffuse.data.store import Store
 from undiffuse.runs.find import is_run
-from undiffuse.runs.run import Checkpoint, NonFiniteError, Run, create_run, open_run
+from undiffuse.runs.run import NonFiniteError, Run, create_run, open_run
 from undiffuse.training.checkpoints import CheckpointOptions, Checkpoints, restore
 from undiffuse.training.choices import as_begun, chosen
 from undiffuse.training.held_out import HeldOut
@@ -23,7 +23,7 @@ from undiffuse.training.loop import training_steps
 from undiffuse.training.observers import Event, Observer, ProgressBar, as_observer, watching
 from undiffuse.training.previews import Previews
 from undiffuse.training.signals import StopRequest
-from undiffuse.training.start import save_start, weights_for
+from undiffuse.training.start import Start, save_start, weights_for
 from undiffuse.training.state import StepReport, TrainingState, new_state, rank_0_may_look
 from undiffuse.utils.device import compile_network, loader_workers
 from undiffuse.utils.errors import PeerFailed, WorkFailed, sentence
@@ -41,6 +41,8 @@ NOT_FINITE = (
 MAY_CHANGE = {
     "data.data",
     "data.data_root",
+    "origin.class_names",
+    "origin.learning_rate",
     "origin.run",
     "training.activation_checkpointing",
     "training.shard_weights",
@@ -50,22 +52,20 @@ MAY_CHANGE = {
     *(f"sampling.{field.name}" for field in fields(SamplingConfig)),
 }
 """Settings that may differ when a run is resumed: the budget may grow, the same images and the run it started from may
-have moved, and what saves memory changes no result."""
+have moved, older versions recorded less of that run, and what saves memory changes no result."""
 
 
-def begin_or_resume(
-    folder: Path, config: Config, total_images: int, world: World, source: Checkpoint | None = None
-) -> Run:
+def begin_or_resume(folder: Path, config: Config, total_images: int, world: World, start: Start | None = None) -> Run:
     """The run in `folder`, created if there is none there or one without a checkpoint.
 
-    A new run starts with the EMA weights of `source`, or else with random ones. What the config leaves open is chosen
+    A new run starts with the EMA weights of `start`, or else with random ones. What the config leaves open is chosen
     for `total_images` when the run is created, and kept when it is resumed.
 
     Raises:
         ValueError: the run there has other settings, or something else is there.
     """
     if not is_run(folder):
-        weights = None if source is None else weights_for(config, source)
+        weights = None if start is None else weights_for(config, start)
         run = create_run(folder, chosen(config, total_images, world.device, world.size))
         if weights is not None:
             save_start(run, weights)
@@ -93,8 +93,8 @@ def begin_or_resume(
     if config != run.config:
         write_atomically(folder / "config.json", to_json(config))
     run = Run(folder, config)
-    if source is not None and not run.checkpoints():
-        save_start(run, weights_for(config, source))
+    if start is not None and not run.checkpoints():
+        save_start(run, weights_for(config, start))
     return run
 
 

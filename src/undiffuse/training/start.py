@@ -1,55 +1,77 @@
 """Training that starts from another run: its settings for these images, and its EMA weights before the first step."""
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from torch import Tensor
 
-from undiffuse.config import Config, Origin
+from undiffuse.config import Config, OptimizerConfig, Origin, TrainingConfig
 from undiffuse.data.store import DataConfig, Store
+from undiffuse.networks.classes import ClassChange
 from undiffuse.presets import ImageFacts
 from undiffuse.runs.run import Checkpoint, Run, Tensors
 from undiffuse.utils.text import CHANNELS
 
+FINE_TUNING_RATE = 1 / 3
+"""The learning rate on other images than the source's, as a fraction of that of training from scratch."""
 
-def configure_from(
-    source: Run, checkpoint: Checkpoint, images: Store | ImageFacts, data: DataConfig, seed: int, conditional: bool
-) -> Config:
-    """The source's config fitted to these images: a run that starts from the weights in the source's checkpoint.
+FINE_TUNING_WARMUP_IMAGES = 2000
+"""At most; what trained on hundreds of millions of images may have warmed up longer than fine-tuning takes."""
 
-    Raises:
-        ValueError: the images have other classes or channels than the source's, or a size that its network cannot take.
-    """
-    config = source.config
-    network = config.network
-    if images.channels != network.image_channels:
-        raise ValueError(
-            f"{source.name} was trained on {CHANNELS[network.image_channels]} images: give --channels "
-            f"{network.image_channels}."
+
+@dataclass(frozen=True)
+class Start:
+    """A run to start from, and which of its checkpoints."""
+
+    run: Run
+    checkpoint: Checkpoint
+
+    def configure(self, images: Store | ImageFacts, data: DataConfig, seed: int, conditional: bool) -> Config:
+        """The source's config fitted to these images: a run that starts from the weights in its checkpoint.
+
+        Raises:
+            ValueError: the images have other channels than the source's, or a size that its network cannot take.
+        """
+        source, origin = self.run.config, self.run.config.origin
+        first_rate = source.optimizer.learning_rate
+        if origin and origin.learning_rate:
+            first_rate = origin.learning_rate
+        same_images = images.content == source.data_content
+        config = _fitted(self.run, images, data, seed, conditional)
+        return replace(
+            config,
+            optimizer=source.optimizer if same_images else _fine_tuning(source.optimizer, first_rate),
+            training=_training(source, config.class_names),
+            origin=Origin(
+                run=str(self.run.folder.absolute()),
+                images=self.checkpoint.images + (origin.images if origin else 0),
+                digest=self.checkpoint.digest("ema"),
+                class_names=source.class_names,
+                learning_rate=first_rate,
+            ),
         )
-    class_names = images.class_names if conditional else ()
-    if isinstance(images, Store) and class_names != config.class_names:
-        theirs, ours = (", ".join(names[:3]) or "none" for names in (config.class_names, class_names))
-        hint = "give images with the same classes" if config.class_names else "add --unconditional"
-        raise ValueError(f"{source.name} was trained with other classes (it: {theirs}; these images: {ours}): {hint}.")
-    before = config.origin.images if config.origin else 0
-    return replace(
-        config,
-        seed=seed,
-        data=data,
-        data_content=images.content,
-        class_names=config.class_names,
-        network=network.resized(images.size),
-        origin=Origin(str(source.folder.absolute()), checkpoint.images + before, checkpoint.digest("ema")),
-    )
 
 
-def weights_for(config: Config, source: Checkpoint) -> dict[str, Tensor]:
-    """The EMA weights in the checkpoint, in fp32 as training needs them.
+@dataclass(frozen=True)
+class Begun:
+    """A run that was begun from another, which is gone: the same command goes on without it."""
+
+    run: Run
+
+    def configure(self, images: Store | ImageFacts, data: DataConfig, seed: int, conditional: bool) -> Config:
+        """As `Start.configure` with the run that is gone."""
+        return _fitted(self.run, images, data, seed, conditional)
+
+
+def weights_for(config: Config, start: Start) -> dict[str, Tensor]:
+    """The EMA weights to start from, fitted to the config's classes, in fp32 as training needs them.
 
     Raises:
         ValueError: they do not fit the config's network; the first that does not is named.
     """
-    weights = {name: tensor.float() for name, tensor in source.tensors("ema").items()}
+    source = start.run.config
+    classes = ClassChange(source.class_names, config.class_names, source.training.label_dropout > 0)
+    found = {name: tensor.float() for name, tensor in start.checkpoint.tensors("ema").items()}
+    weights = config.network.adapted(found, classes, config.condition_sizes)
     network = config.build_network().state_dict()
 
     def shape(tensor: Tensor | None) -> str:
@@ -69,3 +91,35 @@ def save_start(run: Run, weights: Tensors) -> None:
     """Writes the weights as the run's first checkpoint: from then on it does not need the run that they are from."""
     counters = {"seconds": 0.0, "skipped": 0, "skipped_in_a_row": 0}
     run.save(0, {"network": weights, "ema": weights}, counters, keep=1)
+
+
+def _fitted(run: Run, images: Store | ImageFacts, data: DataConfig, seed: int, conditional: bool) -> Config:
+    """The run's config with all that follows from the images."""
+    network = run.config.network
+    if images.channels != network.image_channels:
+        raise ValueError(
+            f"{run.name} was trained on {CHANNELS[network.image_channels]} images: give --channels "
+            f"{network.image_channels}."
+        )
+    class_names = images.class_names if conditional else ()
+    return replace(
+        run.config,
+        seed=seed,
+        data=data,
+        data_content=images.content,
+        class_names=class_names,
+        network=replace(network.resized(images.size), classes=len(class_names)),
+    )
+
+
+def _fine_tuning(optimizer: OptimizerConfig, first_rate: float) -> OptimizerConfig:
+    """Small steps keep what the other images taught. The rate is not lowered again in a run that starts from this."""
+    warmup = min(optimizer.warmup_images, FINE_TUNING_WARMUP_IMAGES)
+    return replace(optimizer, learning_rate=FINE_TUNING_RATE * first_rate, warmup_images=warmup)
+
+
+def _training(source: Config, class_names: tuple[str, ...]) -> TrainingConfig:
+    """What never had labels says nothing about how many to drop."""
+    if source.class_names or not class_names:
+        return source.training
+    return replace(source.training, label_dropout=TrainingConfig.label_dropout)

@@ -53,7 +53,7 @@ def parse_interval(value: str | tuple[float, float]) -> tuple[float, float]:
 
 
 def parse_guide(value: str) -> tuple[str, int | None]:
-    """A run, or RUN@IMAGES for its checkpoint after so many images, as its name and that number.
+    """A run, or RUN@IMAGES for its checkpoint nearest to so many images, as its name and that number.
 
     Raises:
         ValueError: what follows the @ is not a count.
