@@ -1,7 +1,5 @@
 """The studio in a browser and over HTTP: what a visitor sees, and what is refused. Served once, in this process."""
 
-import io
-import json
 import time
 import zipfile
 from collections.abc import Generator
@@ -12,7 +10,7 @@ from urllib.parse import urlsplit
 
 import httpx
 import pytest
-from helpers.making import encoded, noise
+from helpers.making import encoded, noise, save
 from playwright.sync_api import Browser, Page, TimeoutError
 
 from undiffuse.studio.app import Server
@@ -186,41 +184,80 @@ def generated(server: Server, values: list) -> str:
     return httpx.get(f"{url}/{key}", timeout=60).text
 
 
-@pytest.mark.slow  # Trains for a while in another process.
-@pytest.mark.parametrize("width", [DESKTOP, PHONE])
-def test_a_journey_through_all_tabs(browser: Browser, server: Server, width: int, tmp_path: Path) -> None:
-    archive = io.BytesIO()
-    with zipfile.ZipFile(archive, "w") as file:
+@pytest.fixture
+def photos(tmp_path: Path) -> Path:
+    """A .zip of two classes."""
+    with zipfile.ZipFile(tmp_path / "photos.zip", "w") as file:
         for i in range(24):
             file.writestr(f"photos/{('roses', 'irises')[i % 2]}/{i}.png", encoded(noise(i, 20, 20)))
-    (tmp_path / "photos.zip").write_bytes(archive.getvalue())
+    return tmp_path / "photos.zip"
+
+
+@pytest.mark.slow  # Trains for a while in another process.
+@pytest.mark.parametrize("width", [DESKTOP, PHONE])
+def test_a_training_is_started_watched_stopped_and_resumed(
+    browser: Browser, server: Server, width: int, photos: Path
+) -> None:
+    name, trainer = f"journey-{width}", server.studio.trainer
+    try:
+        with visiting(browser, server, width) as visit:
+            visit.open("Train")
+            visit.page.set_input_files("#train-files input[type=file]", photos)
+            visit.page.wait_for_selector("#train-found .facts", timeout=90_000)
+            assert "roses 12" in visit.page.inner_text("#train-found")
+            visit.fill("train-name", name)
+            visit.fill("train-size", 16)
+            visit.page.click("#train-start")
+            visit.wait("document.querySelector('#train-watched .curve')", 240)
+            assert "left" in visit.page.inner_text("#train-watched .meter + .status")
+            visit.page.click("#train-start")
+            visit.wait("document.querySelector('#train-told').innerText.includes('a run journey')")
+            visit.open("Runs")
+            visit.wait(f"document.querySelector('#runs-list').innerText.includes('{name}')")
+            visit.open("Train")
+            visit.page.click("#train-stop")
+            visit.wait("document.querySelector('#train-watched').innerText.includes('stopped')")
+            run = server.studio.places.run(name)
+            saved = run.last_good()
+            assert saved is not None
+            assert run.config.class_names == ("irises", "roses")
+            visit.page.get_by_label("Resume a run").first.click()
+            visit.page.get_by_role("option", name=name, exact=True).click()
+            visit.page.click("#train-resume")
+            visit.wait("document.querySelector('#train-watched').innerText.includes('training')")
+            visit.wait(f"!document.querySelector('#train-watched').innerText.includes('{saved.images:,}')", 120)
+            visit.page.click("#train-stop")
+            visit.wait("document.querySelector('#train-watched').innerText.includes('stopped')")
+            assert run.checkpoints()[0].images > saved.images
+    finally:
+        trainer.close()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("width", [DESKTOP, PHONE])
+def test_samplers_are_compared_and_images_looked_at(browser: Browser, server: Server, width: int) -> None:
     with visiting(browser, server, width) as visit:
-        visit.open("Train")
-        visit.page.set_input_files("#train-files input[type=file]", tmp_path / "photos.zip")
-        visit.page.wait_for_selector("#train-found .facts", timeout=90_000)
-        assert "roses 12" in visit.page.inner_text("#train-found")
-        visit.fill("train-name", f"journey-{width}")
-        visit.fill("train-size", 16)
-        visit.page.click("#train-start")
-        visit.wait("document.querySelector('#train-watched svg')", 240)
-        assert "left" in visit.page.inner_text("#train-watched .status")
-        visit.open("Runs")
-        visit.wait(f"document.querySelector('#runs-list').innerText.includes('journey-{width}')")
-        visit.open("Train")
-        visit.page.click("#train-stop")
-        visit.wait("document.querySelector('#train-watched').innerText.includes('stopped')", 60)
-        run = server.studio.places.run(f"journey-{width}")
-        assert run.last_good() is not None
         visit.open("Compare")
         visit.fill("compare-steps", 5)
         visit.page.click("#compare-start")
         visit.wait("document.querySelectorAll('#compare-stage .column').length == 3")
         visit.wait("!document.querySelector('#compare-stage .running')")
-        nfes = visit.page.locator("#compare-stage .column .status").all_inner_texts()
-        assert [said.partition(" ·")[0] for said in nfes] == ["NFE 5", "NFE 9", "NFE 5"]
+        said = visit.page.locator("#compare-stage .column .status").all_inner_texts()
+        assert [each.partition(" ·")[0] for each in said] == ["NFE 5", "NFE 9", "NFE 5"]
         visit.open("Data")
         visit.page.click("#data-start")
         visit.page.wait_for_selector("#data-stage a.download", timeout=60_000)
         page = visit.page.get_attribute("#data-stage a.download", "href")
         assert "<h1>" in httpx.get(f"{server.address}{page}").text
-        assert json.loads((run.folder / "config.json").read_text())["class_names"] == ["irises", "roses"]
+
+
+@pytest.mark.slow
+def test_a_folder_is_packed_with_its_classes(browser: Browser, server: Server, tmp_path: Path) -> None:
+    for i in range(6):
+        save(tmp_path / "my photos" / ("roses", "tulips ü")[i % 2] / f"{i}.png", noise(i, 20, 20))
+    (tmp_path / "my photos" / "notes.txt").write_text("no photo")
+    with visiting(browser, server, DESKTOP) as visit:
+        visit.open("Train")
+        visit.page.set_input_files("#train-folder input", tmp_path / "my photos")
+        visit.page.wait_for_selector("#train-found .facts", timeout=90_000)
+        assert "roses 3, tulips ü 3" in visit.page.inner_text("#train-found")
