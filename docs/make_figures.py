@@ -1,10 +1,13 @@
 """Makes the images of README.md and docs/results.md: always the first seeds, and labels in turn.
 
 .venv/bin/python docs/make_figures.py models             # of the models that come with undiffuse
+.venv/bin/python docs/make_figures.py editing            # the edits, of held-out digits
 make quickstart && .venv/bin/python docs/make_figures.py quickstart
 """
 
 import shutil
+import tempfile
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -14,8 +17,14 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 import undiffuse
+from undiffuse.data.batches import split_held_out
+from undiffuse.data.pixels import to_nchw, to_pixels
 from undiffuse.data.store import Store, open_store
+from undiffuse.diffusion.inverse_problems import area_downsampling, gaussian_blur
+from undiffuse.report.before_after import before_after
+from undiffuse.report.style import LIGHT, drawn_in
 from undiffuse.runs.find import shipped_models
+from undiffuse.sampling.edits import signed
 from undiffuse.sampling.model import Model
 from undiffuse.utils.randomness import ImageRandomness
 
@@ -35,6 +44,40 @@ def models(names: tuple[str, ...] = (), /, out: Path = HERE) -> None:
         gallery = undiffuse.sample(name, count=64, film=True, progress=True)
         for image in ("grid", "film"):
             shutil.copyfile(gallery.folder / f"{image}.png", out / f"{name}-{image}.png")
+
+
+def editing(out: Path = HERE) -> None:
+    """editing.png: every edit that a model of gray images can make, of digits that it never trained on.
+
+    Args:
+        out: Folder of the images.
+    """
+    model = undiffuse.load("digits")
+    store = open_store(model.config.data)
+    _, held_out = split_held_out(len(store), model.config.training.held_out_images)
+    of_class = {label: store.read([i])[0] for i, label in zip(held_out, store.labels[held_out], strict=True)}
+    small = area_downsampling(model.shape, (4, 4))(signed(to_nchw(of_class[5][None])))
+    blurred = gaussian_blur(model.shape, 2.0)(signed(to_nchw(of_class[4][None])))
+    mask = np.zeros((*store.size, 1), np.uint8)
+    mask[store.size[0] // 2 :] = 255
+    with tempfile.TemporaryDirectory() as folder:
+        edit = partial(undiffuse.edit, "digits", count=6)
+        made = {
+            "Inpaint: the lower half is made anew": edit(
+                "inpaint", image=of_class[9], mask=mask, out=f"{folder}/inpaint"
+            ),
+            "Vary: half of the steps": edit("vary", image=of_class[2], strength=0.5, out=f"{folder}/vary"),
+            "Interpolate: from one image to another, by way of their noise": edit(
+                "interpolate", image=[of_class[0], of_class[6]], out=f"{folder}/interpolate"
+            ),
+            "Deblur: a Gaussian of 2 pixels": edit(
+                "deblur", image=to_pixels(blurred)[0], blur=2.0, out=f"{folder}/deblur"
+            ),
+            "Enlarge: from 4x4 to 16x16": edit("enlarge", image=to_pixels(small)[0], out=f"{folder}/enlarge"),
+        }
+        sections = [edited.section._replace(title=title) for title, edited in made.items()]
+    with drawn_in(LIGHT):
+        before_after(sections).savefig(out / "editing.png", dpi=110)
 
 
 def quickstart(run: str = "runs/quickstart", out: Path = HERE) -> None:
@@ -85,4 +128,4 @@ def _arrow(figure: Figure, y: float, text: str, back: bool = False) -> None:
 
 
 if __name__ == "__main__":
-    tyro.extras.subcommand_cli_from_dict({"models": models, "quickstart": quickstart})
+    tyro.extras.subcommand_cli_from_dict({"models": models, "editing": editing, "quickstart": quickstart})

@@ -104,10 +104,17 @@ def test_the_files_that_a_page_points_to_exist(page: Path) -> None:
     assert missing == []
 
 
-@pytest.mark.parametrize("words", [["models", "digits"], ["quickstart", "--run", "digits"]], ids=lambda words: words[0])
-def test_the_script_that_makes_the_figures_runs(words: list[str], tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("words", "images"),
+    [
+        pytest.param(["models", "digits"], 2, id="models"),
+        pytest.param(["quickstart", "--run", "digits"], 2, id="quickstart"),
+        pytest.param(["editing"], 1, id="editing", marks=pytest.mark.slow),
+    ],
+)
+def test_the_script_that_makes_the_figures_runs(words: list[str], images: int, tmp_path: Path) -> None:
     command = [sys.executable, str(TOP / "docs" / "make_figures.py"), *words, "--out", str(tmp_path)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=300, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert all(Image.open(image).size[0] > 500 for image in tmp_path.glob("*.png"))
-    assert len(list(tmp_path.glob("*.png"))) == 2
+    assert len(list(tmp_path.glob("*.png"))) == images

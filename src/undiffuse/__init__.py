@@ -15,6 +15,7 @@ from typing import Any
 __version__ = version("undiffuse")
 
 __all__ = [
+    "Edited",
     "Evaluation",
     "Exploration",
     "FeatureNetwork",
@@ -25,6 +26,7 @@ __all__ = [
     "Observer",
     "Run",
     "compare",
+    "edit",
     "evaluate",
     "explore",
     "export",

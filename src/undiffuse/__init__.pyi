@@ -1,3 +1,4 @@
+from undiffuse.api import Edited as Edited
 from undiffuse.api import Evaluation as Evaluation
 from undiffuse.api import Exploration as Exploration
 from undiffuse.api import FeatureNetwork as FeatureNetwork
@@ -8,6 +9,7 @@ from undiffuse.api import NetworkConfig as NetworkConfig
 from undiffuse.api import Observer as Observer
 from undiffuse.api import Run as Run
 from undiffuse.api import compare as compare
+from undiffuse.api import edit as edit
 from undiffuse.api import evaluate as evaluate
 from undiffuse.api import explore as explore
 from undiffuse.api import export as export

@@ -18,6 +18,7 @@ COMMANDS = {
     "explore": ("undiffuse.commands.explore:explore", "look at images before training, in one page"),
     "train": ("undiffuse.commands.train:train", "train a diffusion model on images, or resume"),
     "sample": ("undiffuse.commands.sample:sample", "make images with a trained model"),
+    "edit": ("undiffuse.commands.edit:edit", "inpaint, vary, interpolate, colorize, deblur or enlarge an image"),
     "evaluate": (
         "undiffuse.commands.evaluate:evaluate",
         "measure how good a model is: FID and more, with the whole protocol",

@@ -48,6 +48,8 @@ class SamplerRow:
     """Whether it takes `noise`, the fresh noise that it adds on the way (perhaps only with some options)."""
     min_steps: int = 1
     """With fewer steps it is not worth using: where only `steps` is given, and fewer, ipndm takes its place."""
+    multistep: bool = False
+    """Whether it remembers the steps before: it cannot go back and forth between noise levels."""
     takes_prediction: bool = False
     """Whether it takes all that the network predicts, learned variance included, instead of the denoiser."""
     discrete: bool = False
@@ -80,8 +82,10 @@ def check_churn(options: Any) -> None:
 
 
 SAMPLERS: dict[str, SamplerRow] = {
-    "ipndm": SamplerRow("multistep with the weights of evenly spaced steps: the default, best for few steps", (ORDER,)),
-    "dpmpp_2m": SamplerRow("DPM-Solver++(2M), second-order multistep"),
+    "ipndm": SamplerRow(
+        "multistep with the weights of evenly spaced steps: the default, best for few steps", (ORDER,), multistep=True
+    ),
+    "dpmpp_2m": SamplerRow("DPM-Solver++(2M), second-order multistep", multistep=True),
     "heun": SamplerRow(
         "EDM's second-order method; with `s_churn` above 0 its stochastic version",
         CHURN,
@@ -89,7 +93,7 @@ SAMPLERS: dict[str, SamplerRow] = {
         adds_noise=True,
         check=check_churn,
     ),
-    "lms": SamplerRow("linear multistep with weights exact for the given sigmas", (ORDER,)),
+    "lms": SamplerRow("linear multistep with weights exact for the given sigmas", (ORDER,), multistep=True),
     "euler": SamplerRow("first order, the simplest; on the discrete schedule it is DDIM"),
     "ddim": SamplerRow(
         "DDIM; with `eta=1` it is `ancestral` with the small variance",

@@ -35,6 +35,9 @@ Settings = Sequence[str] | Mapping[str, object]
 BoundSampler = Callable[[Predict, Tensor, Tensor, Condition], Iterator[Step]]
 """(predict, x, sigmas, label) -> the steps."""
 
+Wrap = Callable[[Predict], Predict]
+"""Steers a model in sampling."""
+
 
 @dataclass(frozen=True)
 class Model:
@@ -274,24 +277,35 @@ def _nearest(run: Run, images: int) -> Checkpoint:
 
 
 def sample_steps(
-    model: Model, seeds: Sequence[int], labels: Sequence[int] | None, sampling: SamplingConfig
+    model: Model,
+    seeds: Sequence[int],
+    labels: Sequence[int] | None,
+    sampling: SamplingConfig,
+    wrap: Wrap = lambda predict: predict,
 ) -> Iterator[Step]:
     """The steps of one batch, one image per seed. An image depends on its seed and label, not on the rest of the batch.
+
+    `wrap` steers the model, guidance included: see `diffusion.inverse_problems`.
 
     Raises:
         ValueError: the number of steps does not fit the model's discrete schedule.
     """
+    return sampler_steps(model, sampling, seeded_noise(model, seeds), labels, wrap)
+
+
+def seeded_noise(model: Model, seeds: Sequence[int]) -> samplers.Noise:
+    """Unit normal noise for a batch, one image per seed, new at each call: first what sampling starts from."""
     # One generator an image, on the CPU: the same seed is the same noise on every device.
     randomness = ImageRandomness("sampling", 0, seeds)
-
-    def normal() -> Tensor:
-        return upload(randomness.normal(*model.shape), model.device)
-
-    return sampler_steps(model, sampling, normal, labels)
+    return lambda: upload(randomness.normal(*model.shape), model.device)
 
 
 def sampler_steps(
-    model: Model, sampling: SamplingConfig, noise: samplers.Noise, labels: Sequence[int] | None
+    model: Model,
+    sampling: SamplingConfig,
+    noise: samplers.Noise,
+    labels: Sequence[int] | None,
+    wrap: Wrap = lambda predict: predict,
 ) -> Iterator[Step]:
     """The steps that begin with the first `noise`; samplers that add noise take the others.
 
@@ -300,10 +314,24 @@ def sampler_steps(
     """
     sigmas = noise_levels(model.diffusion, sampling).to(state_dtype(model.device))
     start = samplers.starting_noise(noise(), sigmas[0])
+    return steps_from(model, start, sigmas, labels, sampling, noise, wrap)
+
+
+def steps_from(
+    model: Model,
+    x: Float[Tensor, "b c h w"],
+    sigmas: Float[Tensor, " n"],
+    labels: Sequence[int] | None,
+    sampling: SamplingConfig,
+    noise: samplers.Noise,
+    wrap: Wrap = lambda predict: predict,
+) -> Iterator[Step]:
+    """The steps of the sampler from any x at level `sigmas[0]` along these sigmas, wherever they lead."""
     label = None if labels is None else upload(torch.tensor(labels), model.device)
-    predict = _guided(model, sampling, labels)
+    predict = wrap(_guided(model, sampling, labels))
     sampler = _sampler(model.diffusion, sampling, noise)
-    return _without_gradients(sampler(clipped(predict) if sampling.clip else predict, start, sigmas, label))
+    sigmas = sigmas.to(state_dtype(model.device))
+    return _without_gradients(sampler(clipped(predict) if sampling.clip else predict, x, sigmas, label))
 
 
 def _guided(model: Model, sampling: SamplingConfig, labels: Sequence[int] | None) -> Predict:

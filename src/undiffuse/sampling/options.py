@@ -82,6 +82,13 @@ def is_slow(sampler: str) -> bool:
     return SAMPLERS[sampler].min_steps > 1
 
 
+def adds_noise(sampling: SamplingConfig) -> bool:
+    """Whether the sampler adds fresh noise with these options, rather than following the probability flow."""
+    row = SAMPLERS[sampling.sampler]
+    amounts = [getattr(sampling, option.name) for option in row.options if option.name in ("eta", "s_churn")]
+    return row.adds_noise and (not amounts or any(amounts))
+
+
 def at_few_steps(sampling: SamplingConfig) -> SamplingConfig:
     """The same, but where the steps are few for its sampler, with the sampler that is best at few."""
     if sampling.steps < SAMPLERS[sampling.sampler].min_steps:
