@@ -235,6 +235,35 @@ def test_a_training_is_started_watched_stopped_and_resumed(
 
 @pytest.mark.slow
 @pytest.mark.parametrize("width", [DESKTOP, PHONE])
+def test_a_mask_is_drawn_and_what_it_covers_is_made_anew(browser: Browser, server: Server, width: int) -> None:
+    with visiting(browser, server, width) as visit:
+        visit.open("Edit")
+        canvas = visit.page.locator("#edit-image canvas").first
+        canvas.wait_for()
+        visit.page.click("#edit-start")
+        visit.page.wait_for_selector("#edit-stage .trouble")
+        assert "There is no image" in visit.page.inner_text("#edit-stage")
+        visit.page.click("#edit-sample")
+        visit.page.wait_for_timeout(5000)  # Until the editor has drawn it; nothing on the page says so.
+        canvas.scroll_into_view_if_needed()
+        box = canvas.bounding_box()
+        assert box is not None
+        x, y = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
+        visit.page.mouse.move(x - 60, y)
+        visit.page.mouse.down()
+        visit.page.mouse.move(x + 60, y, steps=12)
+        visit.page.mouse.up()
+        visit.page.wait_for_timeout(2000)  # Until it has been sent.
+        visit.fill("edit-steps", 6)
+        visit.page.click("#edit-start")
+        visit.page.wait_for_selector("#edit-stage .facts", timeout=120_000)
+        facts = visit.page.inner_text("#edit-stage .facts").split("\n")
+        assert facts[facts.index("Known bytes that differ") + 1] == "0"
+        assert visit.page.locator("#edit-stage .tiles img").count() == 4
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("width", [DESKTOP, PHONE])
 def test_samplers_are_compared_and_images_looked_at(browser: Browser, server: Server, width: int) -> None:
     with visiting(browser, server, width) as visit:
         visit.open("Compare")

@@ -16,6 +16,7 @@ from undiffuse.studio import theme
 from undiffuse.studio.compare import compare_tab
 from undiffuse.studio.context import Studio
 from undiffuse.studio.data import data_tab
+from undiffuse.studio.edit import edit_tab
 from undiffuse.studio.generate import generate_tab
 from undiffuse.studio.guard import Guard
 from undiffuse.studio.places import Places
@@ -48,6 +49,8 @@ def build(studio: Studio) -> gr.Blocks:
         with gr.Tabs(elem_id="tabs"):
             with gr.Tab("Generate", id="generate"):
                 generate_tab(studio, page)
+            with gr.Tab("Edit", id="edit") as tab:
+                edit_tab(studio, tab)
             with gr.Tab("Train", id="train") as tab:
                 train_tab(studio, tab)
             with gr.Tab("Runs", id="runs") as tab:
