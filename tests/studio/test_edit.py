@@ -7,9 +7,8 @@ import torch
 from helpers.making import noise
 
 from undiffuse import api
-from undiffuse.data.one_image import open_image, prepared
 from undiffuse.sampling.model import Model, last
-from undiffuse.studio.edit import editor_value, painted, prepared_edit
+from undiffuse.studio.edit import editor_value, from_editor, painted, prepared_edit
 from undiffuse.studio.sampling import NO_CLASS, Request
 
 
@@ -30,7 +29,7 @@ def layer(side: int, *boxes: tuple[int, int, int, int]) -> PIL.Image.Image:
 def test_an_image_comes_back_from_the_editor_as_it_went_in(height: int, width: int, channels: int) -> None:
     pixels = torch.from_numpy(np.asarray(noise(1, height, width, channels)).copy()).reshape(height, width, channels)
     drawn = editor_value(pixels.permute(2, 0, 1))
-    back = prepared(open_image(drawn["background"]), (height, width), "crop", channels)
+    back = from_editor(drawn["background"], (channels, height, width))
     assert torch.equal(back, pixels.permute(2, 0, 1))
 
 

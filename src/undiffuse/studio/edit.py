@@ -173,8 +173,16 @@ def editor_value(pixels: UInt8[Tensor, "c h w"]) -> dict:
 def _background(model: Model, drawn: dict | None) -> UInt8[Tensor, "c h w"]:
     if not drawn or drawn.get("background") is None:
         raise ValueError("There is no image: drop one, or take the image of a seed.")
-    channels, height, width = model.shape
-    return prepared(open_image(drawn["background"]), (height, width), "crop", channels)
+    return from_editor(drawn["background"], model.shape)
+
+
+def from_editor(image: PIL.Image.Image, shape: tuple[int, int, int]) -> UInt8[Tensor, "c h w"]:
+    """An image as a model of this shape reads it; one that was enlarged for the editor is what it was, to the byte."""
+    channels, height, width = shape
+    image, factor = open_image(image), max(1, image.width // width)
+    if (image.height, image.width) == (factor * height, factor * width):
+        image = image.reduce(factor)  # Other filters would look beyond the edges of an enlarged pixel.
+    return prepared(image, (height, width), "crop", channels)
 
 
 def _request(task: str | None, **wishes: Any) -> Request:
