@@ -13,7 +13,7 @@ from playwright.sync_api import Browser, Page, sync_playwright
 from undiffuse.studio.app import Server
 
 HERE = Path(__file__).parent
-WIDTH, HEIGHT = 1280, 880
+WIDTH, HEIGHT = 1280, 740
 COLORS = 128
 """Of a PNG with a palette, which is a third of the size."""
 
@@ -54,9 +54,9 @@ def visit(browser: Browser, server: Server, scheme: str) -> Page:
 
 
 def save(page: Page, path: Path) -> None:
-    """What is on the screen, with few colors."""
+    """The whole page, with few colors."""
     page.wait_for_timeout(500)
-    page.screenshot(path=path)
+    page.screenshot(path=path, full_page=True)
     Image.open(path).convert("RGB").quantize(COLORS, dither=Image.Dither.NONE).save(path, optimize=True)
 
 

@@ -49,8 +49,8 @@ def build(studio: Studio) -> gr.Blocks:
         with gr.Tabs(elem_id="tabs"):
             with gr.Tab("Generate", id="generate"):
                 generate_tab(studio, page)
-            with gr.Tab("Edit", id="edit") as tab:
-                edit_tab(studio, tab)
+            with gr.Tab("Edit", id="edit"):
+                edit_tab(studio, page)
             with gr.Tab("Train", id="train") as tab:
                 train_tab(studio, tab)
             with gr.Tab("Runs", id="runs") as tab:

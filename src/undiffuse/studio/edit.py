@@ -33,7 +33,7 @@ BRUSH = "#d55e00"
 CHOICES = [("make the painted part anew", "inpaint"), ("make images like it", "vary")]
 
 
-def edit_tab(studio: Studio, tab: gr.Tab) -> None:
+def edit_tab(studio: Studio, page: gr.Blocks) -> None:
     """Builds the tab and its events."""
     runs = studio.places.trained()
     with gr.Row(elem_classes="panes"):
@@ -55,9 +55,12 @@ def edit_tab(studio: Studio, tab: gr.Tab) -> None:
                 type="pil", image_mode="RGBA", format="png", sources=("upload",), layers=False, transforms=(),
                 brush=gr.Brush(default_size=48, colors=[BRUSH], color_mode="fixed"), label="Image", show_label=False,
                 buttons=[], height=EDITOR_SIDE + 60, canvas_size=(EDITOR_SIDE, EDITOR_SIDE), elem_id="edit-image",
-                placeholder="Drop an image here, or take one of a seed",
+                placeholder="Drop an image",
             )  # fmt: skip
-            result = gr.HTML(markup.empty("Paint over a part of the image, and press Edit."), elem_id="edit-stage")
+            result = gr.HTML(
+                markup.empty("Drop an image or take one of a seed, paint over a part of it, and press Edit."),
+                elem_id="edit-stage",
+            )
 
     def edit(
         run: str | None,
@@ -100,14 +103,14 @@ def edit_tab(studio: Studio, tab: gr.Tab) -> None:
         except Exception as error:
             return gr.skip(), markup.stage(markup.note(explain(error), "trouble"))
 
-    def choose(name: str | None) -> tuple:
+    def choose(name: str | None) -> Any:
         """The classes of the run."""
         try:
             names = studio.places.run(name or "").config.class_names
         except (ValueError, OSError):  # Told when it is edited.
-            return gr.skip(), gr.skip()
+            return gr.skip()
         choices = label_choices(names)[1:] or [("no classes", NO_CLASS)]
-        return gr.Dropdown(choices, value=NO_CLASS, interactive=bool(names)), gr.ImageEditor(value=None)
+        return gr.Dropdown(choices, value=NO_CLASS, interactive=bool(names))
 
     inputs = [run, task, strength, label, steps, seed, count, editor]
     start.click(
@@ -124,11 +127,10 @@ def edit_tab(studio: Studio, tab: gr.Tab) -> None:
     )  # fmt: skip
     halt.click(studio.stops.stopper("edit"), None, None, queue=False, api_visibility="private")
     task.change(lambda task: gr.Slider(visible=task == "vary"), task, strength, queue=False, api_visibility="private")
-    run.change(choose, run, [label, editor], queue=False, api_visibility="private")
-    tab.select(
-        lambda: gr.Dropdown(studio.places.trained()), None, run, queue=False, show_progress="hidden",
-        api_visibility="private",
-    ).then(choose, run, [label, editor], queue=False, show_progress="hidden", api_visibility="private")  # fmt: skip
+    run.change(choose, run, label, queue=False, api_visibility="private")
+    page.load(
+        lambda: gr.Dropdown(studio.places.trained()), None, run, queue=False, api_visibility="private"
+    ).then(choose, run, label, queue=False, api_visibility="private")  # fmt: skip
 
 
 def prepared_edit(model: Model, asked: Request, task: str | None, strength: float | None, drawn: dict | None) -> Edit:
