@@ -1,6 +1,8 @@
 """How far a run is."""
 
 import json
+import os
+import time
 from pathlib import Path
 
 import pytest
@@ -43,6 +45,14 @@ def test_what_is_left_follows_from_the_budget_in_minutes(by_minutes: Run) -> Non
 def test_before_the_first_line_nothing_is_promised(by_images: Run) -> None:
     now = standing(by_images, [])
     assert (now.images, now.fraction, now.seconds_left, now.loss) == (0, 0.0, None, None)
+
+
+@pytest.mark.parametrize(("between", "silent", "trains"), [(1, 30, True), (1, 300, False), (200, 300, True)])
+def test_a_slow_run_may_be_silent_for_longer(by_images: Run, between: float, silent: float, trains: bool) -> None:
+    lines = [{"images": 10 * i, "loss": 1.0, "seconds": between * i} for i in (1, 2, 3)]
+    then = time.time() - silent
+    os.utime(logged(by_images, *lines).log_file, (then, then))
+    assert standing(by_images, lines).is_training == trains
 
 
 def test_a_card_shows_curve_preview_losses_and_time_left(by_images: Run) -> None:

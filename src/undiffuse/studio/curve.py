@@ -9,7 +9,7 @@ import numpy as np
 from undiffuse.report.curves import count_text, smoothed
 
 WIDTH, HEIGHT = 640, 200
-LEFT, RIGHT, TOP, BOTTOM = 46, 8, 10, 24
+LEFT, RIGHT, TOP, BOTTOM = 62, 8, 12, 30
 """Room for the numbers at the axes."""
 
 POINTS = 300
@@ -53,8 +53,8 @@ def loss_curve(lines: Sequence[dict[str, Any]], total_images: int | None = None)
     )
     last = count_text(end) if end >= 1000 else f"{end:.0f}"
     ends = (
-        f'<text x="{LEFT}" y="{HEIGHT - 6}">0</text>'
-        f'<text x="{WIDTH - RIGHT}" y="{HEIGHT - 6}" text-anchor="end">{last} images seen</text>'
+        f'<text x="{LEFT}" y="{HEIGHT - 8}">0</text>'
+        f'<text x="{WIDTH - RIGHT}" y="{HEIGHT - 8}" text-anchor="end">{last} images seen</text>'
     )
     alt = f"Loss {loss[-1]:.4f} after {images[-1]:,.0f} images" + (
         f", {held_out[-1][1]:.4f} on held-out images" if held_out else ""

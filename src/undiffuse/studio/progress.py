@@ -1,5 +1,6 @@
 """How far a training run is: its budget, what is left, its curve and its newest preview."""
 
+import math
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +15,7 @@ from undiffuse.studio.curve import loss_curve
 from undiffuse.utils.text import duration, number, size_text
 
 RECENT_SECONDS = 90
-"""A log that was written to within this time is that of a run in training."""
+"""A log that was written to within this time, or four times that between its last lines, is of a run in training."""
 
 
 @dataclass(frozen=True)
@@ -51,8 +52,9 @@ def standing(run: Run, lines: list[dict[str, Any]]) -> Standing:
     else:
         minutes = training.total_minutes or 0.0
         fraction, budget = seconds / 60 / minutes if minutes else 0.0, f"{minutes:g} minutes"
-    log = run.log_file
-    recent = log.exists() and time.time() - log.stat().st_mtime < RECENT_SECONDS
+    between = seconds - float(lines[-2].get("seconds", 0.0)) if len(lines) > 1 else 0.0
+    silent = time.time() - run.log_file.stat().st_mtime if run.log_file.exists() else math.inf
+    recent = silent < max(RECENT_SECONDS, 4 * between)
     held_out = next((line["held_out_loss"] for line in reversed(lines) if line.get("held_out_loss")), None)
     return Standing(images, min(fraction, 1.0), seconds, budget, last.get("loss"), held_out, recent and fraction < 1)
 
