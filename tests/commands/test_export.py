@@ -15,7 +15,7 @@ from undiffuse.config import Config, SamplingConfig, TrainingConfig
 from undiffuse.diffusion.recipe import DiffusionConfig
 from undiffuse.networks.unet import UNetConfig
 from undiffuse.runs.run import create_run, open_run
-from undiffuse.sampling.model import load_model
+from undiffuse.sampling.loading import load_model
 
 
 @pytest.fixture

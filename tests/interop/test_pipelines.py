@@ -22,7 +22,7 @@ from undiffuse.interop.pipelines import read_pipeline, write_pipeline
 from undiffuse.networks.network import NetworkConfig
 from undiffuse.networks.unet import UNet, UNetConfig
 from undiffuse.runs.run import open_run
-from undiffuse.sampling.model import load_model
+from undiffuse.sampling.loading import load_model
 
 Saved = Callable[..., Path]
 WEIGHTS = "diffusion_pytorch_model"

@@ -23,7 +23,8 @@ from undiffuse.networks.unet import UNet, UNetConfig
 from undiffuse.report.grids import Images
 from undiffuse.runs.run import Run, create_run
 from undiffuse.sampling.labels import labels_for
-from undiffuse.sampling.model import Model, last, load_model, model_of, sample_steps, watched
+from undiffuse.sampling.loading import load_model
+from undiffuse.sampling.model import Model, last, model_of, sample_steps, watched
 from undiffuse.sampling.nfe import nfe
 from undiffuse.sampling.options import noise_levels
 from undiffuse.utils.conditions import NO_LABEL

@@ -12,7 +12,7 @@ from undiffuse.data.batches import ImageStream
 from undiffuse.data.store import Store
 from undiffuse.networks.network import NetworkConfig
 from undiffuse.runs.run import open_run
-from undiffuse.sampling.model import load_model
+from undiffuse.sampling.loading import load_model
 from undiffuse.training import loop, session
 from undiffuse.training.state import new_state
 from undiffuse.utils.world import World

@@ -17,7 +17,7 @@ from undiffuse.networks.classes import ClassChange
 from undiffuse.networks.unet import UNetConfig
 from undiffuse.presets import ImageFacts
 from undiffuse.runs.run import Run, open_run
-from undiffuse.sampling.model import load_model
+from undiffuse.sampling.loading import load_model
 from undiffuse.training import loop
 from undiffuse.training.session import begin_or_resume
 from undiffuse.training.start import FINE_TUNING_RATE, Start, weights_for

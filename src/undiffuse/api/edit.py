@@ -24,8 +24,9 @@ from undiffuse.sampling import edits
 from undiffuse.sampling.edit_tasks import TASKS, TaskName, check_options
 from undiffuse.sampling.generate import source_of
 from undiffuse.sampling.labels import Label, find_label
-from undiffuse.sampling.model import Model, Settings, as_settings, last, load_model, watched
-from undiffuse.sampling.options import check_guidance, on_device, sampling_config
+from undiffuse.sampling.loading import load_model
+from undiffuse.sampling.model import Model, last, watched
+from undiffuse.sampling.options import Settings, as_settings, check_guidance, on_device, sampling_config
 from undiffuse.utils.conditions import NO_LABEL
 from undiffuse.utils.errors import WorkFailed
 from undiffuse.utils.files import write_atomically

@@ -17,8 +17,9 @@ from undiffuse.evaluation.samples import run_samples
 from undiffuse.features.image_sets import DataSpec, ImageSet, open_set, own_size
 from undiffuse.features.networks import FeatureNetwork, load_features
 from undiffuse.runs.run import Run
-from undiffuse.sampling.model import Model, Settings, as_settings, load_model
-from undiffuse.sampling.options import sampling_config
+from undiffuse.sampling.loading import load_model
+from undiffuse.sampling.model import Model
+from undiffuse.sampling.options import Settings, as_settings, sampling_config
 from undiffuse.utils.names import Fit, SamplingPrecision, Split
 from undiffuse.utils.parsing import at_least, parse_count, parse_size
 from undiffuse.utils.terminal import speaking

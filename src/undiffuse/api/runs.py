@@ -7,7 +7,8 @@ from undiffuse.networks.network import NetworkConfig
 from undiffuse.networks.unet import UNetConfig
 from undiffuse.runs.find import find_run
 from undiffuse.runs.run import Run, open_run
-from undiffuse.sampling.model import Model, load_model
+from undiffuse.sampling.loading import load_model
+from undiffuse.sampling.model import Model
 from undiffuse.utils.parsing import parse_guide
 from undiffuse.utils.world import World
 

@@ -10,8 +10,9 @@ from undiffuse.networks.unet import UNetConfig
 from undiffuse.runs.gallery import Gallery
 from undiffuse.sampling.generate import default_folder, fill, gallery_in, save_film, save_grid
 from undiffuse.sampling.labels import Label
-from undiffuse.sampling.model import Model, Settings, as_settings, load_model
-from undiffuse.sampling.options import sampling_config
+from undiffuse.sampling.loading import load_model
+from undiffuse.sampling.model import Model
+from undiffuse.sampling.options import Settings, as_settings, sampling_config
 from undiffuse.utils.names import SamplingPrecision
 from undiffuse.utils.parsing import at_least
 from undiffuse.utils.terminal import Meter, log, speaking

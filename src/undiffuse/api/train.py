@@ -15,7 +15,7 @@ from undiffuse.networks.unet import UNetConfig
 from undiffuse.presets import RECIPES, ImageFacts, configure
 from undiffuse.runs.find import is_run
 from undiffuse.runs.run import Run, open_run
-from undiffuse.sampling.model import Settings, as_settings
+from undiffuse.sampling.options import Settings, as_settings
 from undiffuse.training.checkpoints import CheckpointOptions
 from undiffuse.training.choices import chosen
 from undiffuse.training.cost import Cost, measure_cost

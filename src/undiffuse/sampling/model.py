@@ -1,8 +1,7 @@
 """A trained model: the denoiser, the samplers' steps, and images from seeds."""
 
-import json
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -12,28 +11,21 @@ from torch import Tensor, nn
 
 from undiffuse.config import Config, SamplingConfig
 from undiffuse.data.pixels import to_pixels
-from undiffuse.diffusion import reverse, samplers
-from undiffuse.diffusion.denoiser import Predict, Prediction, clipped, denoiser, predictor
+from undiffuse.diffusion import samplers
+from undiffuse.diffusion.denoiser import Predict, clipped, predictor
 from undiffuse.diffusion.guidance import ALWAYS, guided
 from undiffuse.diffusion.recipe import DiffusionConfig
-from undiffuse.diffusion.sampler_table import SAMPLERS
 from undiffuse.diffusion.samplers import Step
 from undiffuse.report.grids import Images
 from undiffuse.runs.run import Checkpoint, Run
+from undiffuse.sampling.binding import bound_sampler, in_precision, without_gradients
 from undiffuse.sampling.labels import Label, Pattern, find_pattern, label_tensor, labels_for
-from undiffuse.sampling.options import check_guidance, noise_levels, sampling_config
-from undiffuse.utils.conditions import NO_LABEL, Condition
-from undiffuse.utils.device import autocast, memory_format, state_dtype, upload
+from undiffuse.sampling.options import Settings, as_settings, check_guidance, noise_levels, sampling_config
+from undiffuse.utils.conditions import NO_LABEL
+from undiffuse.utils.device import state_dtype, upload
 from undiffuse.utils.names import SamplingPrecision
 from undiffuse.utils.randomness import ImageRandomness
-from undiffuse.utils.terminal import Meter, log, speaking
-from undiffuse.utils.world import World
-
-Settings = Sequence[str] | Mapping[str, object]
-"""Further options of sampling: ("eta=0.5",) or {"eta": 0.5}."""
-
-BoundSampler = Callable[[Predict, Tensor, Tensor, Condition], Iterator[Step]]
-"""(predict, x, sigmas, label) -> the steps."""
+from undiffuse.utils.terminal import Meter, speaking
 
 Wrap = Callable[[Predict], Predict]
 """Steers a model in sampling."""
@@ -237,45 +229,6 @@ def model_of(network: nn.Module, config: Config, device: torch.device) -> Model:
     return Model(predictor(network, config.diffusion.make_parametrization()), config, device, network)
 
 
-def load_model(
-    run: Run,
-    device: torch.device | None = None,
-    weights: str = "ema",
-    world: World | None = None,
-    images: int | None = None,
-) -> Model:
-    """The run's model, from its newest whole checkpoint, or the one nearest to so many `images`; of several processes
-    the main one alone reads it.
-
-    `weights` is "ema", or "network" for the weights that are being trained.
-
-    Raises:
-        FileNotFoundError: the run has no checkpoint that is whole.
-    """
-    world = world or World.alone(device)
-    checkpoint = world.on_main(lambda: _newest(run) if images is None else _nearest(run, images))
-    network = run.config.build_network()
-    network.load_state_dict(world.share_tensors(checkpoint.tensors(weights) if world.is_main else {}))
-    device = world.device
-    network = network.to(device).to(memory_format=memory_format(device)).eval().requires_grad_(False)
-    return replace(model_of(network, run.config, device), run=run, checkpoint=checkpoint, weights=weights)
-
-
-def _newest(run: Run) -> Checkpoint:
-    checkpoint = run.last_good()
-    if checkpoint is None:
-        raise FileNotFoundError(f"{run.folder.absolute()} has no whole checkpoint: train it first, or for longer.")
-    return checkpoint
-
-
-def _nearest(run: Run, images: int) -> Checkpoint:
-    for checkpoint in sorted(run.checkpoints(), key=lambda checkpoint: abs(checkpoint.images - images)):
-        if checkpoint.fault() is None:
-            log.info(f"{run.name}: the checkpoint after {checkpoint.images:,} images")
-            return checkpoint
-    return _newest(run)
-
-
 def sample_steps(
     model: Model,
     seeds: Sequence[int],
@@ -329,18 +282,21 @@ def steps_from(
     """The steps of the sampler from any x at level `sigmas[0]` along these sigmas, wherever they lead."""
     label = None if labels is None else upload(torch.tensor(labels), model.device)
     predict = wrap(_guided(model, sampling, labels))
-    sampler = _sampler(model.diffusion, sampling, noise)
+    sampler = bound_sampler(model.diffusion, sampling, noise)
     sigmas = sigmas.to(state_dtype(model.device))
-    return _without_gradients(sampler(clipped(predict) if sampling.clip else predict, x, sigmas, label))
+    return without_gradients(sampler(clipped(predict) if sampling.clip else predict, x, sigmas, label))
 
 
 def _guided(model: Model, sampling: SamplingConfig, labels: Sequence[int] | None) -> Predict:
-    predict, interval = _in_precision(model, sampling.precision), sampling.guidance_interval or ALWAYS
+    predict, interval = (
+        in_precision(model.predict, model.device, sampling.precision),
+        sampling.guidance_interval or ALWAYS,
+    )
     if model.guide is None:
         # Without any label the network would be guided by itself.
         nothing = labels is None or all(label == NO_LABEL for label in labels)
         return predict if nothing else guided(predict, sampling.guidance, interval=interval)
-    weaker = _in_precision(model.guide, sampling.precision)
+    weaker = in_precision(model.guide.predict, model.device, sampling.precision)
     labeled = bool(model.guide.class_names)
     guide = weaker if labeled else lambda x, sigma, label: weaker(x, sigma, None)
     return guided(predict, sampling.guidance, guide, interval)
@@ -358,48 +314,7 @@ def last(steps: Iterator[Step]) -> Step:
     return deque(steps, maxlen=1)[0]
 
 
-def as_settings(set: Settings) -> list[str]:
-    """Options as the command line writes them, "NAME=VALUE" each."""
-    if isinstance(set, Mapping):
-        return [f"{name}={value if isinstance(value, str) else json.dumps(value)}" for name, value in set.items()]
-    return [set] if isinstance(set, str) else list(set)
-
-
 def _check_seeds(count: int, seed: int, batch: int = 1) -> None:
     """Raises ValueError where there is nothing to sample."""
     if min(count, batch) < 1 or seed < 0:
         raise ValueError(f"count {count}, batch {batch}, seed {seed}: give at least 1, 1 and 0.")
-
-
-def _sampler(diffusion: DiffusionConfig, sampling: SamplingConfig, noise: samplers.Noise) -> BoundSampler:
-    """The sampler with its options, as a function of predict, x, sigmas and label."""
-    # By name, so that the table, which --help reads, needs no torch.
-    row, function = SAMPLERS[sampling.sampler], getattr(samplers, sampling.sampler)
-    options = {option.name: getattr(sampling, option.name) for option in row.options}
-    if "variance" in options:
-        auto = "learned" if diffusion.learned_variance else "small"
-        options["variance"] = reverse.VARIANCES[auto if sampling.variance == "auto" else sampling.variance]
-    if row.adds_noise:
-        options["noise"] = noise
-    taken = (lambda predict: predict) if row.takes_prediction else denoiser
-    return lambda predict, x, sigmas, label: function(taken(predict), x, sigmas, label, **options)
-
-
-def _in_precision(model: Model, precision: SamplingPrecision) -> Predict:
-    """The model's predictor with the network in that precision; the state and the arithmetic around it keep theirs."""
-
-    def predict(x: Tensor, sigma: Tensor, label: Condition) -> Prediction:
-        with autocast(model.device, precision):
-            return model.predict(x, sigma, label)
-
-    return predict
-
-
-def _without_gradients(steps: Iterator[Step]) -> Iterator[Step]:
-    # Entered for each step: between steps the caller must not find gradients switched off.
-    while True:
-        with torch.no_grad():
-            step = next(steps, None)
-        if step is None:
-            return
-        yield step

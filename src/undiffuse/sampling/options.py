@@ -1,7 +1,7 @@
 """How a run is sampled: with its own options unless others are given."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import fields, replace
 
 import torch
@@ -14,6 +14,9 @@ from undiffuse.old_names import current_name
 from undiffuse.utils.device import resolved
 from undiffuse.utils.names import SamplingPrecision
 from undiffuse.utils.parsing import parse_interval
+
+Settings = Sequence[str] | Mapping[str, object]
+"""Further options of sampling: ("eta=0.5",) or {"eta": 0.5}."""
 
 
 def sampling_config(
@@ -115,3 +118,10 @@ def check_guidance(config: Config) -> None:
         raise ValueError(
             "This model always saw the class in training (label_dropout 0): it cannot do guidance, or label none."
         )
+
+
+def as_settings(set: Settings) -> list[str]:
+    """Options as the command line writes them, "NAME=VALUE" each."""
+    if isinstance(set, Mapping):
+        return [f"{name}={value if isinstance(value, str) else json.dumps(value)}" for name, value in set.items()]
+    return [set] if isinstance(set, str) else list(set)
