@@ -24,7 +24,7 @@ def training_curves(lines: Sequence[dict[str, Any]]) -> Figure:
     loss = np.array([line["loss"] for line in finite])
     figure, (above, below) = new_figure(4.0, rows=2)
     above.plot(images, loss, color="C0", alpha=0.35, linewidth=0.8, label="as logged")
-    above.plot(images, _smoothed(loss), color="C0", label="smoothed")
+    above.plot(images, smoothed(loss), color="C0", label="smoothed")
     above.set(ylabel="loss", yscale="log")
     above.legend()
     below.plot(images, [line["learning_rate"] for line in finite], color="C0")
@@ -40,7 +40,7 @@ def held_out_curves(lines: Sequence[dict[str, Any]]) -> Figure:
     measured = [line for line in lines if "held_out_loss" in line]
     images = np.array([line["images"] for line in measured])
     figure, (above, below) = new_figure(4.6, rows=2)
-    smooth = _smoothed(np.array([line["loss"] for line in finite]))
+    smooth = smoothed(np.array([line["loss"] for line in finite]))
     above.plot([line["images"] for line in finite], smooth, color=rcParams[SOFT], linewidth=1, label="in training")
     for name, fmt, color in (("training", "s--", "C1"), ("held_out", "o-", "C0")):
         means = [np.mean(line[f"{name}_losses"]) for line in measured]
@@ -51,7 +51,7 @@ def held_out_curves(lines: Sequence[dict[str, Any]]) -> Figure:
     chosen = sorted({round(i) for i in np.linspace(0, len(measured) - 1, STAGES)})
     for i, line in enumerate(measured[k] for k in chosen):
         strength = (i + 1) / len(chosen)
-        label = f"{_count(line['images'])} images"
+        label = f"{count_text(line['images'])} images"
         below.plot(line["sigmas"], line["held_out_losses"], "o-", color="C0", alpha=strength, label=label)
     below.set(xlabel="noise level sigma", ylabel="held-out loss", xscale="log")
     below.legend()
@@ -59,14 +59,16 @@ def held_out_curves(lines: Sequence[dict[str, Any]]) -> Figure:
 
 
 def _count_images(axes: Axes) -> None:
-    axes.xaxis.set_major_formatter(lambda value, _: _count(value))
+    axes.xaxis.set_major_formatter(lambda value, _: count_text(value))
 
 
-def _count(images: float) -> str:
+def count_text(images: float) -> str:
+    """4k, 1.5M."""
     return f"{images / 1000:.4g}k" if images < 1e6 else f"{images / 1e6:.4g}M"
 
 
-def _smoothed(values: np.ndarray) -> np.ndarray:
+def smoothed(values: np.ndarray) -> np.ndarray:
+    """Means over the last few values up to each, `SMOOTHED_FRACTION` of all."""
     width = max(1, round(len(values) * SMOOTHED_FRACTION))
     sums = np.cumsum(np.concatenate([[0.0], values]))
     starts = np.maximum(np.arange(len(values)) - width + 1, 0)

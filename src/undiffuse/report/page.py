@@ -53,19 +53,19 @@ class Section:
 
 def from_file(file: Path, caption: str) -> Figure:
     """A PNG or GIF file, unchanged."""
-    return Figure(_data_url(file.read_bytes(), file.suffix.removeprefix(".").lower()), caption, pixels=True)
+    return Figure(data_url(file.read_bytes(), file.suffix.removeprefix(".").lower()), caption, pixels=True)
 
 
 def from_image(image: Image.Image, caption: str) -> Figure:
     """An image, saved as a PNG."""
     content = io.BytesIO()
     image.save(content, "PNG")
-    return Figure(_data_url(content.getvalue(), "png"), caption, pixels=True)
+    return Figure(data_url(content.getvalue(), "png"), caption, pixels=True)
 
 
 def from_png(light: bytes, dark: bytes, caption: str) -> Figure:
     """A PNG file for light mode, and one for dark mode."""
-    return Figure(_data_url(light, "png"), caption, dark=_data_url(dark, "png"))
+    return Figure(data_url(light, "png"), caption, dark=data_url(dark, "png"))
 
 
 def from_plot(plot: style.Plot, caption: str) -> Figure:
@@ -92,5 +92,6 @@ def write_page(
     write_atomically(path, page)
 
 
-def _data_url(content: bytes, kind: str) -> str:
+def data_url(content: bytes, kind: str) -> str:
+    """A PNG or GIF file inside of the page."""
     return f"data:image/{kind};base64,{base64.b64encode(content).decode()}"

@@ -4,6 +4,7 @@ import logging
 import time
 from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import TypeVar
 
 from rich.console import Console
@@ -68,6 +69,22 @@ def silence() -> Generator[None, None, None]:
         log.setLevel(level)
 
 
+Listener = Callable[[str, float], object]
+"""Gets what is being done, and the fraction of it that is done."""
+
+_listener: ContextVar[Listener | None] = ContextVar("listener", default=None)
+
+
+@contextmanager
+def progress_to(listener: Listener) -> Generator[None, None, None]:
+    """Calls `listener` for the progress inside, in this thread, whether the program speaks or not."""
+    token = _listener.set(listener)
+    try:
+        yield
+    finally:
+        _listener.reset(token)
+
+
 def track(items: Iterable[T], what: str, total: int) -> Iterator[T]:
     """Passes `items` on and shows how many of `total` are done and when the rest will be."""
     with Meter(what, total) as meter:
@@ -84,6 +101,7 @@ class Meter:
         self.started = self.last_line = time.monotonic()
         self.last_update = 0.0
         self.first = None
+        self.listener = _listener.get()
         self.bar = Progress(
             TextColumn("{task.description}", markup=False),
             BarColumn(bar_width=24),
@@ -112,6 +130,8 @@ class Meter:
         now = time.monotonic()
         if self.first is None:
             self.first = done, now
+        if self.listener is not None:
+            self.listener(self.what, done / self.total if self.total else 1.0)
         if self.quiet:
             return
         if console.is_terminal and now - self.last_update >= UPDATE_SECONDS:

@@ -1,0 +1,169 @@
+"""The tab that trains: drop photos, see what they hold, start, watch, stop and resume."""
+
+import math
+from collections.abc import Iterator
+from pathlib import Path
+
+import gradio as gr
+
+from undiffuse.data.paths import folder_name
+from undiffuse.runs.find import SHIPPED, is_run
+from undiffuse.studio import markup
+from undiffuse.studio.context import EXPLORING, Studio
+from undiffuse.studio.explored import as_markup, explored, suggestion_markup
+from undiffuse.studio.jobs import resume_words
+from undiffuse.studio.progress import card
+from undiffuse.studio.visitors import explain, streamed
+from undiffuse.utils.files import remove
+from undiffuse.utils.parsing import parse_size
+from undiffuse.utils.text import size_text
+
+REFRESH_SECONDS = 1.0
+
+LARGEST_SIDE = 256
+MOST_MINUTES = 7 * 24 * 60
+
+FOLDER = (
+    '<label>or <span>choose a folder</span><input type="file" webkitdirectory class="unseen"></label>'
+    '<p class="said" role="status"></p>'
+)
+"""folder.js makes a .zip of what is chosen here, and of a folder that is dropped above."""
+
+UPLOADED = ["image", ".zip", ".tar", ".tgz", ".gz", ".xz", ".bz2"]
+
+
+def train_tab(studio: Studio, tab: gr.Tab) -> None:
+    """Builds the tab and its events."""
+    data = gr.State("")
+    with gr.Row(elem_classes="panes"):
+        with gr.Column(elem_classes="controls", scale=0, min_width=300):
+            files = gr.File(
+                label="Photos, or a .zip of them", file_count="multiple", file_types=UPLOADED, height=150,
+                show_label=False, elem_classes="upload", elem_id="train-files",
+            )  # fmt: skip
+            gr.HTML(FOLDER, elem_id="train-folder")
+            name = gr.Textbox("", label="Name of the run", placeholder="photos", max_length=48, elem_id="train-name")
+            with gr.Row(elem_classes="pair"):
+                size = gr.Textbox("32", label="Size in pixels", max_length=9, min_width=100, elem_id="train-size")
+                minutes = gr.Number(10, label="Minutes", minimum=0.01, maximum=MOST_MINUTES, min_width=100)
+            classes = gr.Checkbox(True, label="Learn the classes, if there are any")
+            with gr.Row(elem_classes="actions"):
+                start = gr.Button("Train", variant="primary", min_width=100, elem_id="train-start")
+                halt = gr.Button("Stop", min_width=80, elem_classes="stop", elem_id="train-stop")
+            unfinished = gr.Dropdown([], label="Resume a run", elem_id="train-unfinished")
+            resume = gr.Button("Resume", elem_id="train-resume")
+        with gr.Column(elem_classes="result", min_width=300):
+            told = gr.HTML("", elem_id="train-told")
+            watched = gr.HTML(_watched(studio), elem_id="train-watched")
+            found = gr.HTML("", elem_id="train-found")
+    timer = gr.Timer(REFRESH_SECONDS, active=False)
+    before = gr.State("")
+
+    def look(files: list[str] | None) -> Iterator[tuple]:
+        """Keeps what was uploaded, and says what is in it."""
+        kept = None
+        if not files:
+            yield "", "", *3 * [gr.skip()]
+            return
+        try:
+            kept = studio.places.keep(files)
+            looks = explored(str(kept), suggest=True)
+            while True:
+                try:
+                    yield gr.skip(), next(looks), *3 * [gr.skip()]
+                except StopIteration as end:
+                    seen, suggestion = end.value
+                    break
+            page = markup.stage(
+                suggestion_markup(suggestion) + "<h3>Your photos</h3>" + as_markup(seen, studio.reports.add(seen.write))
+            )
+            side = size_text(suggestion.size) if suggestion else gr.skip()
+            spent = math.ceil(suggestion.seconds / 60) if suggestion else gr.skip()
+            yield str(kept), page, kept.name.rpartition("-")[0], side, spent
+        except Exception as error:
+            if kept is not None and isinstance(error, ValueError):  # Nothing can be trained on it.
+                remove(kept)
+            yield "", markup.stage(markup.note(explain(error), "trouble")), *3 * [gr.skip()]
+
+    def begin(data: str, name: str | None, size: str | None, minutes: float | None, classes: bool) -> tuple:
+        """Starts a training of its own process."""
+        try:
+            words, folder = train_words(studio, data, name or "", size or "", minutes or 0, classes)
+            studio.trainer.start(words, folder)
+        except Exception as error:
+            return markup.note(explain(error), "trouble"), gr.skip(), gr.skip()
+        return "", _watched(studio), gr.Timer(active=True)
+
+    def go_on(name: str | None) -> tuple:
+        """Resumes a run."""
+        try:
+            run = studio.places.run(name or "")
+            studio.trainer.start(resume_words(run), run.folder)
+        except Exception as error:
+            return markup.note(explain(error), "trouble"), gr.skip(), gr.skip()
+        return "", _watched(studio), gr.Timer(active=True)
+
+    def refresh(before: str) -> tuple:
+        now = _watched(studio)
+        return (gr.skip(), gr.skip()) if now == before else (now, now)
+
+    files.change(
+        streamed(look), files, [data, found, name, size, minutes], concurrency_id=EXPLORING, concurrency_limit=1,
+        show_progress="hidden", api_visibility="private",
+    )  # fmt: skip
+    start.click(
+        begin, [data, name, size, minutes, classes], [told, watched, timer], queue=False, api_visibility="private"
+    )
+    resume.click(go_on, unfinished, [told, watched, timer], queue=False, api_visibility="private")
+    halt.click(lambda: studio.trainer.stop(), None, None, queue=False, api_visibility="private")
+    timer.tick(refresh, before, [watched, before], queue=False, show_progress="hidden", api_visibility="private")
+    tab.select(
+        lambda: (gr.Timer(active=True), gr.Dropdown(unfinished_runs(studio))), None, [timer, unfinished], queue=False,
+        show_progress="hidden", api_visibility="private",
+    )  # fmt: skip
+
+
+def train_words(
+    studio: Studio, data: str, name: str, size: str, minutes: float, classes: bool
+) -> tuple[list[str], Path]:
+    """The words of the command line, and the run folder.
+
+    Raises:
+        ValueError: something is missing or out of range, or there is such a run already.
+    """
+    if not data or Path(data).parent != studio.places.uploads:
+        raise ValueError("Drop photos or a .zip of photos first.")
+    sides = parse_size(size.strip())
+    if max(sides) > LARGEST_SIDE:
+        raise ValueError(f"Size {size} is large for training in a page: give at most {LARGEST_SIDE}.")
+    if not 0 < minutes <= MOST_MINUTES:
+        raise ValueError(f"{minutes} minutes cannot be a budget: give more than 0, and at most {MOST_MINUTES}.")
+    folder = studio.places.runs_folder / (folder_name(name.strip()) if name.strip() else Path(data).stem)
+    if is_run(folder) or folder.exists():
+        raise ValueError(f"There is a run {folder.name} already: give another name, or resume that one.")
+    words = ["--data", data, "--size", size.strip(), "--minutes", f"{minutes:g}"]
+    return words if classes else [*words, "--unconditional"], folder
+
+
+def unfinished_runs(studio: Studio) -> list[str]:
+    """Names of runs that can be resumed, the newest first."""
+    return [name for name, folder in studio.places.runs().items() if folder.parent != SHIPPED]
+
+
+def _watched(studio: Studio) -> str:
+    """The training that this studio started last."""
+    job = studio.trainer.job
+    if job is None:
+        return markup.empty("Drop photos or a .zip of them: what they hold appears here, and a first run to start.")
+    if not is_run(job.folder):  # It is still reading the images, or failed before it began.
+        if job.failure:
+            return markup.stage(markup.note(job.failure, "trouble"))
+        if not job.is_running:
+            return markup.stage(markup.note(job.last_line or "Stopped before the first step."))
+        return markup.stage(markup.meter(0.0, f"{job.name}: {job.last_line or 'starting ...'}"), running=True)
+    try:
+        shown = card(studio.places.run(job.name), is_training=job.is_running)
+    except (ValueError, OSError) as error:
+        shown = markup.note(explain(error), "trouble")
+    failed = markup.note(job.failure, "trouble") if job.failure else ""
+    return markup.stage(failed + shown, running=job.is_running)

@@ -1,0 +1,79 @@
+"""Training in a process of its own."""
+
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from undiffuse.config import Config, with_settings
+from undiffuse.runs.run import Run
+from undiffuse.studio import jobs
+from undiffuse.studio.jobs import Trainer, resume_words
+
+
+@pytest.fixture
+def trainer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Trainer:
+    """Whose process is a small script in place of `undiffuse train`, which takes seconds to load."""
+    script = tmp_path / "script.py"
+    script.write_text(
+        "import signal, sys, time\n"
+        "words = sys.argv\n"
+        "if '--fail' in words: sys.exit('undiffuse train: --size x is not a size.')\n"
+        "print('training', flush=True)\n"
+        "signal.signal(signal.SIGTERM, lambda *_: (print('Saved.', flush=True), sys.exit(0)))\n"
+        "time.sleep(60)\n"
+    )
+    start = subprocess.Popen
+
+    def run_script(words: list[str], **options) -> subprocess.Popen:
+        assert words[:4] == [sys.executable, "-m", "undiffuse", "train"]
+        return start([sys.executable, str(script), *words[4:]], **options)
+
+    monkeypatch.setattr(jobs.subprocess, "Popen", run_script)
+    return Trainer(tmp_path / "temporary")
+
+
+def wait_for(condition, seconds: float = 20) -> None:
+    until = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < until
+        time.sleep(0.02)
+
+
+def test_one_at_a_time_and_a_stop_saves(trainer: Trainer) -> None:
+    job = trainer.start(["--data", "x.zip"], Path("runs/one"))
+    wait_for(lambda: job.last_line == "training")
+    with pytest.raises(ValueError, match="one is still training"):
+        trainer.start(["--data", "y.zip"], Path("runs/two"))
+    trainer.stop()
+    job.process.wait(20)
+    assert (job.last_line, job.failure, trainer.is_running) == ("Saved.", "", False)
+    second = trainer.start(["--data", "y.zip"], Path("runs/two"))
+    wait_for(lambda: second.last_line == "training")
+    trainer.close()
+    assert not second.is_running
+
+
+def test_a_training_that_fails_says_its_sentence(trainer: Trainer) -> None:
+    job = trainer.start(["--fail"], Path("runs/one"))
+    job.process.wait(20)
+    assert job.failure == "--size x is not a size."
+
+
+def test_a_training_that_was_killed_is_no_silence(trainer: Trainer) -> None:
+    job = trainer.start([], Path("runs/one"))
+    job.process.send_signal(signal.SIGKILL)
+    job.process.wait(20)
+    assert "exit code -9" in job.failure or job.failure == "training"
+
+
+def test_the_words_that_resume_give_the_same_config(preset_config) -> None:
+    config: Config = with_settings(preset_config("small"), ["training.batch=7", "network.dropout=0.25"])
+    words = resume_words(Run(Path("runs/x"), config))
+    assert words[words.index("--size") + 1] == "32x32"
+    assert words[words.index("--preset") + 1] == "small"
+    settings = words[words.index("--set") + 1 :]
+    assert with_settings(preset_config("small"), settings) == config

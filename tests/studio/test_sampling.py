@@ -1,0 +1,114 @@
+"""What visitors ask for, and which moments of it they see."""
+
+import threading
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from pydantic import ValidationError
+
+from undiffuse import api
+from undiffuse.data.pixels import to_nhwc
+from undiffuse.report import grids
+from undiffuse.sampling.model import Model
+from undiffuse.studio import sampling
+from undiffuse.studio.sampling import EVERY_CLASS, Film, Request, label_choices, shown
+
+
+@pytest.fixture(scope="module")
+def digits() -> Model:
+    return api.load("digits", device="cpu")
+
+
+@pytest.fixture
+def every_step(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sampling, "SHOW_SECONDS", 0.0)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"steps": 0},
+        {"steps": 10**9},
+        {"count": 65},
+        {"count": -1},
+        {"seed": -1},
+        {"seed": 2**60},
+        {"seed": "0; drop"},
+        {"guidance": float("nan")},
+        {"guidance": 1e9},
+        {"label": None},
+        {"label": "x" * 1000},
+        {"view": "other"},
+        {"run": ["digits"]},
+    ],
+)
+def test_what_is_out_of_range_is_refused(wrong: dict[str, Any]) -> None:
+    values: dict[str, Any] = {"run": "digits", **wrong}
+    with pytest.raises(ValidationError):
+        Request(**values)
+
+
+def test_the_last_moment_is_what_sample_makes(digits: Model, every_step: None) -> None:
+    asked = Request(run="digits", label="3", guidance=2.0, sampler="heun", steps=4, seed=7, count=3)
+    moments = list(shown(asked.steps_of(digits), "x", threading.Event()))
+    expected = digits.sample(3, label="3", guidance=2.0, sampler="heun", steps=4, seed=7)
+    assert [moment.step for moment in moments] == [1, 2, 3, 4]
+    assert np.array_equal(to_nhwc(moments[-1].pixels), expected)
+    assert asked.nfe(digits) == 2 * (2 * 4 - 1)
+
+
+@pytest.mark.parametrize(("label", "nfe"), [(EVERY_CLASS, 10), ("none", 5), ("3", 10)])
+def test_nfe_counts_guidance_where_there_is_a_class(digits: Model, label: str, nfe: int) -> None:
+    assert Request(run="digits", label=label, guidance=3.0, steps=5).nfe(digits) == nfe
+
+
+def test_names_say_seed_and_class(digits: Model) -> None:
+    assert Request(run="digits", seed=9, count=2).names(digits) == ["seed 9, 9", "seed 10, 0"]
+    assert Request(run="digits", label="none", count=1).names(digits) == ["seed 0"]
+
+
+def test_after_a_stop_no_step_is_taken(digits: Model, every_step: None) -> None:
+    stop, taken = threading.Event(), 0
+
+    def counted():
+        nonlocal taken
+        for step in Request(run="digits", steps=50, count=1).steps_of(digits):
+            taken += 1
+            yield step
+
+    for moment in shown(counted(), "x", stop):
+        if moment.step == 3:
+            stop.set()
+    assert taken == 3
+    assert moment.step == 3
+
+
+def test_slow_pages_skip_moments_but_not_the_last(digits: Model, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sampling, "SHOW_SECONDS", 1000.0)
+    moments = list(shown(Request(run="digits", steps=6, count=1).steps_of(digits), "x0", threading.Event()))
+    assert [moment.step for moment in moments] == [1, 6]
+
+
+def test_the_expected_image_is_shown_where_it_was_asked_for(digits: Model, every_step: None) -> None:
+    asked = Request(run="digits", steps=5, count=1)
+    views = [next(iter(shown(asked.steps_of(digits), view, threading.Event()))).pixels for view in ("x", "x0")]
+    noisy, clean = (view.float() for view in views)
+    corners = torch.tensor([0, -1])
+    assert clean[0, 0, corners][:, corners].mean() < 30, "digits are black at the corners"
+    assert noisy.std() > 40
+
+
+def test_a_film_keeps_few_frames_with_the_last(digits: Model, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(grids, "FILM_FRAMES", 4)
+    film = Film(20)
+    steps = list(film.watch(Request(run="digits", sampler="euler", steps=20, count=1).steps_of(digits)))
+    assert len(film.frames) == 4
+    assert torch.equal(film.frames[-1].noisy, sampling.noisy(steps[-1]))
+    assert film.gif()[:6] == b"GIF89a"
+
+
+def test_classes_can_be_chosen_by_name() -> None:
+    assert label_choices(("rose", "none"))[2:] == [("rose", "rose"), ("none", "none")]
+    assert label_choices(()) == [("no classes", EVERY_CLASS)]

@@ -1,0 +1,93 @@
+"""What the tabs check before any work."""
+
+from pathlib import Path
+
+import pytest
+
+from undiffuse.runs.run import create_run
+from undiffuse.studio.compare import MOST_COLUMNS, columns
+from undiffuse.studio.context import Studio
+from undiffuse.studio.places import Places
+from undiffuse.studio.runs import run_list
+from undiffuse.studio.train import train_words, unfinished_runs
+from undiffuse.studio.visitors import explain
+from undiffuse.utils.errors import WorkFailed
+
+
+@pytest.fixture
+def studio(tmp_path: Path) -> Studio:
+    return Studio(Places(), tmp_path / "temporary")
+
+
+def test_every_run_meets_every_sampler_with_the_same_seeds() -> None:
+    asked = columns(["a", "b", "a"], ["heun", "euler"], steps=5, guidance=1.0, seed=3, count=4)
+    assert [(each.run, each.sampler) for each in asked] == [
+        ("a", "heun"),
+        ("a", "euler"),
+        ("b", "heun"),
+        ("b", "euler"),
+    ]
+    assert {(each.steps, each.seed, each.count) for each in asked} == {(5, 3, 4)}
+
+
+@pytest.mark.parametrize(
+    ("runs", "samplers", "count", "says"),
+    [
+        (None, ["heun"], 1, "at least one"),
+        (["a"], [], 1, "at least one"),
+        (["a", "b"], [str(i) for i in range(MOST_COLUMNS)], 1, "too many to look at"),
+        (["a"], ["heun"], 17, "too many to look at"),
+    ],
+)
+def test_a_comparison_that_nobody_can_look_at_is_refused(runs, samplers, count: int, says: str) -> None:
+    with pytest.raises(ValueError, match=says):
+        columns(runs, samplers, count=count)
+
+
+def test_a_training_is_the_words_of_the_command_line(studio: Studio) -> None:
+    data = str(studio.places.uploads / "roses-0123abcd.zip")
+    words, folder = train_words(studio, data, "My roses/../../x", "32x48", 2.5, classes=False)
+    assert words == ["--data", data, "--size", "32x48", "--minutes", "2.5", "--unconditional"]
+    assert folder.parent == studio.places.runs_folder
+
+
+@pytest.mark.parametrize(
+    ("data", "name", "size", "minutes", "says"),
+    [
+        ("", "x", "32", 1, "Drop photos"),
+        ("/etc/passwd", "x", "32", 1, "Drop photos"),
+        ("UPLOADS/../../secret.zip", "x", "32", 1, "Drop photos"),
+        ("UPLOADS/a.zip", "x", "big", 1, "is not a size"),
+        ("UPLOADS/a.zip", "x", "4096", 1, "at most 256"),
+        ("UPLOADS/a.zip", "x", "32", 0, "cannot be a budget"),
+        ("UPLOADS/a.zip", "x", "32", float("nan"), "cannot be a budget"),
+        ("UPLOADS/a.zip", "there", "32", 1, "a run there already"),
+    ],
+)
+def test_a_training_that_cannot_be_is_refused(
+    studio: Studio, preset_config, data: str, name: str, size: str, minutes: float, says: str
+) -> None:
+    create_run(Path("runs/there"), preset_config("small"))
+    with pytest.raises(ValueError, match=says):
+        train_words(studio, data.replace("UPLOADS", str(studio.places.uploads)), name, size, minutes, classes=True)
+
+
+def test_a_broken_run_is_one_sentence_among_the_others(studio: Studio, preset_config) -> None:
+    assert "There are no runs yet" in run_list(studio)
+    create_run(Path("runs/good"), preset_config("small"))
+    create_run(Path("runs/<b>"), preset_config("small"))
+    Path("runs/<b>/config.json").write_text("[" * 50)
+    listed = run_list(studio)
+    assert "&lt;b&gt;" in listed
+    assert "is not the config of a run" in listed
+    assert "small, 32x32, 3 classes" in listed
+    assert "<b>" not in listed
+    assert {*unfinished_runs(studio)} == {"good", "<b>"}
+
+
+def test_mistakes_are_sentences_and_bugs_are_named() -> None:
+    assert explain(ValueError("--steps 0 is too small.")) == "--steps 0 is too small."
+    assert explain(WorkFailed("Out of memory.")) == "Out of memory."
+    assert explain(PermissionError(13, "Permission denied", "runs/x")) == "Permission denied: runs/x"
+    assert "KeyError" in explain(KeyError("secret"))
+    assert "secret" not in explain(KeyError("secret"))
