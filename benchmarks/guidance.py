@@ -22,13 +22,11 @@ from undiffuse.data.store import open_store
 from undiffuse.evaluation.reader import read_samples
 from undiffuse.features.arrays import to_rgb
 from undiffuse.features.networks import load_features
-from undiffuse.report.grids import grid, save_png
 from undiffuse.sampling.model import Model
 from undiffuse.sampling.nfe import nfe
 from undiffuse.sampling.options import sampling_config
 
 COLORS = {"everywhere": "#5f6670", "in the interval": "#2f6fde", "autoguidance": "#d2601a"}
-SHOWN = 40
 
 
 def main(
@@ -52,7 +50,7 @@ def main(
         count: Samples in each row.
         features: Of FD and recall, and of the reader unless they are pixels.
         json_file: Where the rows go.
-        plot: Where the curves go; a sheet of samples goes beside it.
+        plot: Where the curves go.
     """
     model = undiffuse.load(run)
     ways: dict[str, tuple[Model, str | None]] = {"everywhere": (model, None), "in the interval": (model, interval)}
@@ -61,7 +59,7 @@ def main(
     store = open_store(model.config.data)
     real, labels = store.read(range(len(store))), np.arange(count) % len(model.class_names)
     describe = _describe(features)
-    rows, strips = [], {}
+    rows = []
     for way, (each, where) in ways.items():
         for value in values:
             options = {"guidance_interval": where} if value != 1 else {}
@@ -81,13 +79,10 @@ def main(
                     "nfe": nfe(each, sampling, [0]),
                 }
             )
-            strips[way, value] = to_nchw(np.asarray(sampled)[:SHOWN])
             print(json.dumps(rows[-1]), flush=True)
     about = {"run": run, "images": model.origin[1].images, "guide": guide, "interval": interval, "rows": rows}
     json_file.write_text(json.dumps(about, indent=2) + "\n")
     _plot(rows).savefig(plot, dpi=110, facecolor="white")
-    ends = [strips[way, value] for way in ways for value in (values[0], values[-1])]
-    save_png(grid(torch.cat(ends), SHOWN), plot.with_name(f"{plot.stem}-samples.png"))
 
 
 def _describe(features: str) -> Callable[[np.ndarray], np.ndarray]:
