@@ -107,7 +107,7 @@ def test_the_files_that_a_page_points_to_exist(page: Path) -> None:
 @pytest.mark.parametrize(
     ("words", "images"),
     [
-        pytest.param(["models", "digits"], 2, id="models"),
+        pytest.param(["models", "digits"], 2, id="models", marks=pytest.mark.slow),
         pytest.param(["quickstart", "--run", "digits"], 2, id="quickstart"),
         pytest.param(["editing"], 1, id="editing", marks=pytest.mark.slow),
     ],

@@ -237,7 +237,7 @@ def test_a_training_is_started_watched_stopped_and_resumed(
 
 @pytest.mark.slow
 @pytest.mark.parametrize("width", [DESKTOP, PHONE])
-def test_a_mask_is_drawn_and_what_it_covers_is_made_anew(browser: Browser, server: Server, width: int) -> None:
+def test_a_mask_is_drawn_and_what_it_covers_is_regenerated(browser: Browser, server: Server, width: int) -> None:
     with visiting(browser, server, width) as visit:
         visit.open("Edit")
         canvas = visit.page.locator("#edit-image canvas").first

@@ -76,7 +76,7 @@ def test_a_task_fills_a_folder_and_makes_only_what_is_missing(task: str, tmp_pat
     assert before[1] != after[1]
 
 
-def test_what_is_known_is_kept_and_what_is_white_is_made_anew(tmp_path: Path) -> None:
+def test_what_is_known_is_kept_and_what_is_white_is_regenerated(tmp_path: Path) -> None:
     edited = ud.edit("photos", "inpaint", image="photo.jpg", mask="mask.png", count=2, steps=3, out=tmp_path / "out")
     assert edited.measured["known_bytes_that_differ"] == 0
     assert edited.measured["nfe"] == 21  # Two steps of ten resamplings, and one.
@@ -115,8 +115,8 @@ def test_a_gray_model_and_a_label(tmp_path: Path) -> None:
     ("words", "says"),
     [
         ("nowhere vary --image photo.jpg", "no run at"),
-        ("photos vary", "vary takes one with --image, not 0"),
-        ("photos vary --image photo.jpg gray.png", "vary takes one with --image, not 2"),
+        ("photos vary", "vary needs one image given with --image, not 0"),
+        ("photos vary --image photo.jpg gray.png", "vary needs one image given with --image, not 2"),
         ("photos vary --image nothing.jpg", "--image: there is no file at"),
         ("photos vary --image text.png", "is not an image"),
         ("photos vary --image photo.jpg --strength nan", "--strength nan is out of range: give 0 to 1"),
@@ -124,14 +124,14 @@ def test_a_gray_model_and_a_label(tmp_path: Path) -> None:
         ("photos vary --image photo.jpg --count 0", "--count 0 is too small"),
         ("photos vary --image photo.jpg --mask mask.png", "--mask does nothing for vary: it is for inpaint"),
         ("photos vary --image photo.jpg --label 3", "trained without classes"),
-        ("digits vary --image photo.jpg --guidance 3", "give --label too"),
+        ("digits vary --image photo.jpg --guidance 3", "give a class with --label too"),
         ("photos inpaint --image photo.jpg", "inpaint needs --mask"),
         ("photos inpaint --image photo.jpg --mask black.png", "--mask has no white"),
         ("photos inpaint --image photo.jpg --mask tall.png", "--mask is 60x20, but the image is 20x30"),
         ("photos inpaint --image photo.jpg --mask text.png", "--mask: "),
         ("photos inpaint --image photo.jpg --mask mask.png --resamplings 0", "--resamplings 0 is too small"),
         ("photos inpaint --image photo.jpg --mask mask.png --sampler ipndm", "multistep and cannot inpaint"),
-        ("photos interpolate --image photo.jpg", "takes none or two with --image, not 1"),
+        ("photos interpolate --image photo.jpg", "needs no image or two images given with --image, not 1"),
         ("photos interpolate --count 1", "--count 1 is too small: give at least 2"),
         ("photos interpolate --sampler ancestral --steps 100", "adds fresh noise"),
         ("photos interpolate --image photo.jpg gray.png --to-seed 3", "--to-seed is for an interpolation of seeds"),

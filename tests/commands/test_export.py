@@ -12,6 +12,8 @@ from helpers.foreign import open_pipeline
 from undiffuse.api.exchange import export
 from undiffuse.cli import main
 from undiffuse.config import Config, SamplingConfig, TrainingConfig
+from undiffuse.data.augmentation import AugmentationConfig
+from undiffuse.data.nonleaky import NUMBERS
 from undiffuse.diffusion.recipe import DiffusionConfig
 from undiffuse.networks.unet import UNetConfig
 from undiffuse.runs.run import create_run, open_run
@@ -57,6 +59,20 @@ def test_a_class_is_exported_by_name(make_run: Callable, random_unet: Callable, 
         torch.testing.assert_close(
             open_pipeline("out").unet(x, torch.tensor([3, 500])).sample, expected, rtol=1e-5, atol=1e-5
         )
+
+
+def test_what_a_network_is_told_of_augmentation_is_left_out(
+    make_run: Callable, random_unet: Callable, small_network: UNetConfig
+) -> None:
+    ema = make_run(augmentation=AugmentationConfig(nonleaky=0.12))
+    told = ema | {"embed_augmentation.weight": torch.ones(4 * small_network.channels, NUMBERS)}
+    open_run(Path("runs/one")).save(600, {"network": told, "ema": told}, {}, keep=1)
+    main(["export", "one", "--to", "diffusers", "out", "--label", "dogs"])
+    x, ours = torch.randn(2, 1, 8, 8), random_unet(small_network)
+    with torch.no_grad():
+        expected = ours(x, torch.tensor([3.0, 500.0]), torch.tensor([1, 1]))
+        theirs = open_pipeline("out").unet(x, torch.tensor([3, 500])).sample
+    torch.testing.assert_close(theirs, expected, rtol=1e-5, atol=1e-5)
 
 
 def test_a_model_keeps_its_classes_with_a_notice(make_run: Callable, capsys: pytest.CaptureFixture) -> None:

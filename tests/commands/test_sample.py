@@ -291,7 +291,7 @@ def test_a_guide_and_an_interval_are_recorded_and_change_the_images(tmp_path: Pa
     how = ["sample", "tiny", "--steps", "4", "--count", "2", "--guidance", "3"]
     ways = {
         "itself": [],
-        "interval": ["--guidance-interval", "0.5-5"],
+        "interval": ["--guidance-interval", "5-50"],
         "guide": ["--guide", "discrete@1k"],
     }
     for name, options in ways.items():
@@ -300,9 +300,9 @@ def test_a_guide_and_an_interval_are_recorded_and_change_the_images(tmp_path: Pa
     shown = {name: pixels(str(tmp_path / name), 0) for name in [*ways, "plain"]}
     assert np.abs(shown["itself"] - shown["interval"]).max() > 1
     assert np.abs(shown["guide"] - shown["plain"]).max() > 1
-    assert made_with(tmp_path / "interval")["guidance_interval"] == [0.5, 5.0]
+    assert made_with(tmp_path / "interval")["guidance_interval"] == [5.0, 50.0]
     assert made_with(tmp_path / "guide")["guide"]["run"] == "discrete"
-    for other in ([], ["--guidance-interval", "0.5-4"]):
+    for other in ([], ["--guidance-interval", "5-40"]):
         with pytest.raises(SystemExit):
             main([*how, *other, "--out", str(tmp_path / "interval")])
     with pytest.raises(SystemExit):

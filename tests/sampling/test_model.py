@@ -217,8 +217,19 @@ def test_each_image_can_have_its_own_label(network: nn.Module, config: Config) -
     turns = model.sample(3, label=f"{names[1]},{names[0]}", steps=3)
     assert abs(mixed.astype(int) - turns).max() <= 1
     assert abs(mixed[:1].astype(int) - model.sample(1, label=1, steps=3)).max() <= 1
-    with pytest.raises(ValueError, match="2 labels for 3 images"):
-        model.sample(3, label=[0, 1])
+    for two in ([0, 1], torch.tensor([0, 1])):
+        with pytest.raises(ValueError, match="2 labels for 3 images"):
+            model.sample(3, label=two)
+    always = replace(config, training=replace(config.training, label_dropout=0.0))
+    with pytest.raises(ValueError, match="always saw the class"):
+        model_of(network, always, CPU).sample(2, label=[0, NO_LABEL], guidance=1.0)
+
+
+def test_nfe_of_mixed_labels_are_those_of_a_class(network: nn.Module, config: Config) -> None:
+    model = model_of(network, config, CPU)
+    sampling = SamplingConfig(steps=6, guidance=2.0)
+    assert [nfe(model, sampling, labels) for labels in ([NO_LABEL], [NO_LABEL, 1], [1, NO_LABEL])] == [6, 12, 12]
+    assert model.find_labels("all") is None
 
 
 def test_sampling_keeps_no_gradients_and_leaves_the_callers_switch_alone(network: nn.Module, config: Config) -> None:

@@ -1,14 +1,16 @@
 """How a run is sampled: its own options with those asked for in their place, and the noise levels that follow."""
 
+from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
 import torch
 
-from undiffuse.config import SamplingConfig
+from undiffuse.config import Config, SamplingConfig
 from undiffuse.diffusion import noise
 from undiffuse.diffusion.recipe import DiffusionConfig
-from undiffuse.sampling.options import at_few_steps, noise_levels
+from undiffuse.sampling.options import at_few_steps, noise_levels, sampling_config
+from undiffuse.utils.parsing import parse_interval
 
 CONTINUOUS = DiffusionConfig()
 DISCRETE = DiffusionConfig(parametrization="v", sigma_sampler="discrete_uniform", schedule="cosine")
@@ -45,3 +47,34 @@ def test_few_steps_bring_the_sampler_that_is_best_at_few() -> None:
         assert at_few_steps(sampling) == replace(sampling, sampler="ipndm")
         assert at_few_steps(replace(sampling, steps=100)) == replace(sampling, steps=100)
     assert at_few_steps(SamplingConfig(sampler="heun", steps=5)) == SamplingConfig(sampler="heun", steps=5)
+
+
+@pytest.fixture
+def always_labeled(preset_config: Callable[[str], Config]) -> Config:
+    """A run that never saw an image without its label, with a preset's guidance."""
+    config = preset_config("digits")
+    assert config.sampling.guidance == 1.5
+    return replace(config, training=replace(config.training, label_dropout=0.0))
+
+
+def test_guidance_that_was_never_learned_is_left_out(always_labeled: Config) -> None:
+    assert sampling_config(always_labeled).guidance == 1
+    assert sampling_config(always_labeled, guidance=1.0).guidance == 1
+    assert sampling_config(always_labeled, guidance=2.0, guide=True).guidance == 2
+    with pytest.raises(ValueError, match="always saw the class in training"):
+        sampling_config(always_labeled, guidance=2.0)
+    with pytest.raises(ValueError, match="always saw the class in training"):
+        sampling_config(always_labeled, settings=["guidance=1.2"])
+
+
+def test_an_interval_needs_something_to_guide_and_a_step_inside(preset_config: Callable[[str], Config]) -> None:
+    config = preset_config("digits")
+    assert sampling_config(config, guidance_interval=(0.28, 1.6)).guidance_interval == (0.28, 1.6)
+    assert sampling_config(config, guidance_interval="1e-1-2").guidance_interval == (0.1, 2.0)
+    with pytest.raises(ValueError, match="has none of the 18 noise levels"):
+        sampling_config(config, guidance_interval=(100, 200))
+    with pytest.raises(ValueError, match="without classes"):
+        sampling_config(replace(config, class_names=()), guidance_interval=(0.28, 1.6))
+    for wrong in ("0.3", "2-1", "1-inf", "a-b", (2.0, 1.0)):
+        with pytest.raises(ValueError, match="is not an interval"):
+            parse_interval(wrong)

@@ -33,6 +33,12 @@ def tiny(tiny: Config) -> Config:
 
 
 @pytest.fixture
+def short(tiny: Config) -> Config:
+    """Half as long."""
+    return replace(tiny, training=replace(tiny.training, total_images=1000))
+
+
+@pytest.fixture
 def affordable(monkeypatch: pytest.MonkeyPatch) -> None:
     """Lets a budget this small pay for held-out losses."""
     monkeypatch.setattr(held_out, "COST_FRACTION", 0.5)
@@ -66,10 +72,10 @@ def test_the_log_has_the_loss_at_every_noise_level(tiny: Config, run_training: T
 
 
 @pytest.mark.usefixtures("affordable")
-def test_measuring_does_not_change_what_is_trained(tiny: Config, run_training: Train, monkeypatch) -> None:
-    run_training(Path("measured"), tiny)
+def test_measuring_does_not_change_what_is_trained(short: Config, run_training: Train, monkeypatch) -> None:
+    run_training(Path("measured"), short)
     monkeypatch.setattr(held_out, "COST_FRACTION", 0.0)
-    run_training(Path("not"), tiny)
+    run_training(Path("not"), short)
     with_it, without = (open_run(Path(name)) for name in ("measured", "not"))
     assert measured(with_it)
     assert not measured(without)
@@ -79,17 +85,17 @@ def test_measuring_does_not_change_what_is_trained(tiny: Config, run_training: T
 
 
 @pytest.mark.usefixtures("affordable")
-def test_a_run_that_was_stopped_logs_the_same(tiny: Config, run_training: Train) -> None:
+def test_a_run_that_was_stopped_logs_the_same(short: Config, run_training: Train) -> None:
     """Whatever was measured before the last checkpoint counts after it, and nothing counts twice."""
-    run_training(Path("whole"), tiny)
+    run_training(Path("whole"), short)
 
-    def fail_at_1700(event: Event) -> None:
-        if event.images == 1700:
+    def fail_at_800(event: Event) -> None:
+        if event.images == 800:
             raise RuntimeError("killed")
 
     with pytest.raises(RuntimeError):
-        run_training(Path("halves"), tiny, CheckpointOptions(checkpoint_images=600), [fail_at_1700])
-    run_training(Path("halves"), tiny, CheckpointOptions(checkpoint_images=600))
+        run_training(Path("halves"), short, CheckpointOptions(checkpoint_images=300), [fail_at_800])
+    run_training(Path("halves"), short, CheckpointOptions(checkpoint_images=300))
     whole, halves = (measured(open_run(Path(name))) for name in ("whole", "halves"))
     keys = [key for key in whole[-1] if key != "seconds"]
     assert [{key: line.get(key) for key in keys} for line in whole] == [
@@ -99,21 +105,21 @@ def test_a_run_that_was_stopped_logs_the_same(tiny: Config, run_training: Train)
 
 @pytest.mark.usefixtures("affordable")
 def test_a_run_goes_on_with_its_images_where_the_budget_suffices_for_others(
-    tiny: Config, run_training: Train, monkeypatch: pytest.MonkeyPatch
+    short: Config, run_training: Train, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A budget in minutes suffices for more or fewer on another machine, or with another load on it."""
 
-    def fail_at_1700(event: Event) -> None:
-        if event.images == 1700:
+    def fail_at_800(event: Event) -> None:
+        if event.images == 800:
             raise RuntimeError("killed")
 
-    monkeypatch.setattr(held_out, "IMAGES", (20, 40))
+    monkeypatch.setattr(held_out, "IMAGES", (4, 6))
     with pytest.raises(RuntimeError):
-        run_training(Path("run"), tiny, CheckpointOptions(checkpoint_images=600), [fail_at_1700])
-    monkeypatch.setattr(held_out, "IMAGES", (20, 60))
-    assert run_training(Path("run"), tiny, CheckpointOptions(checkpoint_images=600))
+        run_training(Path("run"), short, CheckpointOptions(checkpoint_images=300), [fail_at_800])
+    monkeypatch.setattr(held_out, "IMAGES", (4, 10))
+    assert run_training(Path("run"), short, CheckpointOptions(checkpoint_images=300))
     last = measured(open_run(Path("run")))[-1]
-    assert last["images"] == 2000
+    assert last["images"] == 1000
     assert "held_out_change" in last
 
 

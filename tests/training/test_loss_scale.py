@@ -86,8 +86,7 @@ def test_a_run_that_began_in_another_precision_goes_on_with_a_scale(
     """precision=auto is bf16 on one machine and fp16 on another."""
     auto = replace(tiny, training=replace(tiny.training, precision="auto", total_images=200))
     run_training(Path("run"), auto)
-    for module in ("session", "state"):
-        monkeypatch.setattr(f"undiffuse.training.{module}.compute_dtype", lambda *options: torch.float16)
+    monkeypatch.setattr("undiffuse.utils.device.resolved", lambda *options: "fp16")
     run_training(Path("run"), replace(auto, training=replace(auto.training, total_images=300)))
     checkpoint = open_run(Path("run")).last_good()
     assert checkpoint is not None

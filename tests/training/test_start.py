@@ -199,10 +199,24 @@ def test_the_same_command_resumes_without_the_source(source: Run, notices: pytes
     shutil.rmtree("source")
     again = undiffuse.train("digits", images=400, **options)
     assert [checkpoint.images for checkpoint in again.checkpoints()] == [400, 200, 0]
-    with pytest.raises(FileNotFoundError, match="no run at"):
-        undiffuse.train("digits", from_run="source", out="elsewhere")
+    others: list[dict[str, Any]] = [{"out": "elsewhere"}, {"from_run": "sauce"}]
+    for other in others:
+        with pytest.raises(FileNotFoundError, match="no run at"):
+            undiffuse.train("digits", images=400, **(options | other))
     with pytest.raises(ValueError, match="other settings"):
         undiffuse.train("digits", images=400, from_run="source", out="run")
+
+
+def test_it_resumes_when_the_source_has_trained_on(source: Run, store: Store) -> None:
+    run = begin("run", source, store)
+    checkpoint = source.last_good()
+    assert checkpoint
+    parts = {part: checkpoint.tensors(part) for part in ("network", "ema")}
+    parts["ema"] = {name: tensor + 1 for name, tensor in parts["ema"].items()}
+    source.save(800, parts, {}, keep=1)
+    again = begin("run", source, store)
+    assert again.config.origin == run.config.origin
+    assert [checkpoint.images for checkpoint in again.checkpoints()] == [0]
 
 
 def test_other_images_are_announced_with_their_learning_rate(notices: pytest.LogCaptureFixture) -> None:

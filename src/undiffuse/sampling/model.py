@@ -105,7 +105,7 @@ class Model:
         self,
         count: int = 1,
         *,
-        label: Label | Sequence[Label] | None = None,
+        label: Label | Sequence[Label] | Tensor | None = None,
         guidance: float | None = None,
         guidance_interval: str | tuple[float, float] | None = None,
         sampler: str | None = None,
@@ -132,7 +132,7 @@ class Model:
         self,
         count: int = 1,
         *,
-        label: Label | Sequence[Label] | None = None,
+        label: Label | Sequence[Label] | Tensor | None = None,
         guidance: float | None = None,
         guidance_interval: str | tuple[float, float] | None = None,
         sampler: str | None = None,
@@ -185,7 +185,7 @@ class Model:
                 chunks.append(to_pixels(last(watched(steps_taken, show)).x))
         return Images(torch.cat(chunks))
 
-    def _labels(self, seeds: Sequence[int], label: Label | Sequence[Label] | None) -> list[int] | None:
+    def _labels(self, seeds: Sequence[int], label: Label | Sequence[Label] | Tensor | None) -> list[int] | None:
         if label is None or isinstance(label, int | str):
             pattern = self.find_labels(label)
             return labels_for(self.class_names, seeds, pattern)

@@ -1,4 +1,4 @@
-"""The tab that changes images: paint over what is to be made anew, or make images that are like one."""
+"""The tab that changes images: paint over what is to be regenerated, or make images that are like one."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -28,9 +28,9 @@ EDITOR_SIDE = 384
 MOST_IMAGES = 16
 
 BRUSH = "#d55e00"
-"""The color of what is to be made anew, as in the sheets of `undiffuse edit`."""
+"""The color of what is to be regenerated, as in the sheets of `undiffuse edit`."""
 
-CHOICES = [("make the painted part anew", "inpaint"), ("make images like it", "vary")]
+CHOICES = [("regenerate the painted part", "inpaint"), ("make images like it", "vary")]
 
 
 def edit_tab(studio: Studio, page: gr.Blocks) -> None:
@@ -160,7 +160,7 @@ def painted(drawn: dict, size: tuple[int, int]) -> Bool[Tensor, "h w"]:
         alpha = layer.convert("RGBA").getchannel("A").resize((size[1], size[0]), PIL.Image.Resampling.BOX)
         mask |= np.asarray(alpha) >= 128
     if not mask.any():
-        raise ValueError("Nothing is painted: paint over what is to be made anew.")
+        raise ValueError("Nothing is painted: paint over what is to be regenerated.")
     return torch.from_numpy(mask)
 
 
