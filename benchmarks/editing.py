@@ -53,13 +53,14 @@ def round_trip(run: str = "digits", /, steps: tuple[int, ...] = (9, 18, 36, 72))
             print(f"{sampler}, {count} steps, NFE {nfe}: rms {rms(error):.2f}, greatest {float(error.abs().max()):.0f}")
 
 
-def enlarge(run: str = "digits", /, side: int = 4, steps: int = 18) -> None:
+def enlarge(run: str = "digits", /, side: int = 4, steps: int = 18, clip: bool = True) -> None:
     """Images made `side` pixels long and enlarged again, by bicubic and by the model; distances to the images.
 
     Args:
         run: A run that held images out.
         side: Height and width of the small images.
         steps: Of the sampler.
+        clip: Clip each prediction, as `undiffuse edit` does.
     """
     model = ud.load(run)
     pixels, classes = held_out(model)
@@ -70,7 +71,7 @@ def enlarge(run: str = "digits", /, side: int = 4, steps: int = 18) -> None:
     wrap = partial(posterior, operator=operator, y=rounded, noise_std=editing.NOISE_STD, data_std=std)
     made = {"bicubic": interpolate(rounded, size=model.shape[1:], mode="bicubic")}
     for sampler in ("euler", "euler_ancestral", "dpmpp_2m"):
-        sampling = sampling_config(model.config, sampler, steps, guidance=1.0, settings=["clip=true"])
+        sampling = sampling_config(model.config, sampler, steps, guidance=1.0, settings=[f"clip={str(clip).lower()}"])
         for name, given in (("no label", None), ("its label", classes)):
             labels = [NO_LABEL] * len(pixels) if given is None else given.tolist()
             steps_taken = sample_steps(model, range(len(pixels)), labels, sampling, wrap)

@@ -66,7 +66,7 @@ def inpaint(
         lambda seeds: editing.inpaint_steps(
             model, signed(image), mask, seeds, sampling, label, resamplings=resamplings
         ),
-        [Panel(image, "the image"), Panel(highlighted(image, mask), "regenerated")],
+        [Panel(image, "the image"), Panel(highlighted(image, mask), "to be regenerated")],
         measure=measure,
         options={"resamplings": resamplings},
     )
