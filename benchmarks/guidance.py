@@ -36,6 +36,7 @@ def main(
     interval: str = "0.28-1.6",
     values: tuple[float, ...] = (1.0, 1.5, 2.0, 2.5, 3.0),
     count: int = 1000,
+    steps: int | None = None,
     features: str = "pixels",
     json_file: Path = Path("benchmarks/results/guidance.json"),
     plot: Path = Path("docs/guidance.png"),
@@ -48,6 +49,7 @@ def main(
         interval: Of noise levels.
         values: Of guidance.
         count: Samples in each row.
+        steps: Of the sampler; None takes the run's.
         features: Of FD and recall, and of the reader unless they are pixels.
         json_file: Where the rows go.
         plot: Where the curves go.
@@ -64,11 +66,11 @@ def main(
         for value in values:
             options = {"guidance_interval": where} if value != 1 else {}
             # Without guidance all ways are the same; a guide would be refused.
-            sampled = (each if value != 1 else model).sample(count, guidance=value, **options)
+            sampled = (each if value != 1 else model).sample(count, guidance=value, steps=steps, **options)
             found = undiffuse.measure(real, np.asarray(sampled), features=features)
             reading = read_samples(describe(real), store.labels, describe(np.asarray(sampled)), labels)
             sampling = sampling_config(
-                model.config, guidance=value, guide=each.guide is not None and value != 1, **options
+                model.config, steps=steps, guidance=value, guide=each.guide is not None and value != 1, **options
             )
             distance = next(v for v in found.measurements[0].values if v.metric.startswith(("FD", "FID")))
             rows.append(

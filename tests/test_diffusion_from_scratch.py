@@ -8,7 +8,7 @@ from nbclient import NotebookClient
 NOTEBOOK = Path(__file__).parents[1] / "notebooks" / "diffusion_from_scratch.ipynb"
 MAX_BYTES = 1_000_000
 
-SHORTER = {'images="16k"': 'images="3k"', "karras_sigmas(200,": "karras_sigmas(80,", "count=300": "count=100"}
+SHORTER = {'images="16k"': 'images="2k"', "karras_sigmas(200,": "karras_sigmas(60,", "count=300": "count=60"}
 """So much less work is done here than by a reader."""
 
 

@@ -3,12 +3,13 @@
 import re
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
-import undiffuse as ud
 from undiffuse import api
+from undiffuse.api.quickstart import Quickstart
 from undiffuse.cli import main
 from undiffuse.data.store import DataConfig, open_store
 from undiffuse.evaluation.reader import read_samples
@@ -18,8 +19,24 @@ def headline(report: str) -> dict[str, str]:
     return dict(re.findall(r"<dt>(.*?)</dt><dd>(.*?)</dd>", report))
 
 
-def test_a_short_quickstart_writes_a_page_that_stands_alone() -> None:
-    done = ud.quickstart(images=256, samples=100)
+def test_a_short_quickstart_writes_a_page_that_stands_alone(
+    capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The command says what its page says."""
+    pages: list[Quickstart] = []
+    whole = partial(api.quickstart, samples=100)
+
+    def kept(*arguments: Any, **options: Any) -> Quickstart:
+        pages.append(whole(*arguments, **options))
+        return pages[0]
+
+    monkeypatch.setattr(api, "quickstart", kept)
+    main(["quickstart", "--images", "256"])
+    said = capsys.readouterr().out
+    assert "of 100 samples are read as the digit that was asked for" in said
+    assert str(Path("runs/quickstart/report.html").absolute()) in said
+
+    (done,) = pages
     report = done.report.read_text()
     assert done.report == Path("runs/quickstart/report.html")
     shown = headline(report)
@@ -32,16 +49,6 @@ def test_a_short_quickstart_writes_a_page_that_stands_alone() -> None:
     assert len(addresses) == 7  # The icon, samples, real digits, film, curves, nearest images, their distances.
     assert all(address.startswith("data:") for address in addresses)
     assert len(list(Path("runs/quickstart/samples").rglob("000*.png"))) == 100
-
-
-def test_the_command_says_how_many_samples_can_be_read(
-    capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(api, "quickstart", partial(api.quickstart, samples=100))
-    main(["quickstart", "--images", "64"])
-    said = capsys.readouterr().out
-    assert "of 100 samples are read as the digit that was asked for" in said
-    assert str(Path("runs/quickstart/report.html").absolute()) in said
 
 
 @pytest.mark.slow

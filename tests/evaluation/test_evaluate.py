@@ -12,7 +12,7 @@ import undiffuse as ud
 
 @pytest.fixture
 def two_folders(tmp_path: Path) -> tuple[Path, Path]:
-    for i in range(50):
+    for i in range(24):
         making.save(tmp_path / "a" / "only" / f"{i}.png", making.noise(i, 20 + i % 7, 20 + i % 5))
     for i in range(12):
         making.save(tmp_path / "b" / f"{i}.png", Image.new("RGB", (24, 24), (20 * i, 90, 200 - 10 * i)))
@@ -32,8 +32,5 @@ def test_inceptions_metrics_are_finite_and_symmetric(inception_weights: Path, tw
         assert "fewer than 2,048" in evaluation.warnings[0]
         assert "are not those of the published Inception" in evaluation.why
         assert evaluation.to_dict()["protocol"]["feature_weights_are_the_published"] is False
-
-
-def test_the_page_says_which_precision_it_is(inception_weights: Path, two_folders: tuple[Path, Path]) -> None:
-    report = ud.measure(*two_folders, size=24, weights=inception_weights).write("out")
-    assert "VGG16" in report.read_text()
+    # Precision by Inception's features is not that of the paper, and the page says so.
+    assert "VGG16" in there.write("out").read_text()

@@ -57,7 +57,7 @@ def test_an_overflow_is_skipped_and_resumes_exactly(
     fp16: Config, run_training: Callable[..., bool], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(LossScale, "STEPS_TO_DOUBLE", 1)  # So that it grows until gradients overflow, again and again.
-    fp16 = replace(fp16, training=replace(fp16.training, total_images=2500))
+    fp16 = replace(fp16, training=replace(fp16.training, batch=40, total_images=1000))
     run_training(Path("whole"), fp16, CheckpointOptions(keep=1))
 
     def stop(*arguments, **named):
@@ -69,7 +69,7 @@ def test_an_overflow_is_skipped_and_resumes_exactly(
     with monkeypatch.context() as patch:
         patch.setattr("undiffuse.training.session.training_steps", stop)
         with pytest.raises(KeyboardInterrupt):
-            run_training(Path("halves"), fp16, CheckpointOptions(keep=1, checkpoint_images=700))
+            run_training(Path("halves"), fp16, CheckpointOptions(keep=1, checkpoint_images=280))
     run_training(Path("halves"), fp16, CheckpointOptions(keep=1))
     whole, halves = (open_run(Path(name)).last_good() for name in ("whole", "halves"))
     assert whole is not None
