@@ -180,7 +180,7 @@ def read_layout(paths: Sequence[str], split: Split, where: str) -> Layout:
     Raises:
         ValueError: the requested split does not exist.
     """
-    folders = _without_common([PurePosixPath(path).parts[:-1] for path in paths], stop_at=SPLIT_NAMES)
+    folders = without_common([PurePosixPath(path).parts[:-1] for path in paths], stop_at=SPLIT_NAMES)
     split_of = [SPLIT_NAMES.get(parts[0].lower()) if parts else "" for parts in folders]
     present = sorted({name for name in split_of if name})
     notices: tuple[str, ...] = ()
@@ -189,7 +189,7 @@ def read_layout(paths: Sequence[str], split: Split, where: str) -> Layout:
         chosen = [i for i, name in enumerate(split_of) if name and taken in (name, "all")]
         splits = [split_of[i] or "" for i in chosen]
         inside = [i for i, name in enumerate(split_of) if name]
-        below = _without_common([folders[i][1:] for i in inside])
+        below = without_common([folders[i][1:] for i in inside])
         class_of = {i: parts[0] if parts else UNSORTED for i, parts in zip(inside, below, strict=True)}
     else:
         if split not in ("auto", "all"):
@@ -197,7 +197,7 @@ def read_layout(paths: Sequence[str], split: Split, where: str) -> Layout:
                 f"{where} has no folders named train, val or test, and so no split {split}: leave --split out."
             )
         taken, chosen, splits = "all", list(range(len(paths))), [""] * len(paths)
-        class_of = {i: parts[0] if parts else UNSORTED for i, parts in enumerate(_without_common(folders))}
+        class_of = {i: parts[0] if parts else UNSORTED for i, parts in enumerate(without_common(folders))}
     names = [paths[i] for i in chosen]
     # All folders of the source count, so that label 3 means the same in train and test.
     class_names = sorted(set(class_of.values()))
@@ -225,7 +225,7 @@ def _choose_split(
     return taken, tuple(notices)
 
 
-def _without_common(folders: list[tuple[str, ...]], stop_at: Container[str] = ()) -> list[tuple[str, ...]]:
+def without_common(folders: list[tuple[str, ...]], stop_at: Container[str] = ()) -> list[tuple[str, ...]]:
     """The folders without the leading ones that all share, up to the first that is in `stop_at`."""
     common = 0
     while (

@@ -1,0 +1,48 @@
+"""What super-resolution starts from: an image made smaller by a whole factor, and brought back to its size."""
+
+from jaxtyping import Float, UInt8
+from torch import Tensor, nn
+from torch.nn.functional import interpolate
+
+from undiffuse.data.pixels import to_pixels, to_signed_range
+from undiffuse.utils.resampling import areas
+from undiffuse.utils.text import size_text
+
+Size = tuple[int, int]
+"""Height and width."""
+
+
+def small_size(size: Size, factor: int) -> Size:
+    """The size of an image that is made smaller by `factor`.
+
+    Raises:
+        ValueError: the factor does not divide both sides.
+    """
+    if any(side % factor for side in size):
+        larger = size_text((-(-size[0] // factor) * factor, -(-size[1] // factor) * factor))
+        raise ValueError(
+            f"--condition low-res:{factor} does not divide {size_text(size)}: give --size {larger}, or another factor."
+        )
+    return size[0] // factor, size[1] // factor
+
+
+def reduced(x0: Float[Tensor, "b c h w"], factor: int) -> UInt8[Tensor, "b c k l"]:
+    """Each block of factor x factor pixels becomes its mean, rounded to 256 levels as in a file.
+
+    It is the operator of `undiffuse edit RUN enlarge`.
+    """
+    small = small_size((x0.shape[2], x0.shape[3]), factor)
+    # In float64, so that no order of summation rounds half a level another way.
+    rows, columns = (areas(*sides) for sides in zip(small, x0.shape[2:], strict=True))
+    return to_pixels(rows @ x0.double() @ columns.T)
+
+
+def enlarged(small: UInt8[Tensor, "b c k l"], size: Size) -> Float[Tensor, "b c h w"]:
+    """Small images in [-1, 1] at `size`, bicubic: what a network is told of them."""
+    x = nn.Sequential(*to_signed_range())(small)
+    return interpolate(x, size=list(size), mode="bicubic", align_corners=False)
+
+
+def low_resolution(x0: Float[Tensor, "b c h w"], factor: int) -> Float[Tensor, "b c h w"]:
+    """What is left of images when they are made smaller by `factor`, at their size."""
+    return enlarged(reduced(x0, factor), (x0.shape[2], x0.shape[3]))
