@@ -4,9 +4,11 @@ python benchmarks/editing.py round-trip digits
 python benchmarks/editing.py enlarge digits --side 4
 """
 
-from functools import partial
+from dataclasses import dataclass
+from functools import cached_property, partial
 
 import numpy as np
+import torch
 import tyro
 from jaxtyping import UInt8
 from torch import Tensor
@@ -16,7 +18,7 @@ import undiffuse as ud
 from undiffuse.data.batches import split_held_out
 from undiffuse.data.pixels import to_nchw, to_nhwc, to_pixels
 from undiffuse.data.store import open_store
-from undiffuse.diffusion.inverse_problems import area_downsampling, corrected, posterior
+from undiffuse.diffusion.inverse_problems import Separable, area_downsampling, corrected, posterior
 from undiffuse.sampling import editing
 from undiffuse.sampling.edits import Evaluations, rms, signed
 from undiffuse.sampling.model import Model, last, sample_steps, seeded_noise, steps_from
@@ -53,6 +55,41 @@ def round_trip(run: str = "digits", /, steps: tuple[int, ...] = (9, 18, 36, 72))
             print(f"{sampler}, {count} steps, NFE {nfe}: rms {rms(error):.2f}, greatest {float(error.abs().max()):.0f}")
 
 
+@dataclass(frozen=True)
+class Enlarging:
+    """Images that a run held out, made smaller: whoever enlarges them is measured here."""
+
+    pixels: UInt8[Tensor, "n c h w"]
+    side: tuple[int, int]
+
+    @cached_property
+    def operator(self) -> Separable:
+        return area_downsampling(self.pixels.shape[1:], self.side)
+
+    @cached_property
+    def small(self) -> UInt8[Tensor, "n c k l"]:
+        return to_pixels(self.operator(signed(self.pixels)))
+
+    def bicubic(self) -> Tensor:
+        return interpolate(signed(self.small), size=self.pixels.shape[2:], mode="bicubic")
+
+    def report(self, name: str, enlarged: UInt8[Tensor, "n c h w"]) -> None:
+        """Prints the distances to the images, and how far the small ones are met."""
+        difference = signed(enlarged) - signed(self.pixels)
+        psnr = (20 * torch.log10(2 / difference.square().mean(dim=(1, 2, 3)).sqrt())).mean()
+        met = 127.5 * rms(self.operator(signed(enlarged)) - signed(self.small))
+        arrays = to_nhwc(self.pixels), to_nhwc(enlarged)
+        distances = [
+            ud.measure(real=arrays[0], fake=arrays[1], features=features, metrics=())[f"FD-{short}"].value
+            for features, short in (("pixels", "pixels"), ("efficientnet-lite0", "EffNet"))
+        ]
+        print(
+            f"{name}: MSE {difference.square().mean():.4f}, PSNR {psnr:.2f} dB, FD-pixels {distances[0]:.2f}, "
+            f"FD-EffNet {distances[1]:.0f}, measurement met to {met:.2f} levels",
+            flush=True,
+        )
+
+
 def enlarge(run: str = "digits", /, side: int = 4, steps: int = 18, clip: bool = True) -> None:
     """Images made `side` pixels long and enlarged again, by bicubic and by the model; distances to the images.
 
@@ -64,32 +101,17 @@ def enlarge(run: str = "digits", /, side: int = 4, steps: int = 18, clip: bool =
     """
     model = ud.load(run)
     pixels, classes = held_out(model)
-    operator = area_downsampling(model.shape, (side, side))
-    small = operator(signed(pixels))
-    rounded = signed(to_pixels(small))
-    std = model.diffusion.sigma_data
-    wrap = partial(posterior, operator=operator, y=rounded, noise_std=editing.NOISE_STD, data_std=std)
-    made = {"bicubic": interpolate(rounded, size=model.shape[1:], mode="bicubic")}
+    enlarging = Enlarging(pixels, (side, side))
+    operator, small, std = enlarging.operator, signed(enlarging.small), model.diffusion.sigma_data
+    wrap = partial(posterior, operator=operator, y=small, noise_std=editing.NOISE_STD, data_std=std)
+    enlarging.report("bicubic", to_pixels(enlarging.bicubic()))
     for sampler in ("euler", "euler_ancestral", "dpmpp_2m"):
         sampling = sampling_config(model.config, sampler, steps, guidance=1.0, settings=[f"clip={str(clip).lower()}"])
         for name, given in (("no label", None), ("its label", classes)):
             labels = [NO_LABEL] * len(pixels) if given is None else given.tolist()
-            steps_taken = sample_steps(model, range(len(pixels)), labels, sampling, wrap)
-            made[f"{sampler}, {name}"] = corrected(last(steps_taken).x, operator, rounded, noise_std=editing.NOISE_STD)
-    for name, x in made.items():
-        enlarged = to_pixels(x)
-        error = (signed(enlarged) - signed(pixels)).square().mean()
-        consistency = 127.5 * rms(operator(signed(enlarged)) - rounded)
-        arrays = to_nhwc(pixels), to_nhwc(enlarged)
-        distances = [
-            ud.measure(real=arrays[0], fake=arrays[1], features=features, metrics=())[f"FD-{short}"].value
-            for features, short in (("pixels", "pixels"), ("efficientnet-lite0", "EffNet"))
-        ]
-        print(
-            f"{name}: MSE {error:.4f}, FD-pixels {distances[0]:.2f}, FD-EffNet {distances[1]:.0f}, "
-            f"measurement met to {consistency:.2f} levels",
-            flush=True,
-        )
+            x = last(sample_steps(model, range(len(pixels)), labels, sampling, wrap)).x
+            enlarged = corrected(x, operator, small, noise_std=editing.NOISE_STD)
+            enlarging.report(f"{sampler}, {name}", to_pixels(enlarged))
 
 
 if __name__ == "__main__":

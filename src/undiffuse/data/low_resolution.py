@@ -1,5 +1,9 @@
 """What super-resolution starts from: an image made smaller by a whole factor, and brought back to its size."""
 
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
 from jaxtyping import Float, UInt8
 from torch import Tensor, nn
 from torch.nn.functional import interpolate
@@ -46,3 +50,18 @@ def enlarged(small: UInt8[Tensor, "b c k l"], size: Size) -> Float[Tensor, "b c 
 def low_resolution(x0: Float[Tensor, "b c h w"], factor: int) -> Float[Tensor, "b c h w"]:
     """What is left of images when they are made smaller by `factor`, at their size."""
     return enlarged(reduced(x0, factor), (x0.shape[2], x0.shape[3]))
+
+
+@dataclass(frozen=True)
+class LowResolution:
+    """An `ImageCondition`: the image itself, made smaller."""
+
+    factor: int
+
+    def beside(self, pixels: UInt8[np.ndarray, "b h w c"], indices: Sequence[int] | np.ndarray) -> np.ndarray:
+        return pixels
+
+    def told(
+        self, x: Float[Tensor, "b c h w"], indices: Sequence[int] | np.ndarray
+    ) -> tuple[Float[Tensor, "b c h w"], Float[Tensor, "b c h w"]]:
+        return x, low_resolution(x, self.factor)

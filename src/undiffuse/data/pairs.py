@@ -5,7 +5,9 @@ from dataclasses import dataclass, replace
 from os.path import splitext
 
 import numpy as np
-from jaxtyping import Bool, Int, UInt8
+import torch
+from jaxtyping import Bool, Float, Int, UInt8
+from torch import Tensor
 
 from undiffuse.data.paths import SUFFIXES, DataLike, data_name, printable, without_common
 from undiffuse.data.store import DataConfig, Store, open_store
@@ -19,7 +21,7 @@ NAMED = 3
 
 @dataclass(frozen=True)
 class Pairs:
-    """The partners of a store's images."""
+    """The partners of a store's images: an `ImageCondition`."""
 
     store: Store
     """The partners themselves, decoded at the images' size."""
@@ -37,6 +39,18 @@ class Pairs:
         pixels = np.zeros((len(partner), *self.store.size, self.channels), np.uint8)
         pixels[found] = self.store.read(partner[found])
         return pixels, found
+
+    def beside(
+        self, pixels: UInt8[np.ndarray, "b h w c"], indices: Sequence[int] | np.ndarray
+    ) -> UInt8[np.ndarray, "b h w d"]:
+        return np.concatenate([pixels, self.read(indices)[0]], axis=3)
+
+    def told(
+        self, x: Float[Tensor, "b d h w"], indices: Sequence[int] | np.ndarray
+    ) -> tuple[Float[Tensor, "b c h w"], Float[Tensor, "b k h w"]]:
+        x0, image = x[:, : -self.channels], x[:, -self.channels :]
+        found = torch.from_numpy(self.partner[np.asarray(indices)] >= 0)
+        return x0, torch.where(found[:, None, None, None], image, torch.nan)
 
 
 def open_pairs(
