@@ -12,6 +12,7 @@ from pydantic.dataclasses import dataclass
 from torch import nn
 
 from undiffuse.data.augmentation import AugmentationConfig
+from undiffuse.data.image_condition import ImageConditionConfig
 from undiffuse.data.nonleaky import NUMBERS
 from undiffuse.data.store import DataConfig
 from undiffuse.diffusion.recipe import SIGMAS, DiffusionConfig
@@ -179,6 +180,8 @@ class Config(Recipe):
     class_names: tuple[str, ...]
     origin: Origin | None = None
     """null: trained from scratch."""
+    image_condition: ImageConditionConfig | None = None
+    """Another image that the network is told of; null: none."""
     version: int = VERSION
 
     def __post_init__(self) -> None:
@@ -197,7 +200,10 @@ class Config(Recipe):
     @property
     def condition_sizes(self) -> ConditionSizes:
         """What the network is told besides the label."""
-        return ConditionSizes(augmentation=NUMBERS if self.augmentation.nonleaky else 0)
+        return ConditionSizes(
+            augmentation=NUMBERS if self.augmentation.nonleaky else 0,
+            image_channels=self.image_condition.channels if self.image_condition else 0,
+        )
 
     def build_network(self) -> nn.Module:
         """The network, untrained, with channels for the variance where it is learned, and all conditions that it gets.

@@ -8,6 +8,7 @@ from pathlib import Path
 from undiffuse.api.data import SizeLike, check_outside, check_same_images, data_config
 from undiffuse.api.runs import RunLike, as_run
 from undiffuse.config import Config, flat, with_settings
+from undiffuse.data.conditioned import conditioned
 from undiffuse.data.paths import DataLike
 from undiffuse.data.store import DataConfig, Store, open_store
 from undiffuse.networks.network import NetworkConfig
@@ -69,6 +70,7 @@ def train(
     channels: Channels | int = "auto",
     strict: bool = False,
     unconditional: bool = False,
+    condition: DataLike | None = None,
     preset: str | None = None,
     from_run: RunLike = None,
     images: int | str | None = None,
@@ -102,6 +104,8 @@ def train(
         channels: 1 gray, 3 RGB, 4 RGBA; auto: what the images have.
         strict: Fail if an image cannot be decoded, instead of leaving it out.
         unconditional: Do not give the network the classes, even if there are some.
+        condition: Another image that the network is told of beside each: "low-res:4" for the image itself made four
+            times smaller (super-resolution); or a folder, an archive or a sequence of images of the same names.
         preset: The recipe; None takes digits for digits, else small.
         from_run: Start with the EMA weights of this run, and its settings in place of a preset's. The images may be
             others, with new classes; then the learning rate is a third of its. `size` is by default its size, and may
@@ -152,6 +156,7 @@ def train(
         request.check_before_images(world)
         store = open_store(request.data, strict, data, world)
         check_same_images(store, world)
+        store = conditioned(store, condition, request.data, strict, world)
         config = world.on_main(lambda: request.configure(store))
         folder = Path(out).expanduser() if out else Path("runs") / _run_name(store, name, network, start)
         check_outside(folder, data)
@@ -190,7 +195,8 @@ class _Request:
             config = configure(self.preset, images, data, self.seed, self.conditional, self.network)
         else:
             config = self.start.configure(images, data, self.seed, self.conditional)
-        return with_settings(config, self.settings)
+        other = images.image_condition if isinstance(images, Store) else None
+        return with_settings(replace(config, image_condition=other.config if other else None), self.settings)
 
     def check_before_images(self, world: World) -> None:
         """Raises ValueError for settings that fit no images at all: to know it after hours of decoding is too late."""

@@ -15,7 +15,7 @@ from undiffuse.data.augmentation import AugmentationConfig, augmentation
 from undiffuse.data.nonleaky import nonleaky
 from undiffuse.data.pixels import to_nchw
 from undiffuse.data.store import Store
-from undiffuse.utils.conditions import Condition, Conditions, as_conditions, dropped, simplest
+from undiffuse.utils.conditions import NO_LABEL, Condition, Conditions, as_conditions, dropped, simplest
 from undiffuse.utils.randomness import ImageRandomness, generator
 
 
@@ -59,16 +59,25 @@ class ImageStream(Dataset):
     def __getitems__(self, numbers: list[int]) -> Batch:
         total = len(self.training)
         indices = self.training[[int(_order(total, self.seed, n // total)[n % total]) for n in numbers]]
-        x0 = self.transform(to_nchw(self.store.read(indices)), self.seed, numbers)
+        pixels, other = self.store.read(indices), self.store.image_condition
+        if other is not None:
+            pixels = other.beside(pixels, indices)
+        x0 = self.transform(to_nchw(pixels), self.seed, numbers)
         told = x0.new_empty(len(x0), 0)
         if self.nonleaky:
             x0, told = nonleaky(x0, self.nonleaky, self.seed, numbers)
+        image = None
+        if other is not None:
+            x0, image = other.told(x0, indices)
         randomness = ImageRandomness("training", self.seed, numbers)
         u, drops = randomness.uniform(), randomness.uniform() < self.label_dropout
-        condition = as_conditions(dropped(self.store.condition(indices), drops))
-        assert condition.label is not None
+        condition = as_conditions(dropped(self.store.condition(indices, image), drops))
+        label = condition.label
+        assert label is not None
+        if other is not None:  # Of an image that is given, the class is often not known.
+            label = torch.where(randomness.uniform() < self.label_dropout, NO_LABEL, label)
         eps = randomness.normal(*self.store.shape)
-        return Batch(x0, condition.label, u, eps, told, *_present(condition, len(x0), self.store.size))
+        return Batch(x0, label, u, eps, told, *_present(condition, len(x0), self.store.size))
 
 
 def _present(told: Conditions, images: int, size: tuple[int, int]) -> tuple[Tensor, Tensor, Tensor]:

@@ -1,6 +1,5 @@
 """What super-resolution starts from: an image made smaller by a whole factor, and brought back to its size."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -8,6 +7,7 @@ from jaxtyping import Float, UInt8
 from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
+from undiffuse.data.image_condition import ImageConditionConfig, Indices
 from undiffuse.data.pixels import to_pixels, to_signed_range
 from undiffuse.utils.resampling import areas
 from undiffuse.utils.text import size_text
@@ -57,11 +57,16 @@ class LowResolution:
     """An `ImageCondition`: the image itself, made smaller."""
 
     factor: int
+    channels: int
 
-    def beside(self, pixels: UInt8[np.ndarray, "b h w c"], indices: Sequence[int] | np.ndarray) -> np.ndarray:
+    @property
+    def config(self) -> ImageConditionConfig:
+        return ImageConditionConfig(low_res=self.factor, channels=self.channels)
+
+    def beside(self, pixels: UInt8[np.ndarray, "b h w c"], indices: Indices) -> UInt8[np.ndarray, "b h w c"]:
         return pixels
 
     def told(
-        self, x: Float[Tensor, "b c h w"], indices: Sequence[int] | np.ndarray
+        self, x: Float[Tensor, "b c h w"], indices: Indices
     ) -> tuple[Float[Tensor, "b c h w"], Float[Tensor, "b c h w"]]:
         return x, low_resolution(x, self.factor)

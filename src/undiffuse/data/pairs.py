@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Bool, Float, Int, UInt8
 from torch import Tensor
 
+from undiffuse.data.image_condition import ImageConditionConfig, Indices
 from undiffuse.data.paths import SUFFIXES, DataLike, data_name, printable, without_common
 from undiffuse.data.store import DataConfig, Store, open_store
 from undiffuse.utils.terminal import log
@@ -27,12 +28,18 @@ class Pairs:
     """The partners themselves, decoded at the images' size."""
     partner: Int[np.ndarray, " n"]
     """The index in `store` of each image's partner; -1 for none."""
+    name: str
+    """How config.json names the folder or archive."""
 
     @property
     def channels(self) -> int:
         return self.store.channels
 
-    def read(self, indices: Sequence[int] | np.ndarray) -> tuple[UInt8[np.ndarray, "b h w k"], Bool[np.ndarray, " b"]]:
+    @property
+    def config(self) -> ImageConditionConfig:
+        return ImageConditionConfig(pairs=self.name, channels=self.channels, content=self.store.content)
+
+    def read(self, indices: Indices) -> tuple[UInt8[np.ndarray, "b h w k"], Bool[np.ndarray, " b"]]:
         """The pixels of the partners of the images with these indices, black for none, and whether there is one."""
         partner = self.partner[np.asarray(indices)]
         found = partner >= 0
@@ -40,13 +47,11 @@ class Pairs:
         pixels[found] = self.store.read(partner[found])
         return pixels, found
 
-    def beside(
-        self, pixels: UInt8[np.ndarray, "b h w c"], indices: Sequence[int] | np.ndarray
-    ) -> UInt8[np.ndarray, "b h w d"]:
+    def beside(self, pixels: UInt8[np.ndarray, "b h w c"], indices: Indices) -> UInt8[np.ndarray, "b h w d"]:
         return np.concatenate([pixels, self.read(indices)[0]], axis=3)
 
     def told(
-        self, x: Float[Tensor, "b d h w"], indices: Sequence[int] | np.ndarray
+        self, x: Float[Tensor, "b d h w"], indices: Indices
     ) -> tuple[Float[Tensor, "b c h w"], Float[Tensor, "b k h w"]]:
         x0, image = x[:, : -self.channels], x[:, -self.channels :]
         found = torch.from_numpy(self.partner[np.asarray(indices)] >= 0)
@@ -77,7 +82,7 @@ def open_pairs(
         store = open_store(replace(wanted, channels=3), strict, partners, world)
     where = printable(name)
     partner = _matched(images.names, store.names, where)
-    missing = [name for name, i in zip(images.names, partner, strict=True) if i < 0]
+    missing = [image for image, i in zip(images.names, partner, strict=True) if i < 0]
     if missing:
         names = ", ".join(missing[:NAMED]) + (", ..." if len(missing) > NAMED else "")
         have = f"{len(missing):,} of {plural(len(images), 'image')} have no partner in {where}"
@@ -93,7 +98,7 @@ def open_pairs(
     if unused:
         belong = "belongs" if unused == 1 else "belong"
         log.info(f"{plural(unused, 'image')} in {where} {belong} to no training image.")
-    return Pairs(store, partner)
+    return Pairs(store, partner, name)
 
 
 def _matched(images: Sequence[str], partners: Sequence[str], where: str) -> Int[np.ndarray, " n"]:

@@ -14,6 +14,7 @@ from PIL import Image
 from torch import Tensor
 
 from undiffuse.config import SamplingConfig
+from undiffuse.data.given_images import GivenImages
 from undiffuse.data.pixels import to_nchw
 from undiffuse.old_names import current
 from undiffuse.report.grids import save_png, to_pil
@@ -35,6 +36,8 @@ class Gallery:
     sampling: SamplingConfig
     labels: tuple[int, ...] | None
     """Taken in turn, by seed; -1 for none. None: every class in turn."""
+    given: GivenImages | None = None
+    """Images that the model is told of, taken in turn by seed."""
 
     def path(self, seed: int) -> Path:
         return self.folder / f"{seed:06d}.png"
@@ -83,7 +86,8 @@ def open_gallery(gallery: Gallery, model: dict[str, Any]) -> Gallery:
     """
     labels = gallery.labels[0] if gallery.labels and len(gallery.labels) == 1 else gallery.labels
     # As JSON has it: lists in place of tuples.
-    protocol = json.loads(json.dumps({**model, **asdict(gallery.sampling), "label": labels}))
+    given = {} if gallery.given is None else {"given": gallery.given.names, "given_sha256": gallery.given.digest}
+    protocol = json.loads(json.dumps({**model, **asdict(gallery.sampling), "label": labels, **given}))
     folder, file = gallery.folder, gallery.folder / "samples.json"
     if file.exists():
         before = _read_protocol(file)

@@ -13,13 +13,16 @@ from jaxtyping import UInt8
 from torch import Tensor
 
 from undiffuse.config import SamplingConfig
+from undiffuse.data.given_images import GivenImages
 from undiffuse.data.pixels import to_pixels
 from undiffuse.report import grids
 from undiffuse.runs.gallery import Gallery, made_by, open_gallery
+from undiffuse.sampling.given import told_of
 from undiffuse.sampling.labels import Pattern, labels_for
 from undiffuse.sampling.model import Model, last, sample_steps, watched
 from undiffuse.sampling.nfe import nfe
 from undiffuse.sampling.options import on_device
+from undiffuse.utils.conditions import Condition
 from undiffuse.utils.errors import WorkFailed
 from undiffuse.utils.terminal import Meter, log
 from undiffuse.utils.text import duration
@@ -28,13 +31,19 @@ from undiffuse.utils.world import World
 GRID_IMAGES = 100
 
 
-def gallery_in(folder: Path, model: Model, sampling: SamplingConfig, labels: Pattern | None = None) -> Gallery:
+def gallery_in(
+    folder: Path,
+    model: Model,
+    sampling: SamplingConfig,
+    labels: Pattern | None = None,
+    given: GivenImages | None = None,
+) -> Gallery:
     """The gallery in the folder of what a loaded model makes with these options; made, or checked if it is there.
 
     Raises:
         ValueError: the folder holds samples that were made in another way, or something else.
     """
-    gallery = Gallery(folder, model.shape, model.class_names, on_device(sampling, model.device), labels)
+    gallery = Gallery(folder, model.shape, model.class_names, on_device(sampling, model.device), labels, given)
     return open_gallery(gallery, source_of(model))
 
 
@@ -44,7 +53,13 @@ def source_of(model: Model) -> dict[str, Any]:
     return found | ({"guide": made_by(*model.guide.origin, model.guide.weights)} if model.guide else {})
 
 
-def default_folder(model: Model, sampling: SamplingConfig, settings: Sequence[str], labels: Pattern | None) -> Path:
+def default_folder(
+    model: Model,
+    sampling: SamplingConfig,
+    settings: Sequence[str],
+    labels: Pattern | None,
+    given: GivenImages | None = None,
+) -> Path:
     """A folder among the run's samples that is named after the options."""
     run, checkpoint = model.origin
     words = [sampling.sampler, str(sampling.steps), model.weights, str(checkpoint.images)]
@@ -55,6 +70,7 @@ def default_folder(model: Model, sampling: SamplingConfig, settings: Sequence[st
     precision = on_device(sampling, model.device).precision
     words += [] if precision == "fp32" else [precision]
     words += [] if labels is None else [f"label-{_short(labels)}"]
+    words += [] if given is None else [f"given-{given.digest[:8]}"]
     return run.output_folder / "samples" / "-".join(words)
 
 
@@ -106,7 +122,7 @@ def _made(
     if not seeds:  # There are more processes than samples.
         return torch.empty(0, *gallery.shape, dtype=torch.uint8)
     try:
-        steps = sample_steps(model, seeds, _labels(gallery, seeds), gallery.sampling)
+        steps = sample_steps(model, seeds, _told(gallery, seeds), gallery.sampling)
         return to_pixels(last(watched(steps, show)).x)
     except torch.OutOfMemoryError as error:
         raise WorkFailed(f"Out of memory: --batch {max(1, len(seeds) // 2)} needs less.") from error
@@ -114,7 +130,7 @@ def _made(
 
 def _announce(gallery: Gallery, model: Model, missing: Sequence[int], batch: int, rounds: int) -> None:
     sampling = gallery.sampling
-    evaluations = nfe(model, sampling, _labels(gallery, missing))
+    evaluations = nfe(model, sampling, _told(gallery, missing))
     seconds = _seconds_per_evaluation(gallery, model, missing[:batch]) * evaluations * rounds
     what = f"{len(missing):,} images, {sampling.steps} {sampling.sampler} steps"
     log.info(f"{what} (NFE {evaluations}): about {duration(seconds)}.")
@@ -135,7 +151,7 @@ def save_film(
 ) -> tuple[Path, Path]:
     """film.png and film.gif of the first sixteen; `show` gets the number of each finished step."""
     chunk = seeds[: grids.FILM_IMAGES]
-    steps = watched(sample_steps(model, chunk, _labels(gallery, chunk), gallery.sampling), show)
+    steps = watched(sample_steps(model, chunk, _told(gallery, chunk), gallery.sampling), show)
     film = grids.frames(steps, gallery.sampling.steps)
     strip, animation = gallery.folder / "film.png", gallery.folder / "film.gif"
     grids.save_png(grids.film_strip(film), strip)
@@ -143,8 +159,8 @@ def save_film(
     return strip, animation
 
 
-def _labels(gallery: Gallery, seeds: Sequence[int]) -> list[int] | None:
-    return labels_for(gallery.class_names, seeds, gallery.labels)
+def _told(gallery: Gallery, seeds: Sequence[int]) -> Condition:
+    return told_of(gallery.given, gallery.shape, seeds, labels_for(gallery.class_names, seeds, gallery.labels))
 
 
 def _seconds_per_evaluation(gallery: Gallery, model: Model, seeds: Sequence[int]) -> float:
@@ -153,6 +169,6 @@ def _seconds_per_evaluation(gallery: Gallery, model: Model, seeds: Sequence[int]
     seconds = 0.0
     for _ in range(2):
         began = time.monotonic()
-        last(sample_steps(model, seeds, _labels(gallery, seeds), one_step)).x.cpu()  # Waits for the device.
+        last(sample_steps(model, seeds, _told(gallery, seeds), one_step)).x.cpu()  # Waits for the device.
         seconds = time.monotonic() - began
     return seconds

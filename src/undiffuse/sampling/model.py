@@ -10,6 +10,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from undiffuse.config import Config, SamplingConfig
+from undiffuse.data.given_images import GivenLike
 from undiffuse.data.pixels import to_pixels
 from undiffuse.diffusion import samplers
 from undiffuse.diffusion.denoiser import Predict, clipped, predictor
@@ -19,6 +20,7 @@ from undiffuse.diffusion.samplers import Step
 from undiffuse.report.grids import Images
 from undiffuse.runs.run import Checkpoint, Run
 from undiffuse.sampling.binding import bound_sampler, in_precision, without_gradients
+from undiffuse.sampling.given import find_given, told_of
 from undiffuse.sampling.labels import Label, Pattern, find_pattern, label_tensor, labels_for
 from undiffuse.sampling.options import Settings, as_settings, check_guidance, noise_levels, sampling_config
 from undiffuse.utils.conditions import NO_LABEL, Condition, Conditions, as_conditions, says_something, simplest
@@ -113,6 +115,7 @@ class Model:
         precision: SamplingPrecision | None = None,
         set: Settings = (),
         seed: int = 0,
+        condition: GivenLike | None = None,
     ) -> Iterator[Step]:
         """Samples `count` images at once and yields sigma, x and x0, `(count, channels, height, width)`, at every step.
 
@@ -126,7 +129,8 @@ class Model:
         given = sampler, steps, guidance, precision, as_settings(set), guidance_interval
         sampling = sampling_config(self.config, *given, guide=self.guide is not None)
         seeds = range(seed, seed + count)
-        return sample_steps(self, seeds, self._labels(seeds, label), sampling)
+        told = told_of(find_given(self.config, condition), self.shape, seeds, self._labels(seeds, label))
+        return sample_steps(self, seeds, told, sampling)
 
     def sample(
         self,
@@ -141,6 +145,7 @@ class Model:
         set: Settings = (),
         seed: int = 0,
         batch: int = 64,
+        condition: GivenLike | None = None,
         progress: bool = False,
     ) -> Images:
         """Makes images, uint8 of shape `(count, height, width, channels)`.
@@ -161,6 +166,8 @@ class Model:
             set: Further options, such as {"eta": 0.5}.
             seed: Of the first image, from 0; the others count up from it.
             batch: Images at once.
+            condition: The images that a model makes others from, which seeds take in turn: a file, a folder, an array
+                `(n, height, width, channels)` or a list of images; small ones for a model that enlarges.
             progress: Shows a progress bar.
 
         Raises:
@@ -173,15 +180,16 @@ class Model:
         given = sampler, steps, guidance, precision, as_settings(set), guidance_interval
         sampling = sampling_config(self.config, *given, guide=self.guide is not None)
         seeds, chunks = range(seed, seed + count), []
-        labels = self._labels(seeds, label)
+        labels, given = self._labels(seeds, label), find_given(self.config, condition)
         with speaking(progress), Meter("sampling", count * sampling.steps) as meter:
             for start in range(0, count, batch):
-                chunk, chunk_labels = seeds[start : start + batch], labels and labels[start : start + batch]
+                chunk = seeds[start : start + batch]
+                told = told_of(given, self.shape, chunk, labels and labels[start : start + batch])
 
                 def show(step: int, start: int = start, size: int = len(chunk)) -> None:
                     meter.reach(start * sampling.steps + step * size, f"{start:,}/{count:,} images")
 
-                steps_taken = sample_steps(self, chunk, chunk_labels, sampling)
+                steps_taken = sample_steps(self, chunk, told, sampling)
                 chunks.append(to_pixels(last(watched(steps_taken, show)).x))
         return Images(torch.cat(chunks))
 
@@ -197,9 +205,13 @@ class Model:
     def find_labels(self, label: Label | None) -> Pattern | None:
         """The labels that seeds take in turn; None for every class.
 
+        Without `label` that is every class or, where the model makes images from others, of unknown class, none.
+
         Raises:
             ValueError: the model has no such class, or never saw an image without its label.
         """
+        if label is None and self.class_names and self.config.image_condition is not None:
+            label = "none"
         pattern = None if label is None else find_pattern(self.class_names, label)
         if pattern == tuple(range(len(self.class_names))):
             return None

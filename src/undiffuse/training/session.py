@@ -41,6 +41,7 @@ NOT_FINITE = (
 MAY_CHANGE = {
     "data.data",
     "data.data_root",
+    "image_condition.pairs",
     "origin.class_names",
     "origin.learning_rate",
     "origin.run",
