@@ -114,6 +114,11 @@ def edit(
     check_options(task, len(images), mask=mask, **own)
     with speaking(progress):
         opened = as_run(run, network)
+        if opened.config.image_condition is not None:
+            raise ValueError(
+                f"{opened.name} makes images from others and cannot edit: give a run that was trained without "
+                f"--condition, or make images with undiffuse sample {opened.name} --condition FILE."
+            )
         index = _label(opened.config, label, guidance is not None or guidance_interval is not None, guide is not None)
         best, settings = TASKS[task], as_settings(set)
         chosen_steps = best.steps if steps is None else steps

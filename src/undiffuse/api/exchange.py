@@ -56,6 +56,11 @@ def export(
     with speaking(progress):
         opened, checkpoint = _open(run)
         config = opened.config
+        if config.image_condition is not None:
+            raise ValueError(
+                f"{opened.name} makes images from others, which a pipeline of diffusers cannot be given: it cannot be "
+                "exported."
+            )
         index = None if label is None else find_label(config.class_names, label)
         if index == NO_LABEL:
             check_guidance(config)

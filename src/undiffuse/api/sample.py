@@ -9,7 +9,7 @@ from undiffuse.data.given_images import GivenLike
 from undiffuse.networks.network import NetworkConfig
 from undiffuse.networks.unet import UNetConfig
 from undiffuse.runs.gallery import Gallery
-from undiffuse.sampling.generate import default_folder, fill, gallery_in, save_film, save_grid
+from undiffuse.sampling.generate import default_folder, fill, gallery_in, save_film, save_grid, save_sheet
 from undiffuse.sampling.given import find_given
 from undiffuse.sampling.labels import Label
 from undiffuse.sampling.loading import load_model
@@ -118,6 +118,8 @@ def sample(
 
 def _save_sheets(gallery: Gallery, model: Model, seeds: range, film: bool) -> None:
     log.info(f"  grid  {save_grid(gallery, seeds)}")
+    if gallery.given is not None:
+        log.info(f"  sheet  {save_sheet(gallery, gallery.given, seeds)}")
     if not film:
         return
     sampling = gallery.sampling

@@ -5,7 +5,7 @@ from typing import Annotated, Any, Protocol, runtime_checkable
 
 import numpy as np
 import pydantic
-from jaxtyping import Float, UInt8
+from jaxtyping import Bool, Float, UInt8
 from pydantic import Field
 from torch import Tensor
 
@@ -51,4 +51,10 @@ class ImageCondition(Protocol):
 
     def told(self, x: Float[Tensor, "b d h w"], indices: Indices) -> tuple[Any, Any]:
         """From those, augmented and in [-1, 1], the images and the other images; NaN for one that is missing."""
+        ...
+
+    def given(
+        self, pixels: UInt8[np.ndarray, "b h w c"], indices: Indices
+    ) -> tuple[UInt8[np.ndarray, "b k l i"], Bool[np.ndarray, " b"]]:
+        """The other images of the images with these indices, as a user would give them; and which of them there are."""
         ...

@@ -3,12 +3,12 @@
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Float, UInt8
+from jaxtyping import Bool, Float, UInt8
 from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
 from undiffuse.data.image_condition import ImageConditionConfig, Indices
-from undiffuse.data.pixels import to_pixels, to_signed_range
+from undiffuse.data.pixels import to_nchw, to_nhwc, to_pixels, to_signed_range
 from undiffuse.utils.resampling import areas
 from undiffuse.utils.text import size_text
 
@@ -70,3 +70,9 @@ class LowResolution:
         self, x: Float[Tensor, "b c h w"], indices: Indices
     ) -> tuple[Float[Tensor, "b c h w"], Float[Tensor, "b c h w"]]:
         return x, low_resolution(x, self.factor)
+
+    def given(
+        self, pixels: UInt8[np.ndarray, "b h w c"], indices: Indices
+    ) -> tuple[UInt8[np.ndarray, "b k l c"], Bool[np.ndarray, " b"]]:
+        x0 = nn.Sequential(*to_signed_range())(to_nchw(pixels))
+        return to_nhwc(reduced(x0, self.factor)), np.ones(len(pixels), bool)

@@ -57,6 +57,11 @@ class Pairs:
         found = torch.from_numpy(self.partner[np.asarray(indices)] >= 0)
         return x0, torch.where(found[:, None, None, None], image, torch.nan)
 
+    def given(
+        self, pixels: UInt8[np.ndarray, "b h w c"], indices: Indices
+    ) -> tuple[UInt8[np.ndarray, "b h w k"], Bool[np.ndarray, " b"]]:
+        return self.read(indices)
+
 
 def open_pairs(
     images: Store,

@@ -14,8 +14,11 @@ from torch import Tensor
 
 from undiffuse.config import SamplingConfig
 from undiffuse.data.given_images import GivenImages
+from undiffuse.data.low_resolution import enlarged
 from undiffuse.data.pixels import to_pixels
 from undiffuse.report import grids
+from undiffuse.report.before_after import COLUMNS, Panel, Section, before_after
+from undiffuse.report.style import LIGHT, png
 from undiffuse.runs.gallery import Gallery, made_by, open_gallery
 from undiffuse.sampling.given import told_of
 from undiffuse.sampling.labels import Pattern, labels_for
@@ -24,11 +27,15 @@ from undiffuse.sampling.nfe import nfe
 from undiffuse.sampling.options import on_device
 from undiffuse.utils.conditions import Condition
 from undiffuse.utils.errors import WorkFailed
+from undiffuse.utils.files import write_atomically
 from undiffuse.utils.terminal import Meter, log
-from undiffuse.utils.text import duration
+from undiffuse.utils.text import duration, size_text
 from undiffuse.utils.world import World
 
 GRID_IMAGES = 100
+
+SHEET_GIVEN = 8
+"""Given images on a sheet, at most."""
 
 
 def gallery_in(
@@ -122,7 +129,7 @@ def _made(
     if not seeds:  # There are more processes than samples.
         return torch.empty(0, *gallery.shape, dtype=torch.uint8)
     try:
-        steps = sample_steps(model, seeds, _told(gallery, seeds), gallery.sampling)
+        steps = sample_steps(model, seeds, gallery_condition(gallery, seeds), gallery.sampling)
         return to_pixels(last(watched(steps, show)).x)
     except torch.OutOfMemoryError as error:
         raise WorkFailed(f"Out of memory: --batch {max(1, len(seeds) // 2)} needs less.") from error
@@ -130,7 +137,7 @@ def _made(
 
 def _announce(gallery: Gallery, model: Model, missing: Sequence[int], batch: int, rounds: int) -> None:
     sampling = gallery.sampling
-    evaluations = nfe(model, sampling, _told(gallery, missing))
+    evaluations = nfe(model, sampling, gallery_condition(gallery, missing))
     seconds = _seconds_per_evaluation(gallery, model, missing[:batch]) * evaluations * rounds
     what = f"{len(missing):,} images, {sampling.steps} {sampling.sampler} steps"
     log.info(f"{what} (NFE {evaluations}): about {duration(seconds)}.")
@@ -146,12 +153,28 @@ def save_grid(gallery: Gallery, seeds: Sequence[int]) -> Path:
     return path
 
 
+def save_sheet(gallery: Gallery, given: GivenImages, seeds: Sequence[int]) -> Path:
+    """sheet.png of the first given images, each beside what was made from it."""
+    sections, count = [], len(given.names)
+    for i in dict.fromkeys(seed % count for seed in seeds[:count]):
+        shown = [seed for seed in seeds if seed % count == i][:COLUMNS]
+        before, size = given.pixels[i], (given.pixels.shape[2], given.pixels.shape[3])
+        panels = [Panel(before, f"given, {size_text(size)}")]
+        if size != gallery.shape[1:]:
+            panels.append(Panel(to_pixels(enlarged(before[None], gallery.shape[1:]))[0], "bicubic"))
+        after = [Panel(pixels, f"seed {seed}") for seed, pixels in zip(shown, gallery.pixels(shown), strict=True)]
+        sections.append(Section(given.names[i], [], panels, after))
+    path = gallery.folder / "sheet.png"
+    write_atomically(path, png(lambda: before_after(sections[:SHEET_GIVEN]), LIGHT))
+    return path
+
+
 def save_film(
     gallery: Gallery, model: Model, seeds: Sequence[int], show: Callable[[int], object] = lambda step: None
 ) -> tuple[Path, Path]:
     """film.png and film.gif of the first sixteen; `show` gets the number of each finished step."""
     chunk = seeds[: grids.FILM_IMAGES]
-    steps = watched(sample_steps(model, chunk, _told(gallery, chunk), gallery.sampling), show)
+    steps = watched(sample_steps(model, chunk, gallery_condition(gallery, chunk), gallery.sampling), show)
     film = grids.frames(steps, gallery.sampling.steps)
     strip, animation = gallery.folder / "film.png", gallery.folder / "film.gif"
     grids.save_png(grids.film_strip(film), strip)
@@ -159,7 +182,8 @@ def save_film(
     return strip, animation
 
 
-def _told(gallery: Gallery, seeds: Sequence[int]) -> Condition:
+def gallery_condition(gallery: Gallery, seeds: Sequence[int]) -> Condition:
+    """What the model is told for these seeds."""
     return told_of(gallery.given, gallery.shape, seeds, labels_for(gallery.class_names, seeds, gallery.labels))
 
 
@@ -169,6 +193,6 @@ def _seconds_per_evaluation(gallery: Gallery, model: Model, seeds: Sequence[int]
     seconds = 0.0
     for _ in range(2):
         began = time.monotonic()
-        last(sample_steps(model, seeds, _told(gallery, seeds), one_step)).x.cpu()  # Waits for the device.
+        last(sample_steps(model, seeds, gallery_condition(gallery, seeds), one_step)).x.cpu()  # Waits for the device.
         seconds = time.monotonic() - began
     return seconds

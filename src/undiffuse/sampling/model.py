@@ -223,13 +223,17 @@ class Model:
         """The same model with a weaker one as its guide (Karras et al. 2024a): an earlier checkpoint, or a smaller run.
 
         Raises:
-            ValueError: the guide makes other images, or has other classes.
+            ValueError: the guide makes other images, has other classes, or makes them from other images.
 
         Example:
             model.guided_by(undiffuse.load("runs/small")).sample(8, guidance=2)
         """
-        if guide.shape != self.shape or guide.class_names not in ((), self.class_names):
-            raise ValueError(f"{guide!r} cannot guide {self!r}: it must make images of the same size and classes.")
+        ours, theirs = self.config.image_condition, guide.config.image_condition
+        alike = guide.class_names in ((), self.class_names) and theirs in (None, ours)
+        if guide.shape != self.shape or not alike:
+            raise ValueError(
+                f"{guide!r} cannot guide {self!r}: it must make images of the same size, classes and --condition."
+            )
         if self.run is not None and guide.run is not None and _digest(guide) == _digest(self):
             kept = ", ".join(f"{each.images:,}" for each in self.run.checkpoints())
             raise ValueError(
@@ -326,8 +330,13 @@ def _guided(model: Model, sampling: SamplingConfig, told: Conditions) -> Predict
         return guided(predict, sampling.guidance, interval=interval) if says_something(told) else predict
     weaker = in_precision(model.guide.predict, model.device, sampling.precision)
     labeled = bool(model.guide.class_names)
-    guide = weaker if labeled else lambda x, sigma, label: weaker(x, sigma, None)
+    guide = weaker if labeled else lambda x, sigma, label: weaker(x, sigma, _without_label(label))
     return guided(predict, sampling.guidance, guide, interval)
+
+
+def _without_label(condition: Condition) -> Condition:
+    """For a network without classes."""
+    return simplest(as_conditions(condition)._replace(label=None))
 
 
 def watched(steps: Iterator[Step], show: Callable[[int], object]) -> Iterator[Step]:
