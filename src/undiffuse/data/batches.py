@@ -75,7 +75,8 @@ class ImageStream(Dataset):
         label = condition.label
         assert label is not None
         if other is not None:  # Of an image that is given, the class is often not known.
-            label = torch.where(randomness.uniform() < self.label_dropout, NO_LABEL, label)
+            alone = ImageRandomness("label alone", self.seed, numbers).uniform() < self.label_dropout
+            label = torch.where(alone, NO_LABEL, label)
         eps = randomness.normal(*self.store.shape)
         return Batch(x0, label, u, eps, told, *_present(condition, len(x0), self.store.size))
 

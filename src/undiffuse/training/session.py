@@ -86,6 +86,11 @@ def begin_or_resume(folder: Path, config: Config, total_images: int, world: Worl
             f"The images at {config.data.data} are not the ones that {folder.absolute()} was trained on: bring those "
             "back to resume it, or give another --out to start from scratch."
         )
+    if run.checkpoints() and "image_condition.content" in changed and config.image_condition:
+        raise ValueError(
+            f"The images in {config.image_condition.pairs} are not those that {folder.absolute()} was told of in "
+            "training: bring those back to resume it, or give another --out to start from scratch."
+        )
     if run.checkpoints() and changed:
         name, (before, after) = next(iter(changed.items()))
         more = f" and {len(changed) - 1} more" if len(changed) > 1 else ""
@@ -224,7 +229,7 @@ def _watchers(
     """All observers in order: checkpoints come after the observers whose state they keep."""
     held_out = HeldOut(store, already)
     kept = [held_out, Log(held_out), *map(as_observer, observers)]
-    return [ProgressBar(), *kept, Checkpoints(options, kept), Previews(already)]
+    return [ProgressBar(), *kept, Checkpoints(options, kept), Previews(already, store)]
 
 
 @contextmanager
