@@ -9,6 +9,7 @@ from undiffuse.data.given_images import GivenLike
 from undiffuse.networks.network import NetworkConfig
 from undiffuse.networks.unet import UNetConfig
 from undiffuse.runs.gallery import Gallery
+from undiffuse.sampling.attributes import Attributes, find_attributes
 from undiffuse.sampling.generate import default_folder, fill, gallery_in, save_film, save_grid, save_sheet
 from undiffuse.sampling.given import find_given
 from undiffuse.sampling.labels import Label
@@ -56,6 +57,7 @@ def sample(
     *,
     count: int = 64,
     label: Label | None = None,
+    attributes: Attributes = (),
     guidance: float | None = None,
     guidance_interval: str | tuple[float, float] | None = None,
     guide: GuideLike = None,
@@ -80,6 +82,7 @@ def sample(
     only what is missing. Under torchrun all processes share the work, and the main one alone writes.
 
     Args:
+        attributes: As in `Model.sample`; seeds take the values of a list in turn.
         out: The folder; None takes one in the run's samples/ that is named after the options.
         condition: The images that the model makes others from, as in `Model.sample`; "none" samples without.
         film: Also save the denoising of the first sixteen images as film.png and film.gif.
@@ -105,9 +108,10 @@ def sample(
         given = sampler, steps, guidance, precision, settings, guidance_interval
         sampling = sampling_config(opened.config, *given, guide=guide is not None)
         model = with_guide(load_model(opened, weights=checkpoint_part(weights), world=world), guide, world, network)
-        labels, given = model.find_labels(label), find_given(opened.config, condition)
-        folder = Path(out).expanduser() if out else default_folder(model, sampling, settings, labels, given)
-        gallery = world.on_main(lambda: gallery_in(folder, model, sampling, labels, given))
+        labels, stated = model.find_labels(label), find_attributes(opened.config.attributes, attributes)
+        given = find_given(opened.config, condition)
+        folder = Path(out).expanduser() if out else default_folder(model, sampling, settings, labels, stated, given)
+        gallery = world.on_main(lambda: gallery_in(folder, model, sampling, labels, stated, given=given))
         log.info(f"Images go to {folder.absolute()}")
         seeds = range(seed, seed + count)
         fill(gallery, model, seeds, batch, world)

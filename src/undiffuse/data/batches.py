@@ -71,14 +71,34 @@ class ImageStream(Dataset):
             x0, image = other.told(x0, indices)
         randomness = ImageRandomness("training", self.seed, numbers)
         u, drops = randomness.uniform(), randomness.uniform() < self.label_dropout
-        condition = as_conditions(dropped(self.store.condition(indices, image), drops))
-        label = condition.label
-        assert label is not None
-        if other is not None:  # Of an image that is given, the class is often not known.
-            alone = ImageRandomness("label alone", self.seed, numbers).uniform() < self.label_dropout
-            label = torch.where(alone, NO_LABEL, label)
+        condition = as_conditions(self.store.condition(indices, image))
+        if self.label_dropout and (self.store.table or other is not None):
+            condition = partly_told(condition, self.label_dropout, ImageRandomness("columns", self.seed, numbers))
+        condition = as_conditions(dropped(condition, drops))
+        assert condition.label is not None
         eps = randomness.normal(*self.store.shape)
-        return Batch(x0, label, u, eps, told, *_present(condition, len(x0), self.store.size))
+        return Batch(x0, condition.label, u, eps, told, *_present(condition, len(x0), self.store.size))
+
+
+def partly_told(told: Conditions, fraction: float, randomness: ImageRandomness) -> Conditions:
+    """In this fraction of the images, the label and each column are told with a probability that is itself random.
+
+    So any of them can be stated alone in sampling: what is not stated was missing in training too.
+    """
+    columns = [0 if each is None else each.shape[1] for each in (told.numbers, told.categories)]
+    partly, probability = randomness.uniform() < fraction, randomness.uniform()
+    uniform = torch.special.ndtr(randomness.normal(1 + sum(columns)))
+    missing = partly[:, None] & (uniform > probability[:, None])
+    label, numbers, categories = missing.split([1, *columns], dim=1)
+
+    def without(tensor: Tensor | None, where: Tensor, value: float) -> Tensor | None:
+        return None if tensor is None else torch.where(where, value, tensor)
+
+    return told._replace(
+        label=without(told.label, label[:, 0], NO_LABEL),
+        numbers=without(told.numbers, numbers, torch.nan),
+        categories=without(told.categories, categories, -1),
+    )
 
 
 def _present(told: Conditions, images: int, size: tuple[int, int]) -> tuple[Tensor, Tensor, Tensor]:

@@ -10,6 +10,7 @@ from urllib.parse import urlsplit
 
 from undiffuse.data.source import NO_CLASS
 from undiffuse.utils.names import Split
+from undiffuse.utils.parsing import parse_low_res
 
 DATASETS = {
     "digits": "1,797 handwritten digits that come with scikit-learn, 8x8 gray",
@@ -65,6 +66,11 @@ UNNAMED_TYPES = ("list", "tuple", "ndarray", "Tensor")
 """Types whose names say nothing about the images inside."""
 
 
+MOST_TABLE_BYTES = 512 * 2**20
+
+TABLE_SUFFIXES = (".csv", ".tsv", ".txt")
+
+
 def is_remote(data: DataLike) -> TypeGuard[str]:
     """Whether it is the address of an archive or a folder elsewhere."""
     return isinstance(data, str) and re.match(r"[A-Za-z][A-Za-z0-9+.-]*://", data) is not None
@@ -74,6 +80,29 @@ def cache_folder() -> Path:
     """Where decoded images are kept: $UNDIFFUSE_CACHE, or undiffuse/ in the user's cache folder."""
     default = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "undiffuse"
     return Path(os.environ.get("UNDIFFUSE_CACHE") or default)
+
+
+def is_table(condition: str | Path) -> bool:
+    """Whether a condition is a table, and not other images."""
+    return Path(condition).suffix.lower() in TABLE_SUFFIXES and not is_remote(str(condition))
+
+
+def check_condition(condition: str) -> None:
+    """Raises FileNotFoundError or ValueError where --condition names nothing that can be."""
+    if is_table(condition):
+        check_table(Path(condition).expanduser())
+    elif parse_low_res(condition) is None:
+        check_data(condition)
+
+
+def check_table(path: Path) -> None:
+    """Raises FileNotFoundError or ValueError if there is no such file, or it is too large for a table."""
+    if not path.is_file():
+        raise FileNotFoundError(f"--condition {path.absolute()} is not there: give a CSV file of numbers and words.")
+    if path.stat().st_size > MOST_TABLE_BYTES:
+        raise ValueError(
+            f"{path.absolute()} is larger than {MOST_TABLE_BYTES // 2**20} MiB: leave out columns or rows."
+        )
 
 
 def check_data(data: DataLike) -> None:

@@ -24,6 +24,7 @@ from undiffuse.data.pixels import to_nchw, to_signed_range
 from undiffuse.data.shards import Shard
 from undiffuse.data.source import Source
 from undiffuse.data.survey import Survey, survey
+from undiffuse.data.table import Table
 from undiffuse.utils.conditions import Condition, Conditions, simplest
 from undiffuse.utils.files import write_atomically
 from undiffuse.utils.names import Fit, Split
@@ -81,6 +82,8 @@ class Store:
     """The name of each image that could not be decoded, and the reason."""
     starts: tuple[int, ...] = (0,)
     """The index of the first image in each shard."""
+    table: Table | None = None
+    """Numbers and categories that a network is told of each image."""
     image_condition: ImageCondition | None = None
     """Another image that a network is told of beside each of them."""
 
@@ -116,8 +119,10 @@ class Store:
 
     def condition(self, indices: Indices, image: Float[Tensor, "b i h w"] | None = None) -> Condition:
         """What a network may be told of the images with these indices; the other `image`, if it was augmented."""
+        numbers, categories = self.table.told(indices) if self.table else (None, None)
         label = torch.from_numpy(self.labels[np.asarray(indices)])
-        return simplest(Conditions(label, image=self._other_images(indices) if image is None else image))
+        other = self._other_images(indices) if image is None else image
+        return simplest(Conditions(label, numbers=numbers, categories=categories, image=other))
 
     def _other_images(self, indices: Indices) -> Float[Tensor, "b i h w"] | None:
         if self.image_condition is None:

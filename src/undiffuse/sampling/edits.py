@@ -53,7 +53,7 @@ def inpaint(
     image: Pixels,
     mask: Bool[Tensor, "h w"],
     sampling: SamplingConfig,
-    label: int | None,
+    label: editing.Told,
     resamplings: int = editing.RESAMPLINGS,
 ) -> Edit:
     """Raises ValueError for a sampler that cannot go back and forth."""
@@ -72,7 +72,7 @@ def inpaint(
     )
 
 
-def vary(model: Model, image: Pixels, sampling: SamplingConfig, label: int | None, strength: float = 0.5) -> Edit:
+def vary(model: Model, image: Pixels, sampling: SamplingConfig, label: editing.Told, strength: float = 0.5) -> Edit:
     return Edit(
         lambda seeds: editing.vary_steps(model, signed(image), seeds, sampling, label, strength=strength),
         [Panel(image, "the image")],
@@ -82,7 +82,7 @@ def vary(model: Model, image: Pixels, sampling: SamplingConfig, label: int | Non
 
 
 def interpolate_seeds(
-    model: Model, seeds: tuple[int, int], count: int, sampling: SamplingConfig, label: int | None
+    model: Model, seeds: tuple[int, int], count: int, sampling: SamplingConfig, label: editing.Told
 ) -> Edit:
     """Raises ValueError for a sampler that adds noise."""
     editing.check_can_interpolate(sampling)
@@ -96,7 +96,7 @@ def interpolate_seeds(
 
 
 def interpolate_images(
-    model: Model, images: UInt8[Tensor, "2 c h w"], count: int, sampling: SamplingConfig, label: int | None
+    model: Model, images: UInt8[Tensor, "2 c h w"], count: int, sampling: SamplingConfig, label: editing.Told
 ) -> Edit:
     """Raises ValueError for a sampler that adds noise, or a single step."""
     editing.check_can_invert(sampling)
@@ -118,14 +118,14 @@ def interpolate_images(
     )
 
 
-def colorize(model: Model, image: Pixels, sampling: SamplingConfig, label: int | None, noise: float = 1.0) -> Edit:
+def colorize(model: Model, image: Pixels, sampling: SamplingConfig, label: editing.Told, noise: float = 1.0) -> Edit:
     """From an image (channels, height, width) of the model's, whose colors are not looked at."""
     operator = grayscale(model.shape)
     return _restored(model, operator, operator(signed(image)[None])[0], "made gray", sampling, label, noise)
 
 
 def deblur(
-    model: Model, image: Pixels, sampling: SamplingConfig, label: int | None, blur: float, noise: float = 1.0
+    model: Model, image: Pixels, sampling: SamplingConfig, label: editing.Told, blur: float, noise: float = 1.0
 ) -> Edit:
     operator = gaussian_blur(model.shape, blur)
     edit = _restored(model, operator, signed(image), "the image", sampling, label, noise)
@@ -133,7 +133,7 @@ def deblur(
 
 
 def enlarge(
-    model: Model, image: UInt8[Tensor, "c k l"], sampling: SamplingConfig, label: int | None, noise: float = 1.0
+    model: Model, image: UInt8[Tensor, "c k l"], sampling: SamplingConfig, label: editing.Told, noise: float = 1.0
 ) -> Edit:
     size = (image.shape[1], image.shape[2])
     operator = area_downsampling(model.shape, size)
@@ -146,7 +146,7 @@ def _restored(
     y: Tensor,
     caption: str,
     sampling: SamplingConfig,
-    label: int | None,
+    label: editing.Told,
     noise: float,
 ) -> Edit:
     def measure(results: Results) -> dict[str, Any]:

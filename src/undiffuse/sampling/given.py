@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from undiffuse.config import Config
 from undiffuse.data.given_images import OPTION, GivenImages, GivenLike, read_given
 from undiffuse.data.low_resolution import enlarged, small_size
-from undiffuse.utils.conditions import Condition, Conditions, as_conditions, simplest
+from undiffuse.utils.conditions import Condition, as_conditions
 from undiffuse.utils.text import size_text
 
 
@@ -30,12 +30,13 @@ def find_given(config: Config, condition: GivenLike | None) -> GivenImages | Non
     return read_given(condition, config.network.size, config.data.fit, other.channels, other.factor)
 
 
-def told_of(
-    given: GivenImages | None, shape: tuple[int, int, int], seeds: Sequence[int], labels: Sequence[int] | None
+def with_given(
+    condition: Condition, given: GivenImages | None, shape: tuple[int, int, int], seeds: Sequence[int]
 ) -> Condition:
-    """What a model of images of this shape (channels, height, width) is told for these seeds."""
-    image = None if given is None else enlarged(given.of(seeds), shape[1:])
-    return simplest(Conditions(as_conditions(labels).label, image=image))
+    """The condition of these seeds with the images that they take, for a model of images (channels, height, width)."""
+    if given is None:
+        return condition
+    return as_conditions(condition)._replace(image=enlarged(given.of(seeds), shape[1:]))
 
 
 def _needed(config: Config) -> str:

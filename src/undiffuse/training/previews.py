@@ -13,11 +13,11 @@ from undiffuse.data.pixels import to_pixels
 from undiffuse.data.store import Store
 from undiffuse.report import grids
 from undiffuse.runs.run import Run
+from undiffuse.sampling.attributes import of_training_images
 from undiffuse.sampling.labels import labels_for
 from undiffuse.sampling.model import last, model_of, sample_steps
 from undiffuse.training.observers import Event, Observer
 from undiffuse.training.state import TrainingState
-from undiffuse.utils.conditions import Condition, as_conditions
 
 PREVIEWS = 5
 """Previews over the whole budget, evenly spread."""
@@ -60,20 +60,24 @@ def save_previews(run: Run, event: Event, store: Store) -> None:
     """Writes previews/<images>-ema.png and -network.png: where they differ much, the EMA is still young."""
     for name, network in (("ema", event.ema), ("network", event.network)):
         path = run.folder / "previews" / f"{event.images:012d}-{name}.png"
-        grids.save_png(_preview(network, run.config, store), path)
+        grids.save_png(_preview(network, run, store), path)
 
 
-def _preview(network: nn.Module, config: Config, store: Store) -> Image.Image:
+def _preview(network: nn.Module, run: Run, store: Store) -> Image.Image:
+    config = run.config
     was_training = network.training
     network.eval()
     device = next(network.parameters()).device
     model = model_of(network, config, device)
     seeds = range(IMAGES)
-    told: Condition | list[int] = labels_for(model.class_names, seeds, None)
     if store.image_condition is not None:
         training, held_out = split_held_out(len(store), config.training.held_out_images)
-        told = store.condition((held_out if len(held_out) >= IMAGES else training)[:IMAGES])
-        seeds = range(len(as_conditions(told).image))
+        shown = (held_out if len(held_out) >= IMAGES else training)[:IMAGES]
+        seeds, told = range(len(shown)), store.condition(shown)
+    elif config.attributes:
+        told = of_training_images(config, run, seeds)
+    else:
+        told = labels_for(model.class_names, seeds, None)
     # Another batch size would compile the network again, which takes longer than the preview.
     with torch.compiler.set_stance("force_eager"):
         done = last(sample_steps(model, seeds, told, _quick(config)))
