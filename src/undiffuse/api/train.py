@@ -311,6 +311,8 @@ def _log_start(start: Start, config: Config) -> None:
         return
     kept = "its classes" if classes.before == classes.after else f"{classes}"
     log.info(f"from     {start.run.name}, {origin.images:,} images: {kept}")
+    if start.run.config.attributes and not config.attributes:
+        log.info("         without its table: give --condition to go on with one")
     theirs, ours = start.run.config.optimizer.learning_rate, config.optimizer.learning_rate
     if config.data_content != start.run.config.data_content:
         log.info(

@@ -25,7 +25,7 @@ def edit(
     noise: Annotated[float | None, unless_given("1")] = None,
     count: int = 8,
     label: Annotated[str | None, unless_given("no class")] = None,
-    attribute: Annotated[tuple[str, ...], unless_given("missing", metavar="NAME=VALUE")] = (),
+    attributes: Annotated[tuple[str, ...], unless_given("missing", name="attribute", metavar="NAME=VALUE")] = (),
     guidance: Annotated[float | None, unless_given("the run's")] = None,
     guidance_interval: Annotated[str | None, unless_given("everywhere", metavar="LOW-HIGH")] = None,
     guide: Annotated[str | None, unless_given("the model itself", metavar="RUN[@IMAGES]")] = None,
@@ -57,7 +57,7 @@ def edit(
             the model knows, and less close to the image.
         count: How many images.
         label: Class of the results, by name or index, or none.
-        attribute: Of a model trained with a table, as for sample, with one value each.
+        attributes: Of a model trained with a table, as for sample, with one value each.
         guidance: 1 follows the label and attributes as trained; more exaggerates them, at the cost of variety.
         guidance_interval: Guidance acts only at noise levels between these, as in 0.28-1.6.
         guide: A weaker model to guide away from, as for sample.
@@ -93,7 +93,7 @@ def edit(
         noise=noise,
         count=count,
         label=label,
-        attributes=attribute,
+        attributes=attributes,
         guidance=guidance,
         guidance_interval=guidance_interval,
         guide=guide,

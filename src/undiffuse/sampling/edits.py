@@ -17,6 +17,7 @@ from undiffuse.diffusion.samplers import Step
 from undiffuse.report.before_after import Panel, highlighted
 from undiffuse.sampling import editing
 from undiffuse.sampling.model import Model, last
+from undiffuse.utils.conditions import Condition
 from undiffuse.utils.text import size_text
 
 MEASURED = {
@@ -170,7 +171,7 @@ class Evaluations:
     def of(self, model: Model) -> Model:
         """The same model, counted, and what guides it."""
 
-        def predict(x: Tensor, sigma: Tensor, label: Tensor | None = None) -> Prediction:
+        def predict(x: Tensor, sigma: Tensor, label: Condition = None) -> Prediction:
             self.count += len(x)
             return model.predict(x, sigma, label)
 
