@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from helpers.commands import refused
 from helpers.making import noise, save
 from PIL import Image
@@ -62,6 +63,8 @@ def test_small_images_are_taken_in_turn_and_recorded(tmp_path: Path) -> None:
     }
     in_python = ud.load("low").sample(4, condition=small, label=3)
     assert np.abs(in_python[3, ..., 0].astype(int) - made(tmp_path / "four", 3)).max() <= 1
+    later = ud.load("low").sample(1, condition=small[1], label=3, seed=3)
+    assert np.abs(later[0].astype(int) - in_python[3].astype(int)).max() <= 1
     other = ud.load("low").sample(4, condition=small[0], label=3)
     assert np.array_equal(other[[0, 2]], in_python[[0, 2]])
     assert not np.array_equal(other[1], in_python[1])
@@ -122,6 +125,16 @@ def test_an_evaluation_makes_images_from_the_real_ones() -> None:
     image = ud.load("low").sample(1, condition=own, label=int(store.labels[held_out[0]]))
     assert np.abs(image[0, ..., 0].astype(int) - made(folder, 0)).max() <= 1
     assert ud.evaluate("paired", count=12, features="pixels").made_by["made_from"] == "12 training images, in turn"
+
+
+def test_the_denoiser_sees_the_other_image() -> None:
+    model = ud.load("low")
+    x, small = torch.zeros(2, *model.shape), [noise(i, 2, 2, 1) for i in range(2)]
+    told = model.denoise(x, 1.0, condition=small)
+    assert not torch.equal(told[0], told[1])
+    torch.testing.assert_close(told[1:], model.denoise(x[:1], 1.0, condition=small[1]))
+    untold = model.denoise(x, 1.0)
+    assert torch.equal(untold[0], untold[1])
 
 
 def test_a_guide_is_told_the_same_or_nothing() -> None:

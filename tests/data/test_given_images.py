@@ -54,7 +54,7 @@ def test_several_images_come_in_any_form(kind: str, tmp_path: Path) -> None:
     assert given.names == names.get(kind, ("image 0", "image 1"))
 
 
-def test_seeds_take_the_images_in_turn() -> None:
+def test_the_images_are_taken_in_turn() -> None:
     given = read_given([noise(0), noise(1), noise(2)], (16, 16), "crop", 3)
     assert torch.equal(given.of([5, 0, 4]), given.pixels[[2, 0, 1]])
 

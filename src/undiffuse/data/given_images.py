@@ -45,9 +45,9 @@ class GivenImages:
         """Of the pixels."""
         return hashlib.sha256(self.pixels.numpy().tobytes()).hexdigest()
 
-    def of(self, seeds: Sequence[int]) -> UInt8[Tensor, "b c k l"]:
-        """The image of each seed: they are taken in turn."""
-        return self.pixels[[seed % len(self.pixels) for seed in seeds]]
+    def of(self, turns: Sequence[int]) -> UInt8[Tensor, "b c k l"]:
+        """The image of each turn, over and over again."""
+        return self.pixels[[turn % len(self.pixels) for turn in turns]]
 
 
 def read_given(given: GivenLike, size: Size, fit: Fit, channels: int, factor: int = 1) -> GivenImages:

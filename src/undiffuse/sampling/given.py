@@ -31,12 +31,12 @@ def find_given(config: Config, condition: GivenLike | None) -> GivenImages | Non
 
 
 def with_given(
-    condition: Condition, given: GivenImages | None, shape: tuple[int, int, int], seeds: Sequence[int]
+    condition: Condition, given: GivenImages | None, shape: tuple[int, int, int], turns: Sequence[int]
 ) -> Condition:
-    """The condition of these seeds with the images that they take, for a model of images (channels, height, width)."""
+    """The condition with a given image each, taken in turn, for a model of images (channels, height, width)."""
     if given is None:
         return condition
-    return as_conditions(condition)._replace(image=enlarged(given.of(seeds), shape[1:]))
+    return as_conditions(condition)._replace(image=enlarged(given.of(turns), shape[1:]))
 
 
 def _needed(config: Config) -> str:

@@ -81,6 +81,7 @@ class Model:
         sigma: float | Tensor | np.ndarray,
         label: Label | Sequence[Label] | Tensor | None = None,
         attributes: Attributes = (),
+        condition: GivenLike | None = None,
     ) -> Float[Tensor, "b c h w"]:
         """D(x; sigma, label): the expected clean image behind x = x0 + sigma * eps, pixels in [-1, 1].
 
@@ -92,9 +93,10 @@ class Model:
             label: A class by name or index, one for all or one each; "none" or None for no label (in `sample`, None
                 takes every class in turn).
             attributes: As in `sample`.
+            condition: As in `sample`; None for no other image.
 
         Raises:
-            ValueError: the model has no such class or attribute.
+            ValueError: the model has no such class or attribute, or cannot be told of other images.
 
         Example:
             x = torch.randn(4, *model.shape) * 10
@@ -107,8 +109,9 @@ class Model:
         images = range(len(noisy))
         stated = self._stated(attributes, images)
         told = conditions_of(self.config, None if labels is None else labels.tolist(), stated, images)
-        condition = simplest(as_conditions(told).map(lambda each: each.to(self.device)))
-        return self.predict(noisy, sigmas, condition).x0
+        given = None if condition is None else find_given(self.config, condition)
+        told = as_conditions(with_given(told, given, self.shape, images))
+        return self.predict(noisy, sigmas, simplest(told.map(lambda each: each.to(self.device)))).x0
 
     def steps(
         self,
@@ -176,8 +179,9 @@ class Model:
             set: Further options, such as {"eta": 0.5}.
             seed: Of the first image, from 0; the others count up from it.
             batch: Images at once.
-            condition: The images that a model makes others from, which seeds take in turn: a file, a folder, an array
-                `(n, height, width, channels)` or a list of images; small ones for a model that enlarges.
+            condition: The images that a model makes others from, taken in turn: a file, a folder, an array
+                `(n, height, width, channels)` or a list of images; small ones for a model that enlarges. "none" makes
+                images without.
             progress: Shows a progress bar.
 
         Raises:
@@ -211,7 +215,8 @@ class Model:
         condition: GivenLike | None,
     ) -> Condition:
         told = conditions_of(self.config, self._labels(seeds, label), self._stated(attributes, seeds), seeds)
-        return with_given(told, find_given(self.config, condition), self.shape, seeds)
+        # The first image is made from the first one, whatever its seed.
+        return with_given(told, find_given(self.config, condition), self.shape, range(len(seeds)))
 
     def _stated(self, attributes: Attributes, seeds: Sequence[int]) -> Stated:
         """Raises ValueError for lists with more or fewer values than there are images."""

@@ -124,7 +124,8 @@ def check_guidance(config: Config) -> None:
     if not config.is_conditional:
         raise ValueError("--guidance has nothing to strengthen: this model was trained without classes.")
     if config.training.label_dropout == 0:
-        what = "the class" if config.class_names else "the attributes"
+        more = "the attributes" if config.attributes else "another image"
+        what = "the class" if config.class_names else more
         raise ValueError(
             f"This model always saw {what} in training (label_dropout 0): it cannot do guidance, or label none."
         )
