@@ -167,6 +167,8 @@ def train(
         config = world.on_main(lambda: request.configure(store))
         folder = Path(out).expanduser() if out else Path("runs") / _run_name(store, name, network, start)
         check_outside(folder, data)
+        if condition is not None:
+            check_outside(folder, condition)
         _log_summary(folder, store, config, world)
         if isinstance(start, Start):
             _log_start(start, config)
@@ -313,6 +315,9 @@ def _log_start(start: Start, config: Config) -> None:
     log.info(f"from     {start.run.name}, {origin.images:,} images: {kept}")
     if start.run.config.attributes and not config.attributes:
         log.info("         without its table: give --condition to go on with one")
+    before = start.run.config.image_condition
+    if before is not None and config.image_condition is None:
+        log.info(f"         without its other images: --condition {before} would keep them")
     theirs, ours = start.run.config.optimizer.learning_rate, config.optimizer.learning_rate
     if config.data_content != start.run.config.data_content:
         log.info(
