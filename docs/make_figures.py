@@ -99,10 +99,9 @@ def image_conditions(runs: Path = Path("runs"), images: str = "32k", out: Path =
     (runs / "outlines").mkdir(parents=True, exist_ok=True)
     for name, pixels in zip(store.names, store.read(range(len(store))), strict=True):
         PIL.Image.fromarray(_outline(pixels[:, :, 0])).save(runs / "outlines" / f"{name}.png")
-    low = undiffuse.train("digits", condition="low-res:4", images=images, out=runs / "digits-low-res-4", progress=True)
-    drawn = undiffuse.train(
-        "digits", condition=runs / "outlines", images=images, out=runs / "digits-outlines", progress=True
-    )
+    train = partial(undiffuse.train, "digits", unconditional=True, images=images, progress=True)
+    low = train(condition="low-res:4", out=runs / "digits-low-res-4-unconditional")
+    drawn = train(condition=runs / "outlines", out=runs / "digits-outlines")
     sections = []
     for title, run, digits in (
         ("train --condition low-res:4, and sample --condition small.png", low, (3, 5)),
