@@ -2,11 +2,16 @@
 
 python benchmarks/editing.py round-trip digits
 python benchmarks/editing.py enlarge digits --side 4
+python benchmarks/editing.py super-resolution digits --factor 4
+python benchmarks/editing.py super-resolution flowers102 --data-root data --size 32 --minutes 60
 """
 
-from functools import partial
+from dataclasses import dataclass
+from functools import cached_property, partial
 
 import numpy as np
+import PIL.Image
+import torch
 import tyro
 from jaxtyping import UInt8
 from torch import Tensor
@@ -14,9 +19,11 @@ from torch.nn.functional import interpolate
 
 import undiffuse as ud
 from undiffuse.data.batches import split_held_out
+from undiffuse.data.low_resolution import small_size
 from undiffuse.data.pixels import to_nchw, to_nhwc, to_pixels
 from undiffuse.data.store import open_store
-from undiffuse.diffusion.inverse_problems import area_downsampling, corrected, posterior
+from undiffuse.diffusion.inverse_problems import Separable, area_downsampling, corrected, posterior
+from undiffuse.report.grids import to_pil
 from undiffuse.sampling import editing
 from undiffuse.sampling.edits import Evaluations, rms, signed
 from undiffuse.sampling.model import Model, last, sample_steps, seeded_noise, steps_from
@@ -53,6 +60,41 @@ def round_trip(run: str = "digits", /, steps: tuple[int, ...] = (9, 18, 36, 72))
             print(f"{sampler}, {count} steps, NFE {nfe}: rms {rms(error):.2f}, greatest {float(error.abs().max()):.0f}")
 
 
+@dataclass(frozen=True)
+class Enlarging:
+    """Images that a run held out, made smaller: whoever enlarges them is measured here."""
+
+    pixels: UInt8[Tensor, "n c h w"]
+    side: tuple[int, int]
+
+    @cached_property
+    def operator(self) -> Separable:
+        return area_downsampling(self.pixels.shape[1:], self.side)
+
+    @cached_property
+    def small(self) -> UInt8[Tensor, "n c k l"]:
+        return to_pixels(self.operator(signed(self.pixels)))
+
+    def bicubic(self) -> Tensor:
+        return interpolate(signed(self.small), size=self.pixels.shape[2:], mode="bicubic")
+
+    def report(self, name: str, enlarged: UInt8[Tensor, "n c h w"]) -> None:
+        """Prints the distances to the images, and how far the small ones are met."""
+        difference = signed(enlarged) - signed(self.pixels)
+        psnr = (20 * torch.log10(2 / difference.square().mean(dim=(1, 2, 3)).sqrt())).mean()
+        met = 127.5 * rms(self.operator(signed(enlarged)) - signed(self.small))
+        arrays = to_nhwc(self.pixels), to_nhwc(enlarged)
+        distances = [
+            ud.measure(real=arrays[0], fake=arrays[1], features=features, metrics=())[f"FD-{short}"].value
+            for features, short in (("pixels", "pixels"), ("efficientnet-lite0", "EffNet"))
+        ]
+        print(
+            f"{name}: MSE {difference.square().mean():.4f}, PSNR {psnr:.2f} dB, FD-pixels {distances[0]:.2f}, "
+            f"FD-EffNet {distances[1]:.0f}, measurement met to {met:.2f} levels",
+            flush=True,
+        )
+
+
 def enlarge(run: str = "digits", /, side: int = 4, steps: int = 18, clip: bool = True) -> None:
     """Images made `side` pixels long and enlarged again, by bicubic and by the model; distances to the images.
 
@@ -64,33 +106,86 @@ def enlarge(run: str = "digits", /, side: int = 4, steps: int = 18, clip: bool =
     """
     model = ud.load(run)
     pixels, classes = held_out(model)
-    operator = area_downsampling(model.shape, (side, side))
-    small = operator(signed(pixels))
-    rounded = signed(to_pixels(small))
-    std = model.diffusion.sigma_data
-    wrap = partial(posterior, operator=operator, y=rounded, noise_std=editing.NOISE_STD, data_std=std)
-    made = {"bicubic": interpolate(rounded, size=model.shape[1:], mode="bicubic")}
+    enlarging = Enlarging(pixels, (side, side))
+    operator, small, std = enlarging.operator, signed(enlarging.small), model.diffusion.sigma_data
+    wrap = partial(posterior, operator=operator, y=small, noise_std=editing.NOISE_STD, data_std=std)
+    enlarging.report("bicubic", to_pixels(enlarging.bicubic()))
     for sampler in ("euler", "euler_ancestral", "dpmpp_2m"):
         sampling = sampling_config(model.config, sampler, steps, guidance=1.0, settings=[f"clip={str(clip).lower()}"])
         for name, given in (("no label", None), ("its label", classes)):
             labels = [NO_LABEL] * len(pixels) if given is None else given.tolist()
-            steps_taken = sample_steps(model, range(len(pixels)), labels, sampling, wrap)
-            made[f"{sampler}, {name}"] = corrected(last(steps_taken).x, operator, rounded, noise_std=editing.NOISE_STD)
-    for name, x in made.items():
-        enlarged = to_pixels(x)
-        error = (signed(enlarged) - signed(pixels)).square().mean()
-        consistency = 127.5 * rms(operator(signed(enlarged)) - rounded)
-        arrays = to_nhwc(pixels), to_nhwc(enlarged)
-        distances = [
-            ud.measure(real=arrays[0], fake=arrays[1], features=features, metrics=())[f"FD-{short}"].value
-            for features, short in (("pixels", "pixels"), ("efficientnet-lite0", "EffNet"))
-        ]
-        print(
-            f"{name}: MSE {error:.4f}, FD-pixels {distances[0]:.2f}, FD-EffNet {distances[1]:.0f}, "
-            f"measurement met to {consistency:.2f} levels",
-            flush=True,
-        )
+            x = last(sample_steps(model, range(len(pixels)), labels, sampling, wrap)).x
+            enlarged = corrected(x, operator, small, noise_std=editing.NOISE_STD)
+            enlarging.report(f"{sampler}, {name}", to_pixels(enlarged))
+
+
+def super_resolution(
+    data: str = "digits",
+    /,
+    factor: int = 4,
+    data_root: str | None = None,
+    size: str | None = None,
+    preset: str | None = None,
+    images: str | None = None,
+    minutes: float | None = None,
+    unconditional: bool = False,
+    seed: int = 0,
+    out: str | None = None,
+    set: tuple[str, ...] = (),
+    samplers: tuple[str, ...] = ("ipndm", "euler_ancestral"),
+    guidance: tuple[float, ...] = (1.0, 1.5),
+    steps: int = 18,
+    draws: int = 8,
+) -> None:
+    """Trains with `--condition low-res:FACTOR` and enlarges the held-out images; a run that is finished is measured.
+
+    Args:
+        data: Images to train on, as `undiffuse train --data` takes them; so are the options up to `set`.
+        factor: By which images are enlarged.
+        samplers: Each is measured,
+        guidance: and each of these scales with it.
+        steps: Of the samplers.
+        draws: The mean of so many results for each image is measured too.
+    """
+    name = out or f"runs/{data}-low-res-{factor}{'-unconditional' if unconditional else ''}"
+    run = ud.train(
+        data,
+        data_root=data_root,
+        size=size,
+        preset=preset,
+        images=images,
+        minutes=minutes,
+        unconditional=unconditional,
+        condition=f"low-res:{factor}",
+        seed=seed,
+        out=name,
+        set=set,
+        progress=True,
+    )
+    model = ud.load(run)
+    pixels, classes = held_out(model)
+    enlarging = Enlarging(pixels, small_size((pixels.shape[2], pixels.shape[3]), factor))
+    labels = {"no label": "none", "its label": classes.tolist()} if model.class_names else {"no classes": None}
+    by_pillow = np.stack([_reduced_by_pillow(image, enlarging.side) for image in to_nhwc(pixels)])
+    enlarging.report("bicubic", to_pixels(enlarging.bicubic()))
+    for told, label in labels.items():
+        sample = partial(model.sample, len(pixels), label=label, steps=steps)
+        for sampler in samplers:
+            for scale in guidance:
+                made = sample(condition=enlarging.small, sampler=sampler, guidance=scale).to_torch()
+                enlarging.report(f"{sampler}, guidance {scale:g}, {told}", made)
+        best = partial(sample, sampler=samplers[-1], guidance=guidance[-1])
+        enlarging.report(f"as the last, but reduced by Pillow's bicubic, {told}", best(condition=by_pillow).to_torch())
+        made = [best(condition=enlarging.small, seed=len(pixels) * i).to_torch().double() for i in range(draws)]
+        enlarging.report(f"as the last, mean of {draws}, {told}", torch.stack(made).mean(dim=0).round().to(torch.uint8))
+
+
+def _reduced_by_pillow(image: UInt8[np.ndarray, "h w c"], side: tuple[int, int]) -> UInt8[np.ndarray, "k l c"]:
+    small = to_pil(to_nchw(image[None])[0]).resize(side[::-1], PIL.Image.Resampling.BICUBIC)
+    return np.asarray(small).reshape(*side, image.shape[2])
 
 
 if __name__ == "__main__":
-    tyro.extras.subcommand_cli_from_dict({"round-trip": round_trip, "enlarge": enlarge})
+    tyro.extras.subcommand_cli_from_dict(
+        {"round-trip": round_trip, "enlarge": enlarge, "super-resolution": super_resolution}
+    )

@@ -2,6 +2,7 @@
 
 .venv/bin/python docs/make_figures.py models             # of the models that come with undiffuse
 .venv/bin/python docs/make_figures.py editing            # the edits, of held-out digits
+.venv/bin/python docs/make_figures.py image-conditions   # trains two runs of digits first
 make quickstart && .venv/bin/python docs/make_figures.py quickstart
 """
 
@@ -11,17 +12,21 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
+import PIL.Image
 import torch
 import tyro
+from jaxtyping import UInt8
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 import undiffuse
 from undiffuse.data.batches import split_held_out
+from undiffuse.data.conditioned import conditioned
+from undiffuse.data.low_resolution import enlarged
 from undiffuse.data.pixels import to_nchw, to_pixels
-from undiffuse.data.store import Store, open_store
+from undiffuse.data.store import DataConfig, Store, open_store
 from undiffuse.diffusion.inverse_problems import area_downsampling, gaussian_blur
-from undiffuse.report.before_after import before_after
+from undiffuse.report.before_after import Panel, Section, before_after
 from undiffuse.report.style import LIGHT, drawn_in
 from undiffuse.runs.find import shipped_models
 from undiffuse.sampling.edits import signed
@@ -80,6 +85,53 @@ def editing(out: Path = HERE) -> None:
         before_after(sections).savefig(out / "editing.png", dpi=110)
 
 
+def image_conditions(runs: Path = Path("runs"), images: str = "32k", out: Path = HERE) -> None:
+    """conditions-images.png: held-out digits, made from 4x4 pixels by one run and from outlines by another.
+
+    Args:
+        runs: Folder of the two runs, which are trained unless they are there, and of the outlines.
+        images: Each is trained for.
+        out: Folder of the images.
+    """
+    store = open_store(DataConfig(size=(16, 16)))
+    _, held_out = split_held_out(len(store), None)
+    of_class = {label: i for i, label in zip(held_out, store.labels[held_out], strict=True)}
+    (runs / "outlines").mkdir(parents=True, exist_ok=True)
+    for name, pixels in zip(store.names, store.read(range(len(store))), strict=True):
+        PIL.Image.fromarray(_outline(pixels[:, :, 0])).save(runs / "outlines" / f"{name}.png")
+    train = partial(undiffuse.train, "digits", unconditional=True, images=images, progress=True)
+    low = train(condition="low-res:4", out=runs / "digits-low-res-4-unconditional")
+    drawn = train(condition=runs / "outlines", out=runs / "digits-outlines")
+    sections = []
+    for title, run, digits in (
+        ("train --condition low-res:4, and sample --condition small.png", low, (3, 5)),
+        ("train --condition outlines/, and sample --condition outline.png", drawn, (2, 8)),
+    ):
+        model = undiffuse.load(run)
+        whole = conditioned(store, str(run.config.image_condition), run.config.data)
+        assert whole.image_condition is not None
+        for digit in digits:
+            index = [of_class[digit]]
+            given, _ = whole.image_condition.given(store.read(index), index)
+            made = model.sample(6, condition=given, seed=0).to_torch()
+            before = [Panel(to_nchw(given)[0], f"given, {given.shape[1]}x{given.shape[2]}")]
+            if whole.image_condition.config.low_res:
+                bicubic = to_pixels(enlarged(to_nchw(given), store.size))[0]
+                before.append(Panel(bicubic, "bicubic"))
+            before.append(Panel(to_nchw(store.read(index))[0], "the image itself"))
+            sections.append(Section(title, [], before, [Panel(x, f"seed {i}") for i, x in enumerate(made)]))
+            title = ""
+    with drawn_in(LIGHT):
+        before_after(sections).savefig(out / "conditions-images.png", dpi=110)
+
+
+def _outline(pixels: UInt8[np.ndarray, "h w"]) -> UInt8[np.ndarray, "h w"]:
+    """White where a bright pixel has a dark neighbor."""
+    inside = np.pad(pixels >= 128, 1)
+    neighbors = [np.roll(inside, shift, axis) for shift in (-1, 1) for axis in (0, 1)]
+    return (255 * (inside & ~np.logical_and.reduce(neighbors))[1:-1, 1:-1]).astype(np.uint8)
+
+
 def quickstart(run: str = "runs/quickstart", out: Path = HERE) -> None:
     """digits.png and how-it-works.png.
 
@@ -128,4 +180,6 @@ def _arrow(figure: Figure, y: float, text: str, back: bool = False) -> None:
 
 
 if __name__ == "__main__":
-    tyro.extras.subcommand_cli_from_dict({"models": models, "editing": editing, "quickstart": quickstart})
+    tyro.extras.subcommand_cli_from_dict(
+        {"models": models, "editing": editing, "image-conditions": image_conditions, "quickstart": quickstart}
+    )

@@ -110,6 +110,7 @@ def test_the_files_that_a_page_points_to_exist(page: Path) -> None:
         pytest.param(["models", "digits"], 2, id="models", marks=pytest.mark.slow),
         pytest.param(["quickstart", "--run", "digits"], 2, id="quickstart"),
         pytest.param(["editing"], 1, id="editing", marks=pytest.mark.slow),
+        pytest.param(["image-conditions", "--images", "256"], 1, id="image-conditions", marks=pytest.mark.slow),
     ],
 )
 def test_the_script_that_makes_the_figures_runs(words: list[str], images: int, tmp_path: Path) -> None:

@@ -12,6 +12,8 @@ from pydantic.dataclasses import dataclass
 from torch import nn
 
 from undiffuse.data.augmentation import AugmentationConfig
+from undiffuse.data.columns import AttributesConfig
+from undiffuse.data.image_condition import ImageConditionConfig
 from undiffuse.data.nonleaky import NUMBERS
 from undiffuse.data.store import DataConfig
 from undiffuse.diffusion.recipe import SIGMAS, DiffusionConfig
@@ -179,6 +181,10 @@ class Config(Recipe):
     class_names: tuple[str, ...]
     origin: Origin | None = None
     """null: trained from scratch."""
+    attributes: AttributesConfig | None = None
+    """Numbers and categories that the network is told of; null: none."""
+    image_condition: ImageConditionConfig | None = None
+    """Another image that the network is told of; null: none."""
     version: int = VERSION
 
     def __post_init__(self) -> None:
@@ -197,7 +203,18 @@ class Config(Recipe):
     @property
     def condition_sizes(self) -> ConditionSizes:
         """What the network is told besides the label."""
-        return ConditionSizes(augmentation=NUMBERS if self.augmentation.nonleaky else 0)
+        numbers, categories = (self.attributes.numbers, self.attributes.categories) if self.attributes else ([], [])
+        return ConditionSizes(
+            augmentation=NUMBERS if self.augmentation.nonleaky else 0,
+            numbers=len(numbers),
+            categories=tuple(len(column.values) for column in categories),
+            image_channels=self.image_condition.channels if self.image_condition else 0,
+        )
+
+    @property
+    def is_conditional(self) -> bool:
+        """Whether there is anything that guidance could strengthen."""
+        return bool(self.class_names or self.attributes or self.image_condition)
 
     def build_network(self) -> nn.Module:
         """The network, untrained, with channels for the variance where it is learned, and all conditions that it gets.

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from undiffuse.config import Config
+from undiffuse.data.store import Store
 from undiffuse.runs.run import Run
 from undiffuse.training import previews
 from undiffuse.training.observers import Event
@@ -33,19 +34,21 @@ def event_at(progress: float, state: TrainingState) -> Event:
 
 
 @pytest.fixture
-def watched(tiny: Config, state: TrainingState, monkeypatch: pytest.MonkeyPatch) -> Callable[[float], list[float]]:
+def watched(
+    tiny: Config, store: Store, state: TrainingState, monkeypatch: pytest.MonkeyPatch
+) -> Callable[[float], list[float]]:
     """Trains for 1,000 seconds of a made-up clock, each preview taking so long; returns when they were made."""
 
     def train(preview_seconds: float) -> list[float]:
         clock, made = [0.0], []
         monkeypatch.setattr(previews.time, "monotonic", lambda: clock[0])
 
-        def save(run: Run, event: Any) -> None:
+        def save(run: Run, event: Any, store: Store) -> None:
             made.append(clock[0])
             clock[0] += preview_seconds
 
         monkeypatch.setattr(previews, "save_previews", save)
-        observer = Previews(0.0)
+        observer = Previews(0.0, store)
         observer.begin(Run(Path("run"), tiny), state)
         for step in range(1, 101):
             clock[0] += 10
@@ -73,7 +76,9 @@ def test_in_between_they_come_later(watched: Callable) -> None:
     assert all(12 * (i + 1) <= 0.05 * seconds for i, seconds in enumerate(made[:-1]) if i)
 
 
-def test_a_compiled_network_is_previewed_without_compiling_again(tiny: Config, state: TrainingState) -> None:
+def test_a_compiled_network_is_previewed_without_compiling_again(
+    tiny: Config, store: Store, state: TrainingState
+) -> None:
     compiled: list[str] = []
 
     def backend(graph: Any, inputs: Any) -> Any:
@@ -81,7 +86,7 @@ def test_a_compiled_network_is_previewed_without_compiling_again(tiny: Config, s
         return graph.forward
 
     state.network.compile(backend=backend)
-    previews.save_previews(Run(Path("run"), tiny), event_at(0.5, state))
+    previews.save_previews(Run(Path("run"), tiny), event_at(0.5, state), store)
     assert len(list(Path("run/previews").iterdir())) == 2
     assert not compiled
     state.network(torch.zeros(1, 1, 8, 8), torch.zeros(1), torch.zeros(1, dtype=torch.long))

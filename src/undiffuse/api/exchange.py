@@ -56,6 +56,16 @@ def export(
     with speaking(progress):
         opened, checkpoint = _open(run)
         config = opened.config
+        if config.image_condition is not None:
+            raise ValueError(
+                f"{opened.folder.absolute()} makes images from others, which diffusers' UNet2DModel and pipelines "
+                "cannot take: export a run that was trained without --condition."
+            )
+        if config.attributes:
+            raise ValueError(
+                f"{opened.folder.absolute()} was trained with a table of attributes, which diffusers' UNet2DModel and "
+                "pipelines cannot take: export a run that was trained without --condition."
+            )
         index = None if label is None else find_label(config.class_names, label)
         if index == NO_LABEL:
             check_guidance(config)

@@ -5,10 +5,13 @@ from pathlib import Path
 import torch
 
 from undiffuse.api.runs import GuideLike, RunLike, Weights, as_run, checkpoint_part, with_guide
+from undiffuse.data.given_images import GivenLike
 from undiffuse.networks.network import NetworkConfig
 from undiffuse.networks.unet import UNetConfig
 from undiffuse.runs.gallery import Gallery
-from undiffuse.sampling.generate import default_folder, fill, gallery_in, save_film, save_grid
+from undiffuse.sampling.attributes import Attributes, find_attributes
+from undiffuse.sampling.generate import default_folder, fill, gallery_in, save_film, save_grid, save_sheet
+from undiffuse.sampling.given import find_given
 from undiffuse.sampling.labels import Label
 from undiffuse.sampling.loading import load_model
 from undiffuse.sampling.model import Model
@@ -54,6 +57,7 @@ def sample(
     *,
     count: int = 64,
     label: Label | None = None,
+    attributes: Attributes = (),
     guidance: float | None = None,
     guidance_interval: str | tuple[float, float] | None = None,
     guide: GuideLike = None,
@@ -65,17 +69,22 @@ def sample(
     set: Settings = (),
     film: bool = False,
     weights: Weights = "ema",
+    condition: GivenLike | None = None,
     out: str | Path | None = None,
     network: type[NetworkConfig] = UNetConfig,
     progress: bool = False,
 ) -> Gallery:
     """Samples a run into a folder: one PNG per seed, grid.png, and samples.json, which says what made them.
 
+    With a `condition`, sheet.png shows each given image beside what was made from it.
+
     The options are those of `undiffuse sample`; `Model.sample` makes images without writing any. Called again it makes
     only what is missing. Under torchrun all processes share the work, and the main one alone writes.
 
     Args:
+        attributes: As in `Model.sample`; seeds take the values of a list in turn.
         out: The folder; None takes one in the run's samples/ that is named after the options.
+        condition: The images that the model makes others from, as in `Model.sample`; "none" samples without.
         film: Also save the denoising of the first sixteen images as film.png and film.gif.
         network: As in `load`.
         progress: Shows notices and a progress bar.
@@ -99,9 +108,10 @@ def sample(
         given = sampler, steps, guidance, precision, settings, guidance_interval
         sampling = sampling_config(opened.config, *given, guide=guide is not None)
         model = with_guide(load_model(opened, weights=checkpoint_part(weights), world=world), guide, world, network)
-        labels = model.find_labels(label)
-        folder = Path(out).expanduser() if out else default_folder(model, sampling, settings, labels)
-        gallery = world.on_main(lambda: gallery_in(folder, model, sampling, labels))
+        labels, stated = model.find_labels(label), find_attributes(opened.config.attributes, attributes)
+        given = find_given(opened.config, condition)
+        folder = Path(out).expanduser() if out else default_folder(model, sampling, settings, labels, stated, given)
+        gallery = world.on_main(lambda: gallery_in(folder, model, sampling, labels, stated, given=given))
         log.info(f"Images go to {folder.absolute()}")
         seeds = range(seed, seed + count)
         fill(gallery, model, seeds, batch, world)
@@ -112,6 +122,8 @@ def sample(
 
 def _save_sheets(gallery: Gallery, model: Model, seeds: range, film: bool) -> None:
     log.info(f"  grid  {save_grid(gallery, seeds)}")
+    if gallery.given is not None:
+        log.info(f"  sheet  {save_sheet(gallery, gallery.given, seeds)}")
     if not film:
         return
     sampling = gallery.sampling

@@ -7,9 +7,12 @@ from pathlib import Path
 
 from undiffuse.api.data import SizeLike, check_outside, check_same_images, data_config
 from undiffuse.api.runs import RunLike, as_run
-from undiffuse.config import Config, flat, with_settings
-from undiffuse.data.paths import DataLike
+from undiffuse.config import Config, TrainingConfig, flat, with_settings
+from undiffuse.data.conditioned import conditioned
+from undiffuse.data.low_resolution import small_size
+from undiffuse.data.paths import DataLike, is_table
 from undiffuse.data.store import DataConfig, Store, open_store
+from undiffuse.data.table import read_table
 from undiffuse.networks.network import NetworkConfig
 from undiffuse.networks.unet import UNetConfig
 from undiffuse.presets import RECIPES, ImageFacts, configure
@@ -26,7 +29,7 @@ from undiffuse.training.start import Begun, Start
 from undiffuse.utils.device import compute_dtype
 from undiffuse.utils.errors import Interrupted
 from undiffuse.utils.names import Channels, Compile, Fit, Precision, Split
-from undiffuse.utils.parsing import at_least, parse_count, parse_preset
+from undiffuse.utils.parsing import at_least, parse_count, parse_low_res, parse_preset
 from undiffuse.utils.terminal import log, speaking
 from undiffuse.utils.text import CHANNELS, duration, number, size_text
 from undiffuse.utils.world import World, init_distributed
@@ -69,6 +72,7 @@ def train(
     channels: Channels | int = "auto",
     strict: bool = False,
     unconditional: bool = False,
+    condition: DataLike | None = None,
     preset: str | None = None,
     from_run: RunLike = None,
     images: int | str | None = None,
@@ -102,6 +106,9 @@ def train(
         channels: 1 gray, 3 RGB, 4 RGBA; auto: what the images have.
         strict: Fail if an image cannot be decoded, instead of leaving it out.
         unconditional: Do not give the network the classes, even if there are some.
+        condition: What the network is told of each image besides its class. A CSV file of numbers and words, which
+            `sample` takes as attributes; "low-res:4", the image itself made four times smaller (super-resolution); or
+            a folder, an archive or a sequence of other images with the same names. See docs/conditions.md.
         preset: The recipe; None takes digits for digits, else small.
         from_run: Start with the EMA weights of this run, and its settings in place of a preset's. The images may be
             others, with new classes; then the learning rate is a third of its. `size` is by default its size, and may
@@ -148,13 +155,20 @@ def train(
             conditional=not unconditional,
             network=network,
             settings=[*_training_settings(images, minutes, batch, precision), *as_settings(set)],
+            low_res=parse_low_res(condition),
         )
         request.check_before_images(world)
         store = open_store(request.data, strict, data, world)
+        if isinstance(condition, str | Path) and is_table(condition):
+            store = _with_table(store, Path(condition).expanduser(), start)
+        else:
+            store = conditioned(store, condition, request.data, strict, world)
         check_same_images(store, world)
         config = world.on_main(lambda: request.configure(store))
         folder = Path(out).expanduser() if out else Path("runs") / _run_name(store, name, network, start)
         check_outside(folder, data)
+        if condition is not None:
+            check_outside(folder, condition)
         _log_summary(folder, store, config, world)
         if isinstance(start, Start):
             _log_start(start, config)
@@ -180,6 +194,8 @@ class _Request:
     conditional: bool
     network: NetworkConfig | type[NetworkConfig] | None
     settings: list[str]
+    low_res: int | None = None
+    """The factor by which the other image is smaller."""
 
     def configure(self, images: Store | ImageFacts) -> Config:
         """The run's config for these images."""
@@ -190,6 +206,13 @@ class _Request:
             config = configure(self.preset, images, data, self.seed, self.conditional, self.network)
         else:
             config = self.start.configure(images, data, self.seed, self.conditional)
+        other = images.image_condition if isinstance(images, Store) else None
+        table = images.table if isinstance(images, Store) else None
+        config = replace(config, attributes=table and table.config, image_condition=other and other.config)
+        untold = self.start is not None and not self.start.run.config.is_conditional
+        if (table or other) and (untold or config.training.label_dropout == 0):
+            # What is told of nothing has nothing to drop.
+            config = replace(config, training=replace(config.training, label_dropout=TrainingConfig.label_dropout))
         return with_settings(config, self.settings)
 
     def check_before_images(self, world: World) -> None:
@@ -198,8 +221,16 @@ class _Request:
         recipe = RECIPES[self.preset]() if self.start is None else self.start.run.config
         size, channels = self.data.size or recipe.network.size, self.data.channels or recipe.network.image_channels
         batch = self.configure(ImageFacts(size, channels)).training.batch
+        if self.data.size and self.low_res:
+            small_size(self.data.size, self.low_res)
         if batch % world.size:
             raise ValueError(f"A batch of {batch} cannot be split over {world.size} processes.")
+
+
+def _with_table(store: Store, path: Path, start: Start | Begun | None) -> Store:
+    """The images with the table about them; numbers that the run to start from knew mean what they did there."""
+    known = None if start is None else start.run.config.attributes
+    return replace(store, table=read_table(path, store.names, [name for name, _ in store.skipped], known))
 
 
 def _start(
@@ -269,6 +300,8 @@ def _log_summary(folder: Path, store: Store, config: Config, world: World) -> No
     processes = f", {world.size} processes" if world.size > 1 else ""
     log.info(f"run      {folder.absolute()}")
     log.info(f"data     {images}, {classes}, split {store.split}")
+    if config.attributes:
+        log.info(f"told     {', '.join(map(str, config.attributes.columns))}")
     log.info(f"recipe   {config.preset}, seed {config.seed}, batch {training.batch}, {budget}")
     log.info(f"device   {world.device}, {dtype}{processes}")
 
@@ -280,6 +313,11 @@ def _log_start(start: Start, config: Config) -> None:
         return
     kept = "its classes" if classes.before == classes.after else f"{classes}"
     log.info(f"from     {start.run.name}, {origin.images:,} images: {kept}")
+    if start.run.config.attributes and not config.attributes:
+        log.info("         without its table: give --condition to go on with one")
+    before = start.run.config.image_condition
+    if before is not None and config.image_condition is None:
+        log.info(f"         without its other images: --condition {before} would keep them")
     theirs, ours = start.run.config.optimizer.learning_rate, config.optimizer.learning_rate
     if config.data_content != start.run.config.data_content:
         log.info(

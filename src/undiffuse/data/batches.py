@@ -14,9 +14,8 @@ from torch.utils.data import DataLoader, Dataset
 from undiffuse.data.augmentation import AugmentationConfig, augmentation
 from undiffuse.data.nonleaky import nonleaky
 from undiffuse.data.pixels import to_nchw
-from undiffuse.data.source import NO_CLASS
 from undiffuse.data.store import Store
-from undiffuse.utils.conditions import Condition, Conditions
+from undiffuse.utils.conditions import NO_LABEL, Condition, Conditions, as_conditions, dropped, simplest
 from undiffuse.utils.randomness import ImageRandomness, generator
 
 
@@ -34,10 +33,16 @@ class Batch(NamedTuple):
     augmentation: Float[Tensor, "b a"]
     """How x0 was augmented, for the network; a = 0: not in a way that it is told of."""
 
+    numbers: Float[Tensor, "b k"]
+    """As in `Conditions`, and so are the next two; k = 0, m = 0 and i = 0: the network is not told of any."""
+    categories: Int[Tensor, "b m"]
+    image: Float[Tensor, "b i h w"]
+
     @property
     def condition(self) -> Condition:
         """All that the network is told of the images."""
-        return self.label if self.augmentation.shape[1] == 0 else Conditions(self.label, self.augmentation)
+        more = self.augmentation, self.numbers, self.categories, self.image
+        return simplest(Conditions(self.label, *(each if each.shape[1] else None for each in more)))
 
 
 class ImageStream(Dataset):
@@ -54,14 +59,53 @@ class ImageStream(Dataset):
     def __getitems__(self, numbers: list[int]) -> Batch:
         total = len(self.training)
         indices = self.training[[int(_order(total, self.seed, n // total)[n % total]) for n in numbers]]
-        x0 = self.transform(to_nchw(self.store.read(indices)), self.seed, numbers)
+        pixels, other = self.store.read(indices), self.store.image_condition
+        if other is not None:
+            pixels = other.beside(pixels, indices)
+        x0 = self.transform(to_nchw(pixels), self.seed, numbers)
         told = x0.new_empty(len(x0), 0)
         if self.nonleaky:
             x0, told = nonleaky(x0, self.nonleaky, self.seed, numbers)
+        image = None
+        if other is not None:
+            x0, image = other.told(x0, indices)
         randomness = ImageRandomness("training", self.seed, numbers)
-        u, dropped = randomness.uniform(), randomness.uniform() < self.label_dropout
-        label = torch.from_numpy(self.store.labels[indices])
-        return Batch(x0, torch.where(dropped, NO_CLASS, label), u, randomness.normal(*self.store.shape), told)
+        u, drops = randomness.uniform(), randomness.uniform() < self.label_dropout
+        condition = as_conditions(self.store.condition(indices, image))
+        if self.label_dropout and (self.store.table or other is not None):
+            condition = partly_told(condition, self.label_dropout, ImageRandomness("columns", self.seed, numbers))
+        condition = as_conditions(dropped(condition, drops))
+        assert condition.label is not None
+        eps = randomness.normal(*self.store.shape)
+        return Batch(x0, condition.label, u, eps, told, *_present(condition, len(x0), self.store.size))
+
+
+def partly_told(told: Conditions, fraction: float, randomness: ImageRandomness) -> Conditions:
+    """In this fraction of the images, the label and each column are told with a probability that is itself random.
+
+    So any of them can be stated alone in sampling: what is not stated was missing in training too.
+    """
+    columns = [0 if each is None else each.shape[1] for each in (told.numbers, told.categories)]
+    partly, probability = randomness.uniform() < fraction, randomness.uniform()
+    uniform = torch.special.ndtr(randomness.normal(1 + sum(columns)))
+    missing = partly[:, None] & (uniform > probability[:, None])
+    label, numbers, categories = missing.split([1, *columns], dim=1)
+
+    def without(tensor: Tensor | None, where: Tensor, value: float) -> Tensor | None:
+        return None if tensor is None else torch.where(where, value, tensor)
+
+    return told._replace(
+        label=without(told.label, label[:, 0], NO_LABEL),
+        numbers=without(told.numbers, numbers, torch.nan),
+        categories=without(told.categories, categories, -1),
+    )
+
+
+def _present(told: Conditions, images: int, size: tuple[int, int]) -> tuple[Tensor, Tensor, Tensor]:
+    """Numbers, categories and images, without columns or channels where there are none."""
+    numbers = torch.empty(images, 0) if told.numbers is None else told.numbers
+    categories = torch.empty(images, 0, dtype=torch.long) if told.categories is None else told.categories
+    return numbers, categories, torch.empty(images, 0, *size) if told.image is None else told.image
 
 
 HELD_OUT_FRACTION = 0.05

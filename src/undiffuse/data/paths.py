@@ -10,6 +10,7 @@ from urllib.parse import urlsplit
 
 from undiffuse.data.source import NO_CLASS
 from undiffuse.utils.names import Split
+from undiffuse.utils.parsing import parse_low_res
 
 DATASETS = {
     "digits": "1,797 handwritten digits that come with scikit-learn, 8x8 gray",
@@ -65,6 +66,11 @@ UNNAMED_TYPES = ("list", "tuple", "ndarray", "Tensor")
 """Types whose names say nothing about the images inside."""
 
 
+MOST_TABLE_BYTES = 512 * 2**20
+
+TABLE_SUFFIXES = (".csv", ".tsv", ".txt")
+
+
 def is_remote(data: DataLike) -> TypeGuard[str]:
     """Whether it is the address of an archive or a folder elsewhere."""
     return isinstance(data, str) and re.match(r"[A-Za-z][A-Za-z0-9+.-]*://", data) is not None
@@ -74,6 +80,29 @@ def cache_folder() -> Path:
     """Where decoded images are kept: $UNDIFFUSE_CACHE, or undiffuse/ in the user's cache folder."""
     default = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "undiffuse"
     return Path(os.environ.get("UNDIFFUSE_CACHE") or default)
+
+
+def is_table(condition: str | Path) -> bool:
+    """Whether a condition is a table, and not other images."""
+    return Path(condition).suffix.lower() in TABLE_SUFFIXES and not is_remote(str(condition))
+
+
+def check_condition(condition: str) -> None:
+    """Raises FileNotFoundError or ValueError where --condition names nothing that can be."""
+    if is_table(condition):
+        check_table(Path(condition).expanduser())
+    elif parse_low_res(condition) is None:
+        check_data(condition)
+
+
+def check_table(path: Path) -> None:
+    """Raises FileNotFoundError or ValueError if there is no such file, or it is too large for a table."""
+    if not path.is_file():
+        raise FileNotFoundError(f"--condition {path.absolute()} is not there: give a CSV file of numbers and words.")
+    if path.stat().st_size > MOST_TABLE_BYTES:
+        raise ValueError(
+            f"{path.absolute()} is larger than {MOST_TABLE_BYTES // 2**20} MiB: leave out columns or rows."
+        )
 
 
 def check_data(data: DataLike) -> None:
@@ -180,7 +209,7 @@ def read_layout(paths: Sequence[str], split: Split, where: str) -> Layout:
     Raises:
         ValueError: the requested split does not exist.
     """
-    folders = _without_common([PurePosixPath(path).parts[:-1] for path in paths], stop_at=SPLIT_NAMES)
+    folders = without_common([PurePosixPath(path).parts[:-1] for path in paths], stop_at=SPLIT_NAMES)
     split_of = [SPLIT_NAMES.get(parts[0].lower()) if parts else "" for parts in folders]
     present = sorted({name for name in split_of if name})
     notices: tuple[str, ...] = ()
@@ -189,7 +218,7 @@ def read_layout(paths: Sequence[str], split: Split, where: str) -> Layout:
         chosen = [i for i, name in enumerate(split_of) if name and taken in (name, "all")]
         splits = [split_of[i] or "" for i in chosen]
         inside = [i for i, name in enumerate(split_of) if name]
-        below = _without_common([folders[i][1:] for i in inside])
+        below = without_common([folders[i][1:] for i in inside])
         class_of = {i: parts[0] if parts else UNSORTED for i, parts in zip(inside, below, strict=True)}
     else:
         if split not in ("auto", "all"):
@@ -197,7 +226,7 @@ def read_layout(paths: Sequence[str], split: Split, where: str) -> Layout:
                 f"{where} has no folders named train, val or test, and so no split {split}: leave --split out."
             )
         taken, chosen, splits = "all", list(range(len(paths))), [""] * len(paths)
-        class_of = {i: parts[0] if parts else UNSORTED for i, parts in enumerate(_without_common(folders))}
+        class_of = {i: parts[0] if parts else UNSORTED for i, parts in enumerate(without_common(folders))}
     names = [paths[i] for i in chosen]
     # All folders of the source count, so that label 3 means the same in train and test.
     class_names = sorted(set(class_of.values()))
@@ -225,7 +254,7 @@ def _choose_split(
     return taken, tuple(notices)
 
 
-def _without_common(folders: list[tuple[str, ...]], stop_at: Container[str] = ()) -> list[tuple[str, ...]]:
+def without_common(folders: list[tuple[str, ...]], stop_at: Container[str] = ()) -> list[tuple[str, ...]]:
     """The folders without the leading ones that all share, up to the first that is in `stop_at`."""
     common = 0
     while (

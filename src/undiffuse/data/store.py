@@ -11,16 +11,21 @@ from typing import Annotated, Literal
 import numpy as np
 import pydantic
 import torch
-from jaxtyping import Int, UInt8
+from jaxtyping import Float, Int, UInt8
 from pydantic import Field
+from torch import Tensor, nn
 
 from undiffuse.data.building import Plan, build_shards, cannot_decode, finish
+from undiffuse.data.image_condition import ImageCondition, Indices
 from undiffuse.data.open import open_source, quick_signature
 from undiffuse.data.originals import Original
 from undiffuse.data.paths import DataLike, cache_folder, data_name, printable
+from undiffuse.data.pixels import to_nchw, to_signed_range
 from undiffuse.data.shards import Shard
 from undiffuse.data.source import Source
 from undiffuse.data.survey import Survey, survey
+from undiffuse.data.table import Table
+from undiffuse.utils.conditions import Condition, Conditions, simplest
 from undiffuse.utils.files import write_atomically
 from undiffuse.utils.names import Fit, Split
 from undiffuse.utils.terminal import log
@@ -77,6 +82,10 @@ class Store:
     """The name of each image that could not be decoded, and the reason."""
     starts: tuple[int, ...] = (0,)
     """The index of the first image in each shard."""
+    table: Table | None = None
+    """Numbers and categories that a network is told of each image."""
+    image_condition: ImageCondition | None = None
+    """Another image that a network is told of beside each of them."""
 
     def __len__(self) -> int:
         return self.total_images
@@ -107,6 +116,19 @@ class Store:
     def labels(self) -> Int[np.ndarray, " n"]:
         """The class index of each image; -1 without classes."""
         return np.concatenate([shard.labels() for shard in self.shards])
+
+    def condition(self, indices: Indices, image: Float[Tensor, "b i h w"] | None = None) -> Condition:
+        """What a network may be told of the images with these indices; the other `image`, if it was augmented."""
+        numbers, categories = self.table.told(indices) if self.table else (None, None)
+        label = torch.from_numpy(self.labels[np.asarray(indices)])
+        other = self._other_images(indices) if image is None else image
+        return simplest(Conditions(label, numbers=numbers, categories=categories, image=other))
+
+    def _other_images(self, indices: Indices) -> Float[Tensor, "b i h w"] | None:
+        if self.image_condition is None:
+            return None
+        x = nn.Sequential(*to_signed_range())(to_nchw(self.image_condition.beside(self.read(indices), indices)))
+        return self.image_condition.told(x, indices)[1]
 
     def originals(self) -> Iterator[Original]:
         """What each image was like before it was decoded, in order."""

@@ -13,6 +13,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from undiffuse.diffusion.denoiser import Predict, Prediction, spread
+from undiffuse.utils.resampling import areas
 
 LUMA = (0.299, 0.587, 0.114)
 """The weights of red, green and blue in a gray image (ITU-R BT.601), as Pillow converts."""
@@ -88,7 +89,7 @@ def gaussian_blur(shape: tuple[int, int, int], std: float) -> Separable:
 def area_downsampling(shape: tuple[int, int, int], size: tuple[int, int]) -> Separable:
     """Images (channels, height, width) made smaller, to `size`: each pixel is the mean over its area."""
     channels, height, width = shape
-    return Separable(_identity(channels), _areas(size[0], height), _areas(size[1], width))
+    return Separable(_identity(channels), areas(size[0], height), areas(size[1], width))
 
 
 def posterior(
@@ -144,11 +145,3 @@ def _blurring(n: int, std: float) -> Tensor:
     cosines = torch.cos(omega[:, None] * (torch.arange(n, dtype=torch.float64) + 0.5)) * math.sqrt(2 / n)
     cosines[0] /= math.sqrt(2)
     return cosines.T @ (torch.exp(-((std * omega) ** 2) / 2)[:, None] * cosines)
-
-
-def _areas(small: int, large: int) -> Tensor:
-    """The mean over areas along one side, `(small, large)`: how far each small pixel covers each large one."""
-    edges = torch.arange(small + 1, dtype=torch.float64) * (large / small)
-    left = torch.arange(large, dtype=torch.float64)
-    overlap = torch.minimum(edges[1:, None], left + 1) - torch.maximum(edges[:-1, None], left)
-    return overlap.clamp(min=0) * (small / large)

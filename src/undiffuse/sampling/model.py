@@ -1,7 +1,7 @@
 """A trained model: the denoiser, the samplers' steps, and images from seeds."""
 
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -10,6 +10,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from undiffuse.config import Config, SamplingConfig
+from undiffuse.data.given_images import GivenLike
 from undiffuse.data.pixels import to_pixels
 from undiffuse.diffusion import samplers
 from undiffuse.diffusion.denoiser import Predict, clipped, predictor
@@ -18,10 +19,12 @@ from undiffuse.diffusion.recipe import DiffusionConfig
 from undiffuse.diffusion.samplers import Step
 from undiffuse.report.grids import Images
 from undiffuse.runs.run import Checkpoint, Run
+from undiffuse.sampling.attributes import Attributes, Stated, conditions_of, find_attributes
 from undiffuse.sampling.binding import bound_sampler, in_precision, without_gradients
+from undiffuse.sampling.given import find_given, with_given
 from undiffuse.sampling.labels import Label, Pattern, find_pattern, label_tensor, labels_for
 from undiffuse.sampling.options import Settings, as_settings, check_guidance, noise_levels, sampling_config
-from undiffuse.utils.conditions import NO_LABEL
+from undiffuse.utils.conditions import NO_LABEL, Condition, Conditions, as_conditions, says_something, simplest
 from undiffuse.utils.device import state_dtype, upload
 from undiffuse.utils.names import SamplingPrecision
 from undiffuse.utils.randomness import ImageRandomness
@@ -77,6 +80,8 @@ class Model:
         x: Float[Tensor, "b c h w"] | Float[np.ndarray, "b c h w"],
         sigma: float | Tensor | np.ndarray,
         label: Label | Sequence[Label] | Tensor | None = None,
+        attributes: Attributes = (),
+        condition: GivenLike | None = None,
     ) -> Float[Tensor, "b c h w"]:
         """D(x; sigma, label): the expected clean image behind x = x0 + sigma * eps, pixels in [-1, 1].
 
@@ -87,9 +92,11 @@ class Model:
             sigma: Noise levels above 0, one for all or `(b,)`.
             label: A class by name or index, one for all or one each; "none" or None for no label (in `sample`, None
                 takes every class in turn).
+            attributes: As in `sample`.
+            condition: As in `sample`; None for no other image.
 
         Raises:
-            ValueError: the model has no such class.
+            ValueError: the model has no such class or attribute, or cannot be told of other images.
 
         Example:
             x = torch.randn(4, *model.shape) * 10
@@ -99,13 +106,19 @@ class Model:
         noisy = noisy.to(self.device, state_dtype(self.device) if noisy.dtype == torch.float64 else noisy.dtype)
         sigmas = torch.as_tensor(sigma, dtype=noisy.dtype, device=self.device).expand(len(noisy))
         labels = label_tensor(self.class_names, label, len(noisy))
-        return self.predict(noisy, sigmas, None if labels is None else labels.to(self.device)).x0
+        images = range(len(noisy))
+        stated = self._stated(attributes, images)
+        told = conditions_of(self.config, None if labels is None else labels.tolist(), stated, images)
+        given = None if condition is None else find_given(self.config, condition)
+        told = as_conditions(with_given(told, given, self.shape, images))
+        return self.predict(noisy, sigmas, simplest(told.map(lambda each: each.to(self.device)))).x0
 
     def steps(
         self,
         count: int = 1,
         *,
         label: Label | Sequence[Label] | Tensor | None = None,
+        attributes: Attributes = (),
         guidance: float | None = None,
         guidance_interval: str | tuple[float, float] | None = None,
         sampler: str | None = None,
@@ -113,6 +126,7 @@ class Model:
         precision: SamplingPrecision | None = None,
         set: Settings = (),
         seed: int = 0,
+        condition: GivenLike | None = None,
     ) -> Iterator[Step]:
         """Samples `count` images at once and yields sigma, x and x0, `(count, channels, height, width)`, at every step.
 
@@ -126,13 +140,14 @@ class Model:
         given = sampler, steps, guidance, precision, as_settings(set), guidance_interval
         sampling = sampling_config(self.config, *given, guide=self.guide is not None)
         seeds = range(seed, seed + count)
-        return sample_steps(self, seeds, self._labels(seeds, label), sampling)
+        return sample_steps(self, seeds, self._told(seeds, label, attributes, condition), sampling)
 
     def sample(
         self,
         count: int = 1,
         *,
         label: Label | Sequence[Label] | Tensor | None = None,
+        attributes: Attributes = (),
         guidance: float | None = None,
         guidance_interval: str | tuple[float, float] | None = None,
         sampler: str | None = None,
@@ -141,6 +156,7 @@ class Model:
         set: Settings = (),
         seed: int = 0,
         batch: int = 64,
+        condition: GivenLike | None = None,
         progress: bool = False,
     ) -> Images:
         """Makes images, uint8 of shape `(count, height, width, channels)`.
@@ -151,7 +167,9 @@ class Model:
             count: How many; at least 1.
             label: A class by name or index, or "none"; a mix that seeds take in turn, such as "rose*4,tulip*2"; a
                 sequence with one for each image; None or "all" takes every class in turn.
-            guidance: 1 follows the label as trained; more exaggerates it. None: the run's.
+            attributes: Of a model trained with a table, such as {"age": 30, "smile": "yes"}; a list has one value for
+                each image, and "20*3,30" those that seeds take in turn. What is not stated is missing.
+            guidance: 1 follows the label and attributes as trained; more exaggerates them. None: the run's.
             guidance_interval: Guidance acts at noise levels above the first and up to the second, as in (0.28, 1.6).
             sampler: See `undiffuse sample --help`; None: the run's.
             steps: At least 1; None: the run's. Below 100, ipndm replaces a run's ancestral or ddim.
@@ -161,6 +179,9 @@ class Model:
             set: Further options, such as {"eta": 0.5}.
             seed: Of the first image, from 0; the others count up from it.
             batch: Images at once.
+            condition: The images that a model makes others from, taken in turn: a file, a folder, an array
+                `(n, height, width, channels)` or a list of images; small ones for a model that enlarges. "none" makes
+                images without.
             progress: Shows a progress bar.
 
         Raises:
@@ -173,17 +194,41 @@ class Model:
         given = sampler, steps, guidance, precision, as_settings(set), guidance_interval
         sampling = sampling_config(self.config, *given, guide=self.guide is not None)
         seeds, chunks = range(seed, seed + count), []
-        labels = self._labels(seeds, label)
+        told = as_conditions(self._told(seeds, label, attributes, condition))
         with speaking(progress), Meter("sampling", count * sampling.steps) as meter:
             for start in range(0, count, batch):
-                chunk, chunk_labels = seeds[start : start + batch], labels and labels[start : start + batch]
+                chunk, part = seeds[start : start + batch], slice(start, start + batch)
 
                 def show(step: int, start: int = start, size: int = len(chunk)) -> None:
                     meter.reach(start * sampling.steps + step * size, f"{start:,}/{count:,} images")
 
-                steps_taken = sample_steps(self, chunk, chunk_labels, sampling)
+                chunk_told = told.map(lambda each, part=part: each[part])
+                steps_taken = sample_steps(self, chunk, simplest(chunk_told), sampling)
                 chunks.append(to_pixels(last(watched(steps_taken, show)).x))
         return Images(torch.cat(chunks))
+
+    def _told(
+        self,
+        seeds: Sequence[int],
+        label: Label | Sequence[Label] | Tensor | None,
+        attributes: Attributes,
+        condition: GivenLike | None,
+    ) -> Condition:
+        told = conditions_of(self.config, self._labels(seeds, label), self._stated(attributes, seeds), seeds)
+        # The first image is made from the first one, whatever its seed.
+        return with_given(told, find_given(self.config, condition), self.shape, range(len(seeds)))
+
+    def _stated(self, attributes: Attributes, seeds: Sequence[int]) -> Stated:
+        """Raises ValueError for lists with more or fewer values than there are images."""
+        stated, images = find_attributes(self.config.attributes, attributes), len(seeds)
+        for name, value in attributes.items() if isinstance(attributes, Mapping) else ():
+            if not isinstance(value, list | tuple):
+                continue
+            if len(value) != images:
+                raise ValueError(f"{len(value)} values of {name} for {images} images: give one, or one for each image.")
+            # The first image has the first value, whatever its seed.
+            stated[name] = tuple(stated[name][(turn - seeds[0]) % images] for turn in range(images))
+        return stated
 
     def _labels(self, seeds: Sequence[int], label: Label | Sequence[Label] | Tensor | None) -> list[int] | None:
         if label is None or isinstance(label, int | str):
@@ -197,9 +242,13 @@ class Model:
     def find_labels(self, label: Label | None) -> Pattern | None:
         """The labels that seeds take in turn; None for every class.
 
+        Without `label` that is every class or, where the model makes images from others, of unknown class, none.
+
         Raises:
             ValueError: the model has no such class, or never saw an image without its label.
         """
+        if label is None and self.class_names and self.config.image_condition is not None:
+            label = "none"
         pattern = None if label is None else find_pattern(self.class_names, label)
         if pattern == tuple(range(len(self.class_names))):
             return None
@@ -211,13 +260,18 @@ class Model:
         """The same model with a weaker one as its guide (Karras et al. 2024a): an earlier checkpoint, or a smaller run.
 
         Raises:
-            ValueError: the guide makes other images, or has other classes.
+            ValueError: the guide makes other images, or has other classes or conditions.
 
         Example:
             model.guided_by(undiffuse.load("runs/small")).sample(8, guidance=2)
         """
         if guide.shape != self.shape or guide.class_names not in ((), self.class_names):
             raise ValueError(f"{guide!r} cannot guide {self!r}: it must make images of the same size and classes.")
+        ours, theirs = (each.config.attributes and each.config.attributes.columns for each in (self, guide))
+        if theirs not in (None, ours):
+            raise ValueError(f"{guide!r} cannot guide {self!r}: its table has other columns, or other images.")
+        if guide.config.image_condition not in (None, self.config.image_condition):
+            raise ValueError(f"{guide!r} cannot guide {self!r}: it makes images from others of another kind.")
         if self.run is not None and guide.run is not None and _digest(guide) == _digest(self):
             kept = ", ".join(f"{each.images:,}" for each in self.run.checkpoints())
             raise ValueError(
@@ -247,18 +301,19 @@ def model_of(network: nn.Module, config: Config, device: torch.device) -> Model:
 def sample_steps(
     model: Model,
     seeds: Sequence[int],
-    labels: Sequence[int] | None,
+    told: Condition | Sequence[int],
     sampling: SamplingConfig,
     wrap: Wrap = lambda predict: predict,
 ) -> Iterator[Step]:
-    """The steps of one batch, one image per seed. An image depends on its seed and label, not on the rest of the batch.
+    """The steps of one batch, one image per seed. An image depends on its seed and condition alone, not on the batch.
 
-    `wrap` steers the model, guidance included: see `diffusion.inverse_problems`.
+    `told` are labels, or all that the model is told. `wrap` steers the model, guidance included: see
+    `diffusion.inverse_problems`.
 
     Raises:
         ValueError: the number of steps does not fit the model's discrete schedule.
     """
-    return sampler_steps(model, sampling, seeded_noise(model, seeds), labels, wrap)
+    return sampler_steps(model, sampling, seeded_noise(model, seeds), told, wrap)
 
 
 def seeded_noise(model: Model, seeds: Sequence[int]) -> samplers.Noise:
@@ -272,7 +327,7 @@ def sampler_steps(
     model: Model,
     sampling: SamplingConfig,
     noise: samplers.Noise,
-    labels: Sequence[int] | None,
+    told: Condition | Sequence[int],
     wrap: Wrap = lambda predict: predict,
 ) -> Iterator[Step]:
     """The steps that begin with the first `noise`; samplers that add noise take the others.
@@ -282,38 +337,38 @@ def sampler_steps(
     """
     sigmas = noise_levels(model.diffusion, sampling).to(state_dtype(model.device))
     start = samplers.starting_noise(noise(), sigmas[0])
-    return steps_from(model, start, sigmas, labels, sampling, noise, wrap)
+    return steps_from(model, start, sigmas, told, sampling, noise, wrap)
 
 
 def steps_from(
     model: Model,
     x: Float[Tensor, "b c h w"],
     sigmas: Float[Tensor, " n"],
-    labels: Sequence[int] | None,
+    told: Condition | Sequence[int],
     sampling: SamplingConfig,
     noise: samplers.Noise,
     wrap: Wrap = lambda predict: predict,
 ) -> Iterator[Step]:
     """The steps of the sampler from any x at level `sigmas[0]` along these sigmas, wherever they lead."""
-    label = None if labels is None else upload(torch.tensor(labels), model.device)
-    predict = wrap(_guided(model, sampling, labels))
+    conditions = as_conditions(told)
+    predict = wrap(_guided(model, sampling, conditions))
+    condition = simplest(conditions.map(lambda each: upload(each, model.device)))
     sampler = bound_sampler(model.diffusion, sampling, noise)
     sigmas = sigmas.to(state_dtype(model.device))
-    return without_gradients(sampler(clipped(predict) if sampling.clip else predict, x, sigmas, label))
+    return without_gradients(sampler(clipped(predict) if sampling.clip else predict, x, sigmas, condition))
 
 
-def _guided(model: Model, sampling: SamplingConfig, labels: Sequence[int] | None) -> Predict:
+def _guided(model: Model, sampling: SamplingConfig, told: Conditions) -> Predict:
     predict, interval = (
         in_precision(model.predict, model.device, sampling.precision),
         sampling.guidance_interval or ALWAYS,
     )
     if model.guide is None:
-        # Without any label the network would be guided by itself.
-        nothing = labels is None or all(label == NO_LABEL for label in labels)
-        return predict if nothing else guided(predict, sampling.guidance, interval=interval)
+        # Told nothing, the network would be guided by itself.
+        return guided(predict, sampling.guidance, interval=interval) if says_something(told) else predict
     weaker = in_precision(model.guide.predict, model.device, sampling.precision)
-    labeled = bool(model.guide.class_names)
-    guide = weaker if labeled else lambda x, sigma, label: weaker(x, sigma, None)
+    told_too = model.guide.config.is_conditional
+    guide = weaker if told_too else lambda x, sigma, label: weaker(x, sigma, None)
     return guided(predict, sampling.guidance, guide, interval)
 
 

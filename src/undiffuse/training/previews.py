@@ -8,9 +8,12 @@ from PIL import Image
 from torch import nn
 
 from undiffuse.config import Config, SamplingConfig
+from undiffuse.data.batches import split_held_out
 from undiffuse.data.pixels import to_pixels
+from undiffuse.data.store import Store
 from undiffuse.report import grids
 from undiffuse.runs.run import Run
+from undiffuse.sampling.attributes import of_training_images
 from undiffuse.sampling.labels import labels_for
 from undiffuse.sampling.model import last, model_of, sample_steps
 from undiffuse.training.observers import Event, Observer
@@ -26,10 +29,13 @@ COST_FRACTION = 0.05
 
 
 class Previews(Observer):
-    """Saves a preview whenever another fifth of the budget is spent; `progress` is the fraction spent before."""
+    """Saves a preview whenever another fifth of the budget is spent; `progress` is the fraction spent before.
 
-    def __init__(self, progress: float):
-        self.done = int(progress * PREVIEWS)
+    Labels come in turn. Other images are those of the first held-out images of the `store`, or else training images.
+    """
+
+    def __init__(self, progress: float, store: Store):
+        self.done, self.store = int(progress * PREVIEWS), store
 
     def begin(self, run: Run, state: TrainingState) -> None:
         self.run, self.spent, self.last = run, 0.0, 0.0
@@ -41,7 +47,7 @@ class Previews(Observer):
         if due > self.done and not (stopped or event.fails) and (event.ends or self._affordable()):
             self.done = due
             began = time.monotonic()
-            save_previews(self.run, event)
+            save_previews(self.run, event, self.store)
             self.last = time.monotonic() - began
             self.spent += self.last
 
@@ -50,23 +56,31 @@ class Previews(Observer):
         return self.spent + self.last <= COST_FRACTION * (time.monotonic() - self.began)
 
 
-def save_previews(run: Run, event: Event) -> None:
+def save_previews(run: Run, event: Event, store: Store) -> None:
     """Writes previews/<images>-ema.png and -network.png: where they differ much, the EMA is still young."""
     for name, network in (("ema", event.ema), ("network", event.network)):
         path = run.folder / "previews" / f"{event.images:012d}-{name}.png"
-        grids.save_png(_preview(network, run.config), path)
+        grids.save_png(_preview(network, run, store), path)
 
 
-def _preview(network: nn.Module, config: Config) -> Image.Image:
+def _preview(network: nn.Module, run: Run, store: Store) -> Image.Image:
+    config = run.config
     was_training = network.training
     network.eval()
     device = next(network.parameters()).device
     model = model_of(network, config, device)
     seeds = range(IMAGES)
-    labels = labels_for(model.class_names, seeds, None)
+    if store.image_condition is not None:
+        training, held_out = split_held_out(len(store), config.training.held_out_images)
+        shown = (held_out if len(held_out) >= IMAGES else training)[:IMAGES]
+        seeds, told = range(len(shown)), store.condition(shown)
+    elif config.attributes:
+        told = of_training_images(config, run, seeds)
+    else:
+        told = labels_for(model.class_names, seeds, None)
     # Another batch size would compile the network again, which takes longer than the preview.
     with torch.compiler.set_stance("force_eager"):
-        done = last(sample_steps(model, seeds, labels, _quick(config)))
+        done = last(sample_steps(model, seeds, told, _quick(config)))
     network.train(was_training)
     return grids.grid(to_pixels(done.x))
 

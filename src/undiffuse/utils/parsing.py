@@ -5,6 +5,9 @@ import re
 
 from undiffuse.utils.names import PRESETS
 
+LOW_RES = "low-res:"
+"""How a condition begins that is the image itself, made smaller by a factor."""
+
 _FACTORS = {"k": 1_000, "m": 1_000_000, "b": 1_000_000_000}
 
 
@@ -51,6 +54,20 @@ def parse_interval(value: str | tuple[float, float]) -> tuple[float, float]:
     if not 0 <= low < high < math.inf:
         raise ValueError(f"--guidance-interval {value} is not an interval: write two noise levels, as in 0.28-1.6.")
     return low, high
+
+
+def parse_low_res(condition: object) -> int | None:
+    """The factor in "low-res:4"; None for any other condition.
+
+    Raises:
+        ValueError: it is not a factor above 1.
+    """
+    if not isinstance(condition, str) or not condition.startswith(LOW_RES):
+        return None
+    factor = condition.removeprefix(LOW_RES)
+    if not factor.isdecimal() or int(factor) < 2:
+        raise ValueError(f"--condition {condition} is not a factor: write low-res:2, low-res:4 or the like.")
+    return int(factor)
 
 
 def parse_preset(preset: str | None, data: object) -> str:
