@@ -110,7 +110,7 @@ def test_a_seed_has_its_values_whatever_the_batch(run: Run) -> None:
     together = np.asarray(model.sample(4, **options))
     assert (np.asarray(model.sample(4, batch=3, **options)) == together).all()
     assert (np.asarray(model.sample(1, seed=3, **options)) == together[3:]).all()
-    listed = options | {"attributes": {"ink": [110, 30], "weight": "light"}}
+    listed: dict[str, Any] = options | {"attributes": {"ink": [110, 30], "weight": "light"}}
     assert (np.asarray(model.sample(2, seed=1, **listed)) == together[1:3]).all()
     gallery = undiffuse.sample(run, count=4, out="samples", **options)
     assert (gallery.pixels(range(4)).permute(0, 2, 3, 1).numpy() == together).all()
