@@ -13,6 +13,7 @@ from torch import nn
 
 from undiffuse.data.augmentation import AugmentationConfig
 from undiffuse.data.nonleaky import NUMBERS
+from undiffuse.data.patches import patch_sizes
 from undiffuse.data.store import DataConfig
 from undiffuse.diffusion.recipe import SIGMAS, DiffusionConfig
 from undiffuse.diffusion.sampler_table import SAMPLERS, options
@@ -22,6 +23,7 @@ from undiffuse.networks.unet import UNetConfig
 from undiffuse.old_names import current, current_name, current_value
 from undiffuse.utils.conditions import ConditionSizes
 from undiffuse.utils.names import Precision, SamplingPrecision
+from undiffuse.utils.text import size_text
 from undiffuse.utils.validation import STRICT, sentence
 
 VERSION = 1
@@ -148,6 +150,19 @@ class Recipe:
     def __post_init__(self) -> None:
         if self.sampling.variance == "learned" and not self.diffusion.learned_variance:
             raise ValueError("sampling.variance learned needs diffusion.objective hybrid or vlb, which learn it.")
+        if self.augmentation.patches:
+            self._check_patches()
+
+    def _check_patches(self) -> None:
+        """Raises ValueError if the network cannot take them."""
+        for size in patch_sizes(self.network.size):
+            try:
+                self.network.resized(size)
+            except ValueError as error:
+                raise ValueError(
+                    f"augmentation.patches makes patches of {size_text(size)}, which the network cannot take ({error}): "
+                    "set it to 0, or choose a --size whose quarter fits."
+                ) from error
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -197,7 +212,8 @@ class Config(Recipe):
     @property
     def condition_sizes(self) -> ConditionSizes:
         """What the network is told besides the label."""
-        return ConditionSizes(augmentation=NUMBERS if self.augmentation.nonleaky else 0)
+        augmentation = self.augmentation
+        return ConditionSizes(NUMBERS if augmentation.nonleaky else 0, coordinates=augmentation.patches > 0)
 
     def build_network(self) -> nn.Module:
         """The network, untrained, with channels for the variance where it is learned, and all conditions that it gets.

@@ -56,6 +56,11 @@ def export(
     with speaking(progress):
         opened, checkpoint = _open(run)
         config = opened.config
+        if config.condition_sizes.coordinates:
+            raise ValueError(
+                f"{opened.folder.absolute()} was trained on patches, and diffusers' networks are not told where pixels "
+                "are: only runs with augmentation.patches 0 can be exported."
+            )
         index = None if label is None else find_label(config.class_names, label)
         if index == NO_LABEL:
             check_guidance(config)

@@ -13,6 +13,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from undiffuse.data.augmentation import AugmentationConfig, augmentation
 from undiffuse.data.nonleaky import nonleaky
+from undiffuse.data.patches import patch_size, patches
 from undiffuse.data.pixels import to_nchw
 from undiffuse.data.source import NO_CLASS
 from undiffuse.data.store import Store
@@ -33,35 +34,55 @@ class Batch(NamedTuple):
     """Standard normal noise."""
     augmentation: Float[Tensor, "b a"]
     """How x0 was augmented, for the network; a = 0: not in a way that it is told of."""
+    coordinates: Float[Tensor, "b 2 h w"] | None = None
+    """Where in the whole image each pixel is; None: these are whole images."""
 
     @property
     def condition(self) -> Condition:
         """All that the network is told of the images."""
-        return self.label if self.augmentation.shape[1] == 0 else Conditions(self.label, self.augmentation)
+        augmentation = self.augmentation if self.augmentation.shape[1] else None
+        if augmentation is None and self.coordinates is None:
+            return self.label
+        return Conditions(self.label, augmentation, self.coordinates)
 
 
 class ImageStream(Dataset):
     """Image n of training, counted from 0 over all epochs. Each epoch shows every image once, in a new order."""
 
     def __init__(
-        self, store: Store, config: AugmentationConfig, label_dropout: float, seed: int, held_out: int | None = 0
+        self,
+        store: Store,
+        config: AugmentationConfig,
+        label_dropout: float,
+        seed: int,
+        held_out: int | None = 0,
+        batch: int = 1,
     ):
-        """`held_out` images are left out: see `split_held_out`."""
-        self.store, self.label_dropout, self.seed = store, label_dropout, seed
+        """`held_out` images are left out: see `split_held_out`. The `batch` images of a step have patches of one size."""
+        self.store, self.label_dropout, self.seed, self.batch = store, label_dropout, seed, batch
         self.training, _ = split_held_out(len(store), held_out)
-        self.transform, self.nonleaky = augmentation(config, store.size), config.nonleaky
+        self.transform, self.config = augmentation(config, store.size), config
 
     def __getitems__(self, numbers: list[int]) -> Batch:
         total = len(self.training)
         indices = self.training[[int(_order(total, self.seed, n // total)[n % total]) for n in numbers]]
         x0 = self.transform(to_nchw(self.store.read(indices)), self.seed, numbers)
         told = x0.new_empty(len(x0), 0)
-        if self.nonleaky:
-            x0, told = nonleaky(x0, self.nonleaky, self.seed, numbers)
+        if self.config.nonleaky:
+            x0, told = nonleaky(x0, self.config.nonleaky, self.seed, numbers)
         randomness = ImageRandomness("training", self.seed, numbers)
         u, dropped = randomness.uniform(), randomness.uniform() < self.label_dropout
-        label = torch.from_numpy(self.store.labels[indices])
-        return Batch(x0, torch.where(dropped, NO_CLASS, label), u, randomness.normal(*self.store.shape), told)
+        label = torch.where(dropped, NO_CLASS, torch.from_numpy(self.store.labels[indices]))
+        whole = Batch(x0, label, u, randomness.normal(*self.store.shape), told)
+        return self._patches(whole, numbers) if self.config.patches else whole
+
+    def _patches(self, batch: Batch, numbers: list[int]) -> Batch:
+        """The batch, or patches of it in some steps."""
+        size = patch_size(self.store.size, self.config.patches, self.seed, numbers[0] // self.batch)
+        if size == self.store.size:
+            return batch
+        x0, eps, coordinates = patches(batch.x0, batch.eps, size, self.seed, numbers)
+        return batch._replace(x0=x0, eps=eps, coordinates=coordinates)
 
 
 HELD_OUT_FRACTION = 0.05

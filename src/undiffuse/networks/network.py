@@ -91,7 +91,7 @@ class NetworkConfig:
             ValueError: it cannot be told of them.
         """
         if sizes != NO_MORE:
-            raise ValueError(
-                f"{type(self).__name__} cannot be told how an image was augmented: set augmentation.nonleaky to 0."
-            )
+            what = "how an image was augmented" if sizes.augmentation else "where patches are"
+            setting = "nonleaky" if sizes.augmentation else "patches"
+            raise ValueError(f"{type(self).__name__} cannot be told {what}: set augmentation.{setting} to 0.")
         return self.build(learned_variance)

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from undiffuse.networks.classes import ClassChange
 from undiffuse.networks.layers import (
     BlockConfig,
+    ChannelsInput,
     Downsample,
     ResidualBlock,
     SelfAttention,
@@ -26,7 +27,7 @@ from undiffuse.networks.layers import (
     zeroed,
 )
 from undiffuse.networks.network import NetworkConfig
-from undiffuse.utils.conditions import NO_MORE, Condition, ConditionSizes, as_conditions
+from undiffuse.utils.conditions import NO_MORE, Condition, ConditionSizes, as_conditions, coordinates
 from undiffuse.utils.text import plural, size_text
 from undiffuse.utils.validation import STRICT
 
@@ -124,6 +125,14 @@ class UNetConfig(NetworkConfig):
             adapted.pop(augmentation, None)
         elif augmentation not in weights:
             adapted[augmentation] = weights[bias].new_zeros(len(weights[bias]), sizes.augmentation)
+        where = "input_coordinates.conv.weight"
+        if sizes.coordinates and where not in weights:
+            stem = len(weights["input.bias"])
+            adapted[where] = weights[bias].new_zeros(stem, 2 * self.patch**2, 3, 3)
+        elif where in weights and not sizes.coordinates:
+            raise ValueError(
+                "The weights were trained on patches and need the coordinates of pixels: leave augmentation.patches above 0."
+            )
         return adapted
 
     def build(self, learned_variance: bool = False) -> nn.Module:
@@ -219,6 +228,7 @@ class UNet(nn.Module):
 
         stem = config.channels * (config.input_multiplier or config.multipliers[0])
         self.input = conv3x3(pixel_channels, stem)
+        self.input_coordinates = ChannelsInput(2, config.patch, stem) if sizes.coordinates else None
         skips = [stem]
         self.down = nn.ModuleList()
         for level, (width, attending) in enumerate(levels):
@@ -254,6 +264,10 @@ class UNet(nn.Module):
     ) -> Float[Tensor, "b c_out h w"]:
         embedding = F.silu(self._embedding(c_noise, label))
         h = self.input(F.pixel_unshuffle(x, self.config.patch))
+        if self.input_coordinates is not None:
+            where = as_conditions(label).coordinates
+            where = coordinates(*x.shape[2:], x.device)[None] if where is None else where
+            h = h + self.input_coordinates(where)
         skips = [h]
         for stage in self.down:
             h = stage(h, embedding)
@@ -264,11 +278,11 @@ class UNet(nn.Module):
         return F.pixel_shuffle(self.output(h), self.config.patch)
 
     def edge_parameters(self) -> Iterator[nn.Parameter]:
-        """The parameters that are not hidden: of the input, the output and the embeddings of conditions.
+        """The parameters that are not hidden: of the inputs, the output and the embeddings of conditions.
 
         Muon is for hidden matrices (Jordan et al. 2024), so AdamW trains these.
         """
-        edges = [self.input, self.output, self.embed_label, self.embed_augmentation]
+        edges = [self.input, self.input_coordinates, self.output, self.embed_label, self.embed_augmentation]
         return chain.from_iterable(module.parameters() for module in edges if module is not None)
 
     def blocks(self) -> Iterator[nn.Module]:
@@ -276,7 +290,7 @@ class UNet(nn.Module):
         return (module for module in self.modules() if isinstance(module, ResidualBlock | SelfAttention))
 
     def _embedding(self, c_noise: Tensor, condition: Condition) -> Float[Tensor, "b d"]:
-        label, augmentation = as_conditions(condition)
+        label, augmentation, _ = as_conditions(condition)
         position = self.config.time_scale * c_noise
         embedding = self.embed(sinusoidal_embedding(position, self.config.channels, shift=self.config.frequency_shift))
         if self.embed_augmentation is not None and augmentation is not None:

@@ -1,4 +1,4 @@
-"""What a network is told about an image besides its noise level: its label, and how it was augmented."""
+"""What a network is told about an image besides its noise level: its label, how it was augmented, and where."""
 
 from collections.abc import Callable
 from typing import NamedTuple
@@ -18,6 +18,8 @@ class Conditions(NamedTuple):
     """Class index, or `NO_LABEL`."""
     augmentation: Float[Tensor, "b a"] | None = None
     """How the image was changed (`data.nonleaky`); None and zeros: not at all."""
+    coordinates: Float[Tensor, "b 2 h w"] | None = None
+    """Where each pixel is in the whole image, from -1 to 1 across and down (`data.patches`); None: this is the whole."""
 
     def map(self, function: Callable[[Tensor], Tensor]) -> "Conditions":
         """The same with the function of each tensor."""
@@ -39,10 +41,18 @@ class ConditionSizes(NamedTuple):
 
     augmentation: int = 0
     """Numbers that say how an image was augmented."""
+    coordinates: bool = False
+    """Whether the network is told where each pixel is."""
 
 
 NO_MORE = ConditionSizes()
 """Of a network that is told nothing but the label."""
+
+
+def coordinates(height: int, width: int, device: torch.device | None = None) -> Float[Tensor, "2 h w"]:
+    """Where each pixel of a whole image is: across and down, from -1 at the first to 1 at the last."""
+    across, down = (torch.linspace(-1, 1, pixels, device=device) for pixels in (width, height))
+    return torch.stack([across.expand(height, width), down[:, None].expand(height, width)])
 
 
 def as_conditions(condition: Condition) -> Conditions:
