@@ -122,11 +122,9 @@ def _print_table(runs: dict[str, Any]) -> None:
     for name, run in runs.items():
         last = run["loss"][max(run["loss"], key=int)]
         nearer = [each["nearer than 99% of held-out photos"] for each in run["nearest photo"].values()]
-        print(
-            f"{name:44} {last['held out']:.4f} {last['trained on']:.4f} {last['cpu_seconds']:5} {run['FD-EffNet']:6.1f} "
-            f"{run['KD-EffNet']:.3f} {run['precision']:.3f} {run['recall']:.3f} "
-            + " ".join(f"{each:.1%}" for each in nearer)
-        )
+        losses = f"{last['held out']:.4f} {last['trained on']:.4f} {last['cpu_seconds']:5}"
+        distances = f"{run['FD-EffNet']:6.1f} {run['KD-EffNet']:.3f} {run['precision']:.3f} {run['recall']:.3f}"
+        print(f"{name:44} {losses} {distances} " + " ".join(f"{each:.1%}" for each in nearer))
 
 
 def _figure(options: Options) -> None:

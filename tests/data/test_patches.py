@@ -11,13 +11,13 @@ from undiffuse.data.store import DataConfig, open_store
 from undiffuse.utils.conditions import as_conditions, coordinates
 
 
-def test_image_noise_and_coordinates_are_cut_at_the_same_place() -> None:
+def test_all_of_an_image_is_cut_at_the_same_place() -> None:
     where = coordinates(12, 8).expand(50, 2, 12, 8)
-    found = patches(where, -where, (6, 4), 0, list(range(50)))
-    assert found.coordinates.shape == (50, 2, 6, 4)
-    assert torch.equal(found.x0, found.coordinates)
-    assert torch.equal(found.eps, -found.coordinates)
-    steps = found.coordinates.diff(dim=3)[:, 0], found.coordinates.diff(dim=2)[:, 1]
+    found, negative, across = patches([where, -where, where[:, :1]], (6, 4), 0, range(50))
+    assert found.shape == (50, 2, 6, 4)
+    assert torch.equal(negative, -found)
+    assert torch.equal(across, found[:, :1])
+    steps = found.diff(dim=3)[:, 0], found.diff(dim=2)[:, 1]
     torch.testing.assert_close(steps[0], torch.full_like(steps[0], 2 / 7))
     torch.testing.assert_close(steps[1], torch.full_like(steps[1], 2 / 11))
 
@@ -33,7 +33,7 @@ def test_coordinates_reach_from_corner_to_corner() -> None:
 def test_every_place_is_as_likely() -> None:
     n, places = 3000, 5 * 3
     image = torch.arange(24.0).view(1, 1, 6, 4).expand(n, -1, -1, -1)
-    first = patches(image, image, (2, 2), 1, list(range(n))).x0[:, 0, 0, 0]
+    first = patches([image], (2, 2), 1, range(n))[0][:, 0, 0, 0]
     counts = first.long().bincount(minlength=24).double()
     possible = torch.tensor([4 * top + left for top in range(5) for left in range(3)])
     assert counts[possible].sum() == n
@@ -54,9 +54,9 @@ def test_each_size_has_its_fraction_of_the_steps(fraction: float) -> None:
 
 def test_an_image_has_the_same_patch_in_any_batch() -> None:
     x0, eps = normal(6, 3, 8, 8).float(), normal(6, 3, 8, 8).float()
-    together = patches(x0, eps, (4, 4), 3, list(range(10, 16)))
+    together = patches([x0, eps], (4, 4), 3, range(10, 16))
     for i in range(6):
-        alone = patches(x0[i : i + 1], eps[i : i + 1], (4, 4), 3, [10 + i])
+        alone = patches([x0[i : i + 1], eps[i : i + 1]], (4, 4), 3, [10 + i])
         assert all(torch.equal(one[0], all_of_them[i]) for one, all_of_them in zip(alone, together, strict=True))
 
 

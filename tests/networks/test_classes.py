@@ -84,6 +84,6 @@ def test_a_network_of_ones_own_keeps_its_classes_or_says_how() -> None:
     weights = {"weight": torch.ones(2)}
     assert NetworkConfig().adapted(weights, ClassChange(("a",), ("a",))) == weights
     with pytest.raises(
-        ValueError, match=r"NetworkConfig does not say how .*add a method adapted\(weights, classes, sizes\)"
+        ValueError, match=r"NetworkConfig does not say how .*add a method adapted\(weights, classes, sizes, kept\)"
     ):
         NetworkConfig().adapted(weights, ClassChange(("a", "b"), ("b", "a")))

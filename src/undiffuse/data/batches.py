@@ -15,9 +15,8 @@ from undiffuse.data.augmentation import AugmentationConfig, augmentation
 from undiffuse.data.nonleaky import nonleaky
 from undiffuse.data.patches import patch_size, patches
 from undiffuse.data.pixels import to_nchw
-from undiffuse.data.source import NO_CLASS
 from undiffuse.data.store import Store
-from undiffuse.utils.conditions import Condition, Conditions
+from undiffuse.utils.conditions import Condition, Conditions, as_conditions, coordinates, dropped, simplest
 from undiffuse.utils.randomness import ImageRandomness, generator
 
 
@@ -34,16 +33,18 @@ class Batch(NamedTuple):
     """Standard normal noise."""
     augmentation: Float[Tensor, "b a"]
     """How x0 was augmented, for the network; a = 0: not in a way that it is told of."""
-    coordinates: Float[Tensor, "b 2 h w"] | None = None
-    """Where in the whole image each pixel is; None: these are whole images."""
+    numbers: Float[Tensor, "b k"]
+    """As in `Conditions`, and so are the next two; k = 0, m = 0 and i = 0: the network is not told of any."""
+    categories: Int[Tensor, "b m"]
+    image: Float[Tensor, "b i h w"]
+    coordinates: Float[Tensor, "b p h w"]
+    """Where in the whole image each pixel is; p = 0: these are whole images."""
 
     @property
     def condition(self) -> Condition:
         """All that the network is told of the images."""
-        augmentation = self.augmentation if self.augmentation.shape[1] else None
-        if augmentation is None and self.coordinates is None:
-            return self.label
-        return Conditions(self.label, augmentation, self.coordinates)
+        more = self.augmentation, self.numbers, self.categories, self.image, self.coordinates
+        return simplest(Conditions(self.label, *(each if each.shape[1] else None for each in more)))
 
 
 class ImageStream(Dataset):
@@ -58,7 +59,7 @@ class ImageStream(Dataset):
         held_out: int | None = 0,
         batch: int = 1,
     ):
-        """`held_out` images are left out: see `split_held_out`. The `batch` images of a step have patches of one size."""
+        """`held_out` images are left out: see `split_held_out`. The patches of a step's `batch` have one size."""
         self.store, self.label_dropout, self.seed, self.batch = store, label_dropout, seed, batch
         self.training, _ = split_held_out(len(store), held_out)
         self.transform, self.config = augmentation(config, store.size), config
@@ -71,18 +72,29 @@ class ImageStream(Dataset):
         if self.config.nonleaky:
             x0, told = nonleaky(x0, self.config.nonleaky, self.seed, numbers)
         randomness = ImageRandomness("training", self.seed, numbers)
-        u, dropped = randomness.uniform(), randomness.uniform() < self.label_dropout
-        label = torch.where(dropped, NO_CLASS, torch.from_numpy(self.store.labels[indices]))
-        whole = Batch(x0, label, u, randomness.normal(*self.store.shape), told)
-        return self._patches(whole, numbers) if self.config.patches else whole
+        u, drops = randomness.uniform(), randomness.uniform() < self.label_dropout
+        condition = as_conditions(dropped(self.store.condition(indices), drops))
+        assert condition.label is not None
+        eps = randomness.normal(*self.store.shape)
+        more, whole = _present(condition, len(x0), self.store.size), torch.empty(len(x0), 0, *self.store.size)
+        return self._patches(Batch(x0, condition.label, u, eps, told, *more, whole), numbers)
 
     def _patches(self, batch: Batch, numbers: list[int]) -> Batch:
         """The batch, or patches of it in some steps."""
-        size = patch_size(self.store.size, self.config.patches, self.seed, numbers[0] // self.batch)
-        if size == self.store.size:
+        whole = self.store.size
+        size = patch_size(whole, self.config.patches, self.seed, numbers[0] // self.batch)
+        if size == whole:
             return batch
-        x0, eps, coordinates = patches(batch.x0, batch.eps, size, self.seed, numbers)
-        return batch._replace(x0=x0, eps=eps, coordinates=coordinates)
+        where = coordinates(*whole).expand(len(numbers), -1, -1, -1)
+        cut = patches([batch.x0, batch.eps, batch.image, where], size, self.seed, numbers)
+        return batch._replace(x0=cut[0], eps=cut[1], image=cut[2], coordinates=cut[3])
+
+
+def _present(told: Conditions, images: int, size: tuple[int, int]) -> tuple[Tensor, Tensor, Tensor]:
+    """Numbers, categories and images, without columns or channels where there are none."""
+    numbers = torch.empty(images, 0) if told.numbers is None else told.numbers
+    categories = torch.empty(images, 0, dtype=torch.long) if told.categories is None else told.categories
+    return numbers, categories, torch.empty(images, 0, *size) if told.image is None else told.image
 
 
 HELD_OUT_FRACTION = 0.05

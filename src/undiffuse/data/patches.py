@@ -4,13 +4,12 @@ Patches are many more examples than images, and cost less. Every other step or s
 makes when it gets the coordinates of a whole one.
 """
 
-from typing import NamedTuple
+from collections.abc import Sequence
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from undiffuse.utils.conditions import coordinates
 from undiffuse.utils.randomness import ImageRandomness, generator
 
 DIVISORS = (2, 4)
@@ -20,15 +19,6 @@ HALVES = 0.6
 
 Size = tuple[int, int]
 """Height and width, in pixels."""
-
-
-class Patches(NamedTuple):
-    """Patches of a batch of images, all of one size."""
-
-    x0: Float[Tensor, "b c h w"]
-    eps: Float[Tensor, "b c h w"]
-    coordinates: Float[Tensor, "b 2 h w"]
-    """Across and down, from -1 to 1 over the whole image."""
 
 
 def patch_sizes(size: Size) -> list[Size]:
@@ -51,20 +41,19 @@ def patch_size(size: Size, fraction: float, seed: int, step: int) -> Size:
     return half if smaller < HALVES else quarter
 
 
-def patches(
-    x0: Float[Tensor, "b c h w"], eps: Float[Tensor, "b c h w"], size: Size, seed: int, numbers: list[int]
-) -> Patches:
-    """A patch of each image, anywhere. With the same seed and size, image n always gets the same one."""
-    height, width = x0.shape[2:]
+def patches(tensors: Sequence[Tensor], size: Size, seed: int, numbers: Sequence[int]) -> list[Tensor]:
+    """Of each image a patch anywhere, cut from all tensors `(b, channels, h, w)`, which may have other channels.
+
+    With the same seed and size, image n always gets the same one.
+    """
     randomness = ImageRandomness("patch", seed, numbers)
     tops, lefts = (
         (randomness.uniform() * (whole - part + 1)).long().tolist()
-        for whole, part in zip((height, width), size, strict=True)
+        for whole, part in zip(tensors[0].shape[2:], size, strict=True)
     )
-    where = coordinates(height, width).expand(len(x0), -1, -1, -1)
 
-    def cut(tensor: Tensor) -> Tensor:
+    def cut(tensor: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h2 w2"]:
         places = zip(tensor, tops, lefts, strict=True)
         return torch.stack([each[:, top : top + size[0], left : left + size[1]] for each, top, left in places])
 
-    return Patches(cut(x0), cut(eps), cut(where))
+    return [cut(tensor) for tensor in tensors]

@@ -21,6 +21,7 @@ from undiffuse.data.paths import DataLike, cache_folder, data_name, printable
 from undiffuse.data.shards import Shard
 from undiffuse.data.source import Source
 from undiffuse.data.survey import Survey, survey
+from undiffuse.utils.conditions import Condition
 from undiffuse.utils.files import write_atomically
 from undiffuse.utils.names import Fit, Split
 from undiffuse.utils.terminal import log
@@ -107,6 +108,10 @@ class Store:
     def labels(self) -> Int[np.ndarray, " n"]:
         """The class index of each image; -1 without classes."""
         return np.concatenate([shard.labels() for shard in self.shards])
+
+    def condition(self, indices: Sequence[int] | np.ndarray) -> Condition:
+        """What a network may be told of the images with these indices."""
+        return torch.from_numpy(self.labels[np.asarray(indices)])
 
     def originals(self) -> Iterator[Original]:
         """What each image was like before it was decoded, in order."""

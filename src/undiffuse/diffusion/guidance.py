@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from undiffuse.diffusion.denoiser import Predict, Prediction, spread
-from undiffuse.utils.conditions import Condition, has_label, joined, without_label
+from undiffuse.utils.conditions import Condition, is_told, joined, unconditional
 
 ALWAYS = (0.0, math.inf)
 """The interval of every noise level."""
@@ -18,7 +18,8 @@ def guided(
     """x0 = D_guide + scale (D - D_guide): 1 is D itself, more exaggerates how it differs from the guide.
 
     Without a `guide` this is classifier-free guidance (Ho & Salimans 2022, Eq. 6, on x0), where the guide is the same
-    network without the label; with one it is autoguidance (Karras et al. 2024a, Eq. 3), where it is a weaker model.
+    network without the label and all other conditions but the augmentation; with one it is autoguidance (Karras et al.
+    2024a, Eq. 3), where it is a weaker model.
 
     Guidance acts at noise levels in (low, high] only (Kynkaanniemi et al. 2024, Eq. 5), and the guide is not evaluated
     at others. To tell which they are, a GPU is waited for once an evaluation, unless the interval is `ALWAYS`.
@@ -26,7 +27,7 @@ def guided(
     low, high = interval
 
     def guided_predict(x: Tensor, sigma: Tensor, label: Condition = None) -> Prediction:
-        if scale == 1 or (guide is None and not has_label(label)):
+        if scale == 1 or (guide is None and not is_told(label)):
             return predict(x, sigma, label)
         if interval == ALWAYS:
             prediction, weaker = _both(predict, guide, x, sigma, label)
@@ -48,7 +49,7 @@ def _both(
     if guide is not None:
         return predict(x, sigma, label), guide(x, sigma, label).x0
     # One batch: half as many kernels to start.
-    both = predict(torch.cat([x, x]), torch.cat([sigma, sigma]), joined(label, without_label(label)))
-    conditional, unconditional = both.x0.chunk(2)
+    both = predict(torch.cat([x, x]), torch.cat([sigma, sigma]), joined(label, unconditional(label)))
+    x0, weaker = both.x0.chunk(2)
     fraction = None if both.variance_fraction is None else both.variance_fraction.chunk(2)[0]
-    return Prediction(conditional, fraction), unconditional
+    return Prediction(x0, fraction), weaker

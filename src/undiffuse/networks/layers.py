@@ -24,21 +24,6 @@ def conv3x3(channels_in: int, channels_out: int) -> nn.Conv2d:
     return nn.Conv2d(channels_in, channels_out, 3, padding=1)
 
 
-class ChannelsInput(nn.Module):
-    """What more input channels add to the features of a U-Net's first convolution; at first nothing.
-
-    That convolution and this one are one convolution of all their channels together.
-    """
-
-    def __init__(self, channels: int, patch: int, features: int):
-        super().__init__()
-        self.patch = patch
-        self.conv = zeroed(nn.Conv2d(channels * patch**2, features, 3, padding=1, bias=False))
-
-    def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b d h2 w2"]:
-        return self.conv(F.pixel_unshuffle(x.to(self.conv.weight.dtype), self.patch))
-
-
 def sinusoidal_embedding(
     position: Float[Tensor, " b"], dim: int, max_period: float = 10000, shift: int = 0
 ) -> Float[Tensor, "b dim"]:

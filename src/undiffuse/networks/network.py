@@ -9,6 +9,7 @@ from pydantic.dataclasses import dataclass
 from torch import Tensor, nn
 
 from undiffuse.networks.classes import ClassChange
+from undiffuse.networks.conditions import NONE_KEPT, KeptColumns
 from undiffuse.utils.conditions import NO_MORE, ConditionSizes
 from undiffuse.utils.validation import STRICT, sentence
 
@@ -57,11 +58,16 @@ class NetworkConfig:
             raise ValueError(sentence(error)) from error
 
     def adapted(
-        self, weights: Mapping[str, Tensor], classes: ClassChange, sizes: ConditionSizes = NO_MORE
+        self,
+        weights: Mapping[str, Tensor],
+        classes: ClassChange,
+        sizes: ConditionSizes = NO_MORE,
+        kept: KeptColumns = NONE_KEPT,
     ) -> dict[str, Tensor]:
         """The weights of a network that differs from this one's in its conditions alone, fitted to this one's.
 
-        For a class that both have, and for no label, the network should predict what it did.
+        For a class that both have, and for no label, the network should predict what it did; and so for the columns
+        that are `kept`, with all others missing.
 
         Raises:
             ValueError: the subclass does not say how, and the classes or their order differ.
@@ -70,7 +76,8 @@ class NetworkConfig:
             return dict(weights)
         raise ValueError(
             f"{type(self).__name__} does not say how its weights change with the classes: give images with the same "
-            "classes, or add a method adapted(weights, classes, sizes), as undiffuse.networks.unet.UNetConfig has."
+            "classes, or add a method adapted(weights, classes, sizes, kept), as undiffuse.networks.unet.UNetConfig "
+            "has."
         )
 
     def build(self, learned_variance: bool = False) -> nn.Module:
@@ -91,7 +98,11 @@ class NetworkConfig:
             ValueError: it cannot be told of them.
         """
         if sizes != NO_MORE:
-            what = "how an image was augmented" if sizes.augmentation else "where patches are"
-            setting = "nonleaky" if sizes.augmentation else "patches"
-            raise ValueError(f"{type(self).__name__} cannot be told {what}: set augmentation.{setting} to 0.")
+            if sizes.augmentation:
+                what = "how an image was augmented: set augmentation.nonleaky to 0"
+            elif sizes.coordinates:
+                what = "where patches are: set augmentation.patches to 0"
+            else:
+                what = "more than the label: leave out --condition"
+            raise ValueError(f"{type(self).__name__} cannot be told {what}.")
         return self.build(learned_variance)

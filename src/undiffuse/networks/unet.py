@@ -13,9 +13,17 @@ from pydantic.dataclasses import dataclass
 from torch import Tensor, nn
 
 from undiffuse.networks.classes import ClassChange
+from undiffuse.networks.conditions import (
+    NONE_KEPT,
+    CategoryEmbedding,
+    ChannelsInput,
+    ImageInput,
+    KeptColumns,
+    NumberEmbedding,
+    adapted_conditions,
+)
 from undiffuse.networks.layers import (
     BlockConfig,
-    ChannelsInput,
     Downsample,
     ResidualBlock,
     SelfAttention,
@@ -27,7 +35,7 @@ from undiffuse.networks.layers import (
     zeroed,
 )
 from undiffuse.networks.network import NetworkConfig
-from undiffuse.utils.conditions import NO_MORE, Condition, ConditionSizes, as_conditions, coordinates
+from undiffuse.utils.conditions import NO_MORE, Condition, Conditions, ConditionSizes, as_conditions, coordinates
 from undiffuse.utils.text import plural, size_text
 from undiffuse.utils.validation import STRICT
 
@@ -105,34 +113,25 @@ class UNetConfig(NetworkConfig):
         return replace(super().resized(size), attention_resolutions=levels)
 
     def adapted(
-        self, weights: Mapping[str, Tensor], classes: ClassChange, sizes: ConditionSizes = NO_MORE
+        self,
+        weights: Mapping[str, Tensor],
+        classes: ClassChange,
+        sizes: ConditionSizes = NO_MORE,
+        kept: KeptColumns = NONE_KEPT,
     ) -> dict[str, Tensor]:
         """As `NetworkConfig.adapted`: rows of the label embedding, which is added to that of the noise level.
 
-        A first table is zero, and of one that goes the bias before it keeps what "no label" added. Embeddings of other
-        conditions begin at zero too, and go without a trace: they are zero for an image as it is.
+        A first table is zero, and of one that goes the bias before it keeps what "no label" added. Parts for other
+        conditions begin without effect, and go without a trace: what is missing adds nothing.
         """
         table, bias = "embed_label.weight", "embed.2.bias"
-        adapted = dict(weights)
+        adapted = adapted_conditions(weights, sizes, kept, self.patch)
         if classes.before and classes.after:
             adapted[table] = classes.table(weights[table])
         elif classes.after:
             adapted[table] = weights[bias].new_zeros(self.classes + 1, len(weights[bias]))
         elif classes.before:
             adapted[bias] = weights[bias] + classes.unlabeled(adapted.pop(table))
-        augmentation = "embed_augmentation.weight"
-        if not sizes.augmentation:
-            adapted.pop(augmentation, None)
-        elif augmentation not in weights:
-            adapted[augmentation] = weights[bias].new_zeros(len(weights[bias]), sizes.augmentation)
-        where = "input_coordinates.conv.weight"
-        if sizes.coordinates and where not in weights:
-            stem = len(weights["input.bias"])
-            adapted[where] = weights[bias].new_zeros(stem, 2 * self.patch**2, 3, 3)
-        elif where in weights and not sizes.coordinates:
-            raise ValueError(
-                "The weights were trained on patches and need the coordinates of pixels: leave augmentation.patches above 0."
-            )
         return adapted
 
     def build(self, learned_variance: bool = False) -> nn.Module:
@@ -225,10 +224,13 @@ class UNet(nn.Module):
         # Without a bias, so that zeros, an image left as it is, are the same as None.
         augmentation = nn.Linear(sizes.augmentation, dim, bias=False) if sizes.augmentation else None
         self.embed_augmentation = None if augmentation is None else zeroed(augmentation)
+        self.embed_numbers = NumberEmbedding(sizes.numbers, dim) if sizes.numbers else None
+        self.embed_categories = CategoryEmbedding(sizes.categories, dim) if sizes.categories else None
 
         stem = config.channels * (config.input_multiplier or config.multipliers[0])
         self.input = conv3x3(pixel_channels, stem)
         self.input_coordinates = ChannelsInput(2, config.patch, stem) if sizes.coordinates else None
+        self.input_image = ImageInput(sizes.image_channels, config.patch, stem) if sizes.image_channels else None
         skips = [stem]
         self.down = nn.ModuleList()
         for level, (width, attending) in enumerate(levels):
@@ -262,12 +264,11 @@ class UNet(nn.Module):
     def forward(
         self, x: Float[Tensor, "b c h w"], c_noise: Float[Tensor, " b"], label: Condition = None
     ) -> Float[Tensor, "b c_out h w"]:
-        embedding = F.silu(self._embedding(c_noise, label))
+        told = as_conditions(label)
+        embedding = F.silu(self._embedding(c_noise, told))
         h = self.input(F.pixel_unshuffle(x, self.config.patch))
-        if self.input_coordinates is not None:
-            where = as_conditions(label).coordinates
-            where = coordinates(*x.shape[2:], x.device)[None] if where is None else where
-            h = h + self.input_coordinates(where)
+        for features in self._more_inputs(x, told):
+            h = h + features
         skips = [h]
         for stage in self.down:
             h = stage(h, embedding)
@@ -282,19 +283,33 @@ class UNet(nn.Module):
 
         Muon is for hidden matrices (Jordan et al. 2024), so AdamW trains these.
         """
-        edges = [self.input, self.input_coordinates, self.output, self.embed_label, self.embed_augmentation]
+        inputs = [self.input, self.input_coordinates, self.input_image]
+        edges = [*inputs, self.output, self.embed_label, *self._embeddings()]
         return chain.from_iterable(module.parameters() for module in edges if module is not None)
 
     def blocks(self) -> Iterator[nn.Module]:
         """The residual blocks and the self-attentions, which hold nearly all features and weights."""
         return (module for module in self.modules() if isinstance(module, ResidualBlock | SelfAttention))
 
-    def _embedding(self, c_noise: Tensor, condition: Condition) -> Float[Tensor, "b d"]:
-        label, augmentation, _ = as_conditions(condition)
+    def _embeddings(self) -> list[nn.Module | None]:
+        """Of the augmentation, the numbers and the categories, in the order of `Conditions`."""
+        return [self.embed_augmentation, self.embed_numbers, self.embed_categories]
+
+    def _more_inputs(self, x: Tensor, told: Conditions) -> Iterator[Float[Tensor, "b d h2 w2"]]:
+        """What further channels of the input add to the features of the first convolution."""
+        if self.input_coordinates is not None:
+            where = told.coordinates
+            yield self.input_coordinates(coordinates(*x.shape[2:], x.device)[None] if where is None else where)
+        if self.input_image is not None and told.image is not None:
+            yield self.input_image(told.image)
+
+    def _embedding(self, c_noise: Tensor, told: Conditions) -> Float[Tensor, "b d"]:
+        label, *more, _, _ = told
         position = self.config.time_scale * c_noise
         embedding = self.embed(sinusoidal_embedding(position, self.config.channels, shift=self.config.frequency_shift))
-        if self.embed_augmentation is not None and augmentation is not None:
-            embedding = embedding + self.embed_augmentation(augmentation)
+        for embed, condition in zip(self._embeddings(), more, strict=True):
+            if embed is not None and condition is not None:
+                embedding = embedding + embed(condition)
         if self.embed_label is None:
             return embedding
         if label is None:

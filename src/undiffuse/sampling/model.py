@@ -21,7 +21,7 @@ from undiffuse.runs.run import Checkpoint, Run
 from undiffuse.sampling.binding import bound_sampler, in_precision, without_gradients
 from undiffuse.sampling.labels import Label, Pattern, find_pattern, label_tensor, labels_for
 from undiffuse.sampling.options import Settings, as_settings, check_guidance, noise_levels, sampling_config
-from undiffuse.utils.conditions import NO_LABEL
+from undiffuse.utils.conditions import NO_LABEL, Condition, Conditions, as_conditions, says_something, simplest
 from undiffuse.utils.device import state_dtype, upload
 from undiffuse.utils.names import SamplingPrecision
 from undiffuse.utils.randomness import ImageRandomness
@@ -247,18 +247,19 @@ def model_of(network: nn.Module, config: Config, device: torch.device) -> Model:
 def sample_steps(
     model: Model,
     seeds: Sequence[int],
-    labels: Sequence[int] | None,
+    told: Condition | Sequence[int],
     sampling: SamplingConfig,
     wrap: Wrap = lambda predict: predict,
 ) -> Iterator[Step]:
-    """The steps of one batch, one image per seed. An image depends on its seed and label, not on the rest of the batch.
+    """The steps of one batch, one image per seed. An image depends on its seed and condition alone, not on the batch.
 
-    `wrap` steers the model, guidance included: see `diffusion.inverse_problems`.
+    `told` are labels, or all that the model is told. `wrap` steers the model, guidance included: see
+    `diffusion.inverse_problems`.
 
     Raises:
         ValueError: the number of steps does not fit the model's discrete schedule.
     """
-    return sampler_steps(model, sampling, seeded_noise(model, seeds), labels, wrap)
+    return sampler_steps(model, sampling, seeded_noise(model, seeds), told, wrap)
 
 
 def seeded_noise(model: Model, seeds: Sequence[int]) -> samplers.Noise:
@@ -272,7 +273,7 @@ def sampler_steps(
     model: Model,
     sampling: SamplingConfig,
     noise: samplers.Noise,
-    labels: Sequence[int] | None,
+    told: Condition | Sequence[int],
     wrap: Wrap = lambda predict: predict,
 ) -> Iterator[Step]:
     """The steps that begin with the first `noise`; samplers that add noise take the others.
@@ -282,35 +283,35 @@ def sampler_steps(
     """
     sigmas = noise_levels(model.diffusion, sampling).to(state_dtype(model.device))
     start = samplers.starting_noise(noise(), sigmas[0])
-    return steps_from(model, start, sigmas, labels, sampling, noise, wrap)
+    return steps_from(model, start, sigmas, told, sampling, noise, wrap)
 
 
 def steps_from(
     model: Model,
     x: Float[Tensor, "b c h w"],
     sigmas: Float[Tensor, " n"],
-    labels: Sequence[int] | None,
+    told: Condition | Sequence[int],
     sampling: SamplingConfig,
     noise: samplers.Noise,
     wrap: Wrap = lambda predict: predict,
 ) -> Iterator[Step]:
     """The steps of the sampler from any x at level `sigmas[0]` along these sigmas, wherever they lead."""
-    label = None if labels is None else upload(torch.tensor(labels), model.device)
-    predict = wrap(_guided(model, sampling, labels))
+    conditions = as_conditions(told)
+    predict = wrap(_guided(model, sampling, conditions))
+    condition = simplest(conditions.map(lambda each: upload(each, model.device)))
     sampler = bound_sampler(model.diffusion, sampling, noise)
     sigmas = sigmas.to(state_dtype(model.device))
-    return without_gradients(sampler(clipped(predict) if sampling.clip else predict, x, sigmas, label))
+    return without_gradients(sampler(clipped(predict) if sampling.clip else predict, x, sigmas, condition))
 
 
-def _guided(model: Model, sampling: SamplingConfig, labels: Sequence[int] | None) -> Predict:
+def _guided(model: Model, sampling: SamplingConfig, told: Conditions) -> Predict:
     predict, interval = (
         in_precision(model.predict, model.device, sampling.precision),
         sampling.guidance_interval or ALWAYS,
     )
     if model.guide is None:
-        # Without any label the network would be guided by itself.
-        nothing = labels is None or all(label == NO_LABEL for label in labels)
-        return predict if nothing else guided(predict, sampling.guidance, interval=interval)
+        # Told nothing, the network would be guided by itself.
+        return guided(predict, sampling.guidance, interval=interval) if says_something(told) else predict
     weaker = in_precision(model.guide.predict, model.device, sampling.precision)
     labeled = bool(model.guide.class_names)
     guide = weaker if labeled else lambda x, sigma, label: weaker(x, sigma, None)

@@ -15,6 +15,7 @@ from undiffuse.training.blocks import blocks_of
 from undiffuse.training.ema import update_ema
 from undiffuse.training.optimizers import optimizer_tensors
 from undiffuse.training.state import new_state
+from undiffuse.utils.conditions import Condition, Conditions, ConditionSizes, simplest
 from undiffuse.utils.device import autocast, state_dtype, synchronize
 
 MEASURED_IMAGES = 16
@@ -150,7 +151,7 @@ def whole_bytes(network: nn.Module) -> int:
     return 2 * (size(network) - sum(blocks) + sum(blocks[:2]))
 
 
-def noise_inputs(config: Config, images: int, device: torch.device) -> dict[str, Tensor]:
+def noise_inputs(config: Config, images: int, device: torch.device) -> dict[str, Any]:
     """Arguments of a loss: as many images of noise, at noise levels as training samples them."""
     shape = images, config.network.image_channels, *config.network.size
     u = torch.linspace(0.1, 0.9, images, dtype=torch.float64)
@@ -158,8 +159,25 @@ def noise_inputs(config: Config, images: int, device: torch.device) -> dict[str,
         "x0": torch.rand(shape, device=device) * 2 - 1,
         "eps": torch.randn(shape, device=device),
         "sigma": config.diffusion.make_sigma_sampler().sample(u).sigma.to(device, state_dtype(device)),
-        "label": torch.zeros(images, dtype=torch.long, device=device),
+        "label": _some_condition(config.condition_sizes, images, config.network.size, device),
     }
+
+
+def _some_condition(sizes: ConditionSizes, images: int, size: tuple[int, int], device: torch.device) -> Condition:
+    """Something of all that the network can be told."""
+
+    def zeros(*shape: int, dtype: torch.dtype = torch.float32) -> Tensor | None:
+        return torch.zeros(images, *shape, dtype=dtype, device=device) if all(shape) else None
+
+    return simplest(
+        Conditions(
+            label=zeros(dtype=torch.long),
+            augmentation=zeros(sizes.augmentation),
+            numbers=zeros(sizes.numbers),
+            categories=zeros(len(sizes.categories), dtype=torch.long),
+            image=zeros(sizes.image_channels, *size),
+        )
+    )
 
 
 def _now(device: torch.device) -> float:

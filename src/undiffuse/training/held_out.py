@@ -18,6 +18,7 @@ from undiffuse.runs.finding import change, finding, memorization_gap
 from undiffuse.runs.run import Run
 from undiffuse.training.observers import Event, Observer
 from undiffuse.training.state import TrainingState
+from undiffuse.utils.conditions import as_conditions, simplest
 from undiffuse.utils.device import autocast, upload
 from undiffuse.utils.randomness import ImageRandomness
 from undiffuse.utils.terminal import log
@@ -139,10 +140,10 @@ class HeldOut(Observer):
         for chunk in np.array_split(indices, -(-len(indices) // BATCH)):
             x0 = upload(self.to_x0(to_nchw(self.store.read(chunk))), self.device)
             eps = upload(ImageRandomness("held out", 0, chunk.tolist()).normal(*self.store.shape), self.device)
-            label = upload(torch.from_numpy(self.store.labels[chunk]), self.device)
+            told = as_conditions(self.store.condition(chunk)).map(lambda each: upload(each, self.device))
             levels = upload(self.sigmas, self.device)[:, None].expand(-1, len(chunk))
             with autocast(self.device, precision):
-                found = [loss_of(network, x0=x0, eps=eps, sigma=sigma, label=label) for sigma in levels]
+                found = [loss_of(network, x0=x0, eps=eps, sigma=sigma, label=simplest(told)) for sigma in levels]
             rows.append(torch.stack(found, dim=1).cpu().double())
         return torch.cat(rows)
 
