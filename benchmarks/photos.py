@@ -9,7 +9,7 @@ from PIL import Image, ImageDraw
 
 import undiffuse
 from undiffuse.data.batches import split_held_out
-from undiffuse.data.store import Store, open_store
+from undiffuse.data.store import open_store
 from undiffuse.runs.run import Run
 from undiffuse.training.held_out import HeldOut
 from undiffuse.training.observers import Event
@@ -22,7 +22,7 @@ CAPTION = 24
 
 
 class Losses(undiffuse.Observer):
-    """The EMA's mean loss on all held-out photos and on as many others, and the CPU time of training up to there."""
+    """The EMA's mean loss on held-out photos and on as many that are trained on, and the CPU seconds of training."""
 
     key = "Losses"
 
@@ -36,6 +36,7 @@ class Losses(undiffuse.Observer):
         self.store = open_store(run.config.data)
         self.measure = HeldOut(self.store, 0)
         self.measure.begin(run, state)
+        self.training, _ = split_held_out(len(self.store), run.config.training.held_out_images)
         if not state.images:
             self._take(0, state.whole("ema"))
         self.since = time.process_time()
@@ -56,8 +57,8 @@ class Losses(undiffuse.Observer):
         return self.cpu_seconds + time.process_time() - self.since
 
     def _take(self, images: int, ema: Any) -> None:
-        training, held_out = split_held_out(len(self.store), self.held_out_images)
-        parts = {"held out": held_out, "trained on": training[: len(held_out)]}
+        _, held_out = split_held_out(len(self.store), self.held_out_images)
+        parts = {"held out": held_out, "trained on": self.training[: len(held_out)]}
         losses = {name: float(self.measure.losses(ema, each).mean()) for name, each in parts.items()}
         self.found[str(images)] = losses | {"cpu_seconds": round(self.cpu_seconds)}
 
@@ -73,12 +74,6 @@ def metrics(reference: np.ndarray, samples: np.ndarray) -> dict[str, float]:
     """Distances between features, precision and recall of samples against a reference."""
     found = undiffuse.measure(reference, samples, features=FEATURES)
     return {name: float(found[name].value) for name in ("FD-EffNet", "KD-EffNet", "precision", "recall")}
-
-
-def trained_on(store: Store, held_out_images: int) -> tuple[np.ndarray, np.ndarray]:
-    """The photos that are trained on, and those that are held out."""
-    training, held_out = split_held_out(len(store), held_out_images)
-    return store.read(training), store.read(held_out)
 
 
 def nearest(photos: np.ndarray, images: np.ndarray) -> dict[str, tuple[np.ndarray, np.ndarray]]:

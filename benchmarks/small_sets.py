@@ -1,12 +1,13 @@
-"""What helps small sets: 300 photos of flowers at 32x32, one run for each way to train, with one thread.
+"""What helps small sets: 300 or 100 photos of flowers at 32x32, one run for each way to train, with one thread.
 
     pip install -e '.[bench,offline]'
     OMP_NUM_THREADS=1 python benchmarks/small_sets.py --photos path/to/flower-photos --arm baseline
     ... (each arm is a command; --arm figure draws what is trained)
 
-Of the 480 photos, 180 are held out, the same for every run: they are the reference of distances, precision and recall,
-and the control of the nearest photos. Interrupted, the same command goes on where it was. Results go to
-benchmarks/results/small_sets.json, samples of the same seeds to benchmarks/results/small_sets.png.
+Of the 480 photos, 180 are the reference, the same for every run: held-out losses, distances, precision and recall are
+of them, and they are the control of the nearest photos. No run trains on them. Interrupted, the same command goes on
+where it was. Results go to benchmarks/results/small_sets.json, samples of the same seeds over their nearest photos to
+benchmarks/results/small_sets.png.
 """
 
 import json
@@ -17,15 +18,18 @@ from typing import Any, Literal
 import numpy as np
 import tyro
 from measuring import machine
-from photos import Losses, losses_of, metrics, nearest, stacked, trained_on
+from photos import Losses, losses_of, metrics, nearest, stacked
 
 import undiffuse
+from undiffuse.data.batches import split_held_out
 from undiffuse.data.pixels import to_nchw
 from undiffuse.data.store import open_store
 from undiffuse.report.grids import grid
+from undiffuse.runs.run import Run
 
 RESULTS = Path(__file__).parent / "results" / "small_sets.json"
-HELD_OUT_IMAGES = 180
+REFERENCE_IMAGES = 180
+"""Of the photos that no run trains on."""
 MEASURED_AT = (0.5, 1.0)
 SHOWN = 16
 NETWORK = {"network.channels": 32, "network.multipliers": [1, 2, 2], "network.patch": 2}
@@ -52,6 +56,8 @@ class Options:
     arm: Literal[*ARMS, "figure"]  # ty: ignore[invalid-type-form]
     photos: Path = Path("data/flower-photos")
     """Folder with a subfolder of photos for each class."""
+    train_on: int = 300
+    """Photos; those of fewer are among those of more."""
     images: int = 24_000
     """Budget, in images seen."""
     seed: int = 0
@@ -65,7 +71,8 @@ def main(options: Options) -> None:
     found = json.loads(RESULTS.read_text(encoding="utf-8")) if RESULTS.exists() else {"machine": machine(), "runs": {}}
     if options.arm == "figure":
         return _figure(options)
-    settings = NETWORK | ARMS[options.arm] | {"training.held_out_images": HELD_OUT_IMAGES, "training.microbatch": 32}
+    held_out_images = len(list(options.photos.rglob("*.jpg"))) - options.train_on
+    settings = NETWORK | ARMS[options.arm] | {"training.held_out_images": held_out_images, "training.microbatch": 32}
     name = _name(options)
     run = undiffuse.train(
         options.photos,
@@ -74,21 +81,21 @@ def main(options: Options) -> None:
         seed=options.seed,
         set=settings,
         out=options.out / name,
-        observers=[Losses(HELD_OUT_IMAGES, MEASURED_AT)],
+        observers=[Losses(REFERENCE_IMAGES, MEASURED_AT)],
         progress=True,
     )
     model = undiffuse.load(run)
-    training, held_out = trained_on(open_store(run.config.data), HELD_OUT_IMAGES)
+    training, reference = _photos(run)
     samples = np.asarray(model.sample(options.count, seed=0))
-    found["photos"] = {"trained on": len(training), "held out": len(held_out)}
     found["runs"][name] = {
         "settings": ARMS[options.arm],
+        "trained on": len(training),
         "seed": options.seed,
         "images": options.images,
         "samples": options.count,
         "loss": losses_of(run),
-        **metrics(held_out, samples),
-        "nearest photo": _memorization(training, held_out, samples),
+        **metrics(reference, samples),
+        "nearest photo": _memorization(training, reference, samples),
     }
     print(json.dumps(found["runs"][name], indent=2), flush=True)
     RESULTS.parent.mkdir(parents=True, exist_ok=True)
@@ -97,16 +104,25 @@ def main(options: Options) -> None:
 
 
 def _name(options: Options) -> str:
-    return f"{options.arm}, {options.images // 1000}k images, seed {options.seed}".replace(" ", "-").replace(",", "")
+    name = f"{options.train_on} photos, {options.arm}, {options.images // 1000}k images, seed {options.seed}"
+    return name.replace(" ", "-").replace(",", "")
 
 
-def _memorization(training: np.ndarray, held_out: np.ndarray, samples: np.ndarray) -> dict[str, Any]:
+def _photos(run: Run) -> tuple[np.ndarray, np.ndarray]:
+    """Those that the run trained on, and those of the reference."""
+    store = open_store(run.config.data)
+    training, _ = split_held_out(len(store), run.config.training.held_out_images)
+    _, reference = split_held_out(len(store), REFERENCE_IMAGES)
+    return store.read(training), store.read(reference)
+
+
+def _memorization(training: np.ndarray, reference: np.ndarray, samples: np.ndarray) -> dict[str, Any]:
     """Samples' distances to the nearest of the photos that were trained on and their mirror images.
 
-    The control is the held-out photos' distances: 1% of samples is expected to be nearer than their first percentile.
+    The control is the reference's distances: 1% of samples is expected to be nearer than their first percentile.
     """
     photos = np.concatenate([training, training[:, :, ::-1]])
-    of_samples, of_control = nearest(photos, samples), nearest(photos, held_out)
+    of_samples, of_control = nearest(photos, samples), nearest(photos, reference)
     found = {}
     for space, (distances, _) in of_samples.items():
         control = of_control[space][0]
@@ -132,7 +148,7 @@ def _figure(options: Options) -> None:
     sheets = {}
     for name in json.loads(RESULTS.read_text(encoding="utf-8"))["runs"]:
         model = undiffuse.load(options.out / name)
-        training, _ = trained_on(open_store(model.config.data), HELD_OUT_IMAGES)
+        training, _ = _photos(model.origin[0])
         photos = np.concatenate([training, training[:, :, ::-1]])
         samples = np.asarray(model.sample(64, seed=0))
         _, index = next(iter(nearest(photos, samples).values()))

@@ -160,8 +160,8 @@ class Recipe:
                 self.network.resized(size)
             except ValueError as error:
                 raise ValueError(
-                    f"augmentation.patches needs patches of {size_text(size)}, which the network cannot take: set it to "
-                    f"0, or choose a --size whose quarter fits ({error})."
+                    f"augmentation.patches needs patches of {size_text(size)}, which the network cannot take: set it "
+                    f"to 0, or choose a --size whose quarter fits ({error})."
                 ) from error
 
 
