@@ -160,8 +160,8 @@ class Recipe:
                 self.network.resized(size)
             except ValueError as error:
                 raise ValueError(
-                    f"augmentation.patches needs patches of {size_text(size)}, which the network cannot take: set it "
-                    f"to 0, or choose a --size whose quarter fits ({error})."
+                    "augmentation.patches trains on halves and quarters of the images' sides too: set it to 0, or "
+                    f"choose a --size whose quarter fits this network ({size_text(size)} does not)."
                 ) from error
 
 
