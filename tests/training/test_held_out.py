@@ -72,6 +72,23 @@ def test_the_log_has_the_loss_at_every_noise_level(tiny: Config, run_training: T
 
 
 @pytest.mark.usefixtures("affordable")
+def test_curves_are_drawn_at_the_first_measurement_and_at_the_end(
+    short: Config, run_training: Train, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Between them, only as often as a small fraction of the time allows: never in a run of a second."""
+    drawn: list[int] = []
+
+    def png(*arguments: object) -> bytes:
+        drawn.append(len(measured(open_run(Path("run")))))
+        return b"drawn"
+
+    monkeypatch.setattr("undiffuse.training.log.style.png", png)
+    monkeypatch.setattr("undiffuse.training.log.DRAWING_FRACTION", 1e-9)
+    run_training(Path("run"), short)
+    assert drawn == [1, 8]
+
+
+@pytest.mark.usefixtures("affordable")
 def test_measuring_does_not_change_what_is_trained(short: Config, run_training: Train, monkeypatch) -> None:
     run_training(Path("measured"), short)
     monkeypatch.setattr(held_out, "COST_FRACTION", 0.0)

@@ -2,6 +2,7 @@
 
 import json
 import os
+import time
 from typing import Any
 
 from torch.utils.tensorboard.writer import SummaryWriter
@@ -14,15 +15,18 @@ from undiffuse.training.observers import Event, Observer
 from undiffuse.training.state import StepReport, TrainingState
 from undiffuse.utils.files import write_atomically
 
+DRAWING_FRACTION = 0.02
+"""Of the time of training, at most about so much goes into drawing curves.png."""
+
 NOTHING_PENDING = {"batches": 0, "finite": 0, "loss": 0.0, "gradient_norm": 0.0}
 
 
 class Log(Observer):
     """Writes one line every `log_batches` batches: means over the batches since the line before.
 
-    A line is also written, and curves.png is drawn again, whenever the loss on held-out images was measured. `pending`
-    is what is known of the next line: kept in the checkpoint, it makes a line that spans a restart the same as without
-    one.
+    A line is also written whenever the loss on held-out images was measured; curves.png is drawn again then if enough
+    time has passed, and at the end. `pending` is what is known of the next line: kept in the checkpoint, it makes a
+    line that spans a restart the same as without one.
     """
 
     key = "pending"
@@ -33,6 +37,7 @@ class Log(Observer):
     def begin(self, run: Run, state: TrainingState) -> None:
         self.run, self.every, self.pending = run, run.config.training.log_batches, dict(NOTHING_PENDING)
         self.unread: list[StepReport] = []
+        self.undrawn, self.draw_from = False, 0.0
         # A run that was killed may have logged steps that its last checkpoint does not have.
         kept = [json.dumps(line) + "\n" for line in run.log_lines() if line["images"] <= state.images]
         write_atomically(run.log_file, "".join(kept))
@@ -49,6 +54,8 @@ class Log(Observer):
         if self.pending["batches"] + len(self.unread) == self.every or measured:
             self._read()
             self._write(event, measured)
+        if self.undrawn and (event.ends or time.monotonic() >= self.draw_from):
+            self._draw()
 
     def _read(self, but: int = 0) -> None:
         """Adds the steps that are not among the pending ones yet, or all but the last `but` of them."""
@@ -80,10 +87,15 @@ class Log(Observer):
                 self.curves.add_scalar(name, line[name], event.images)
         for sigma, loss in zip(line.get("sigmas", ()), line.get("held_out_losses", ()), strict=True):
             self.curves.add_scalar(f"held_out_loss at sigma/{sigma:g}", loss, event.images)
-        if measured:
-            png = style.png(lambda: held_out_curves(self.run.log_lines()), style.LIGHT)
-            write_atomically(self.run.folder / "curves.png", png)
+        self.undrawn = self.undrawn or bool(measured)
         self.pending = dict(NOTHING_PENDING)
+
+    def _draw(self) -> None:
+        began = time.monotonic()
+        png = style.png(lambda: held_out_curves(self.run.log_lines()), style.LIGHT)
+        write_atomically(self.run.folder / "curves.png", png)
+        ended = time.monotonic()
+        self.undrawn, self.draw_from = False, ended + (ended - began) / DRAWING_FRACTION
 
     def checkpoint_state(self) -> dict[str, Any]:
         """Everything written so far reaches the disk before the checkpoint that builds on it."""
