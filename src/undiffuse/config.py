@@ -12,6 +12,7 @@ from pydantic.dataclasses import dataclass
 from torch import nn
 
 from undiffuse.data.augmentation import AugmentationConfig
+from undiffuse.data.columns import AttributesConfig
 from undiffuse.data.nonleaky import NUMBERS
 from undiffuse.data.patches import patch_sizes
 from undiffuse.data.store import DataConfig
@@ -194,6 +195,8 @@ class Config(Recipe):
     class_names: tuple[str, ...]
     origin: Origin | None = None
     """null: trained from scratch."""
+    attributes: AttributesConfig | None = None
+    """Numbers and categories that the network is told of; null: none."""
     version: int = VERSION
 
     def __post_init__(self) -> None:
@@ -212,8 +215,18 @@ class Config(Recipe):
     @property
     def condition_sizes(self) -> ConditionSizes:
         """What the network is told besides the label."""
-        augmentation = self.augmentation
-        return ConditionSizes(NUMBERS if augmentation.nonleaky else 0, coordinates=augmentation.patches > 0)
+        numbers, categories = (self.attributes.numbers, self.attributes.categories) if self.attributes else ([], [])
+        return ConditionSizes(
+            augmentation=NUMBERS if self.augmentation.nonleaky else 0,
+            numbers=len(numbers),
+            categories=tuple(len(column.values) for column in categories),
+            coordinates=self.augmentation.patches > 0,
+        )
+
+    @property
+    def is_conditional(self) -> bool:
+        """Whether there is anything that guidance could strengthen."""
+        return bool(self.class_names or self.attributes)
 
     def build_network(self) -> nn.Module:
         """The network, untrained, with channels for the variance where it is learned, and all conditions that it gets.

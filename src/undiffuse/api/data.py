@@ -56,7 +56,8 @@ def check_outside(folder: Path, data: DataLike) -> None:
 
 def check_same_images(store: Store, world: World) -> None:
     """Raises ValueError if the processes on another machine opened other images than rank 0."""
-    if (store.content, store.skipped) != world.share((store.content, store.skipped)):
+    opened = store.content, store.skipped, store.table and store.table.config
+    if opened != world.share(opened):
         raise ValueError(f"The images of {store.name} are not the same on all machines: copy them there again.")
 
 

@@ -21,13 +21,14 @@ from undiffuse.report.before_after import Panel, Section, before_after
 from undiffuse.report.style import LIGHT, png
 from undiffuse.runs.gallery import Gallery, open_gallery
 from undiffuse.sampling import edits
+from undiffuse.sampling.attributes import Attributes, Stated, conditions_of, find_attributes
 from undiffuse.sampling.edit_tasks import TASKS, TaskName, check_options
 from undiffuse.sampling.generate import source_of
 from undiffuse.sampling.labels import Label, find_label
 from undiffuse.sampling.loading import load_model
 from undiffuse.sampling.model import Model, last, watched
 from undiffuse.sampling.options import Settings, as_settings, check_guidance, on_device, sampling_config
-from undiffuse.utils.conditions import NO_LABEL
+from undiffuse.utils.conditions import NO_LABEL, Conditions, as_conditions
 from undiffuse.utils.errors import WorkFailed
 from undiffuse.utils.files import write_atomically
 from undiffuse.utils.names import Fit, SamplingPrecision
@@ -68,6 +69,7 @@ def edit(
     noise: float | None = None,
     count: int = 8,
     label: Label | None = None,
+    attributes: Attributes = (),
     guidance: float | None = None,
     guidance_interval: str | tuple[float, float] | None = None,
     guide: GuideLike = None,
@@ -93,6 +95,7 @@ def edit(
         image: A file, a PIL image, or uint8 pixels; two of them in a list, or none, to interpolate.
         mask: White where inpainting regenerates pixels; given as `image` is.
         label: A class by name or index for all results; None for none.
+        attributes: As in `Model.sample`, one value each, for all results.
         out: The folder; None takes one in the run's edits/ that is named after the options.
         network: As in `load`.
         progress: Shows notices and a progress bar.
@@ -114,12 +117,14 @@ def edit(
     check_options(task, len(images), mask=mask, **own)
     with speaking(progress):
         opened = as_run(run, network)
-        index = _label(opened.config, label, guidance is not None or guidance_interval is not None, guide is not None)
+        stated = _attributes(opened.config, attributes)
+        guided = (guidance is not None or guidance_interval is not None) and not stated
+        index = _label(opened.config, label, guided, guide is not None)
         best, settings = TASKS[task], as_settings(set)
         chosen_steps = best.steps if steps is None else steps
         chosen_options = sampler or best.sampler, chosen_steps, guidance, precision, settings, guidance_interval
         sampling = sampling_config(opened.config, *chosen_options, guide=guide is not None)
-        if index == NO_LABEL and guide is None:
+        if index == NO_LABEL and guide is None and not stated:
             sampling = replace(sampling, guidance=1.0)
         if best.clip and any(setting.startswith("clip=") for setting in settings):
             raise ValueError(f"--set clip does nothing for {task}, which always clips: leave it out.")
@@ -129,8 +134,9 @@ def edit(
         model = with_guide(load_model(opened, weights=checkpoint_part(weights)), guide, network=network)
         evaluations = edits.Evaluations()
         given = {name: value for name, value in own.items() if value is not None}
-        chosen = _edit(evaluations.of(model), task, files, mask_file, sampling, index, seed, count, given)
-        gallery = _gallery(model, task, images, chosen, sampling, index, out)
+        told = as_conditions(conditions_of(opened.config, None if index is None else [index], stated, [0]))
+        chosen = _edit(evaluations.of(model), task, files, mask_file, sampling, told, seed, count, given)
+        gallery = _gallery(model, task, images, chosen, sampling, index, stated, out)
         log.info(f"Images go to {gallery.folder.absolute()}")
         seeds = range(count) if task == "interpolate" else range(seed, seed + count)
         made = _fill(gallery, chosen, seeds, batch)
@@ -159,20 +165,29 @@ def _label(config: Config, label: Label | None, guided: bool, guide: bool) -> in
     return NO_LABEL
 
 
+def _attributes(config: Config, attributes: Attributes) -> Stated:
+    """One value of each that is stated."""
+    stated = find_attributes(config.attributes, attributes)
+    for name, values in stated.items():
+        if len(values) > 1:
+            raise ValueError(f"--attribute {name} has {len(values)} values: an edit takes one, for all results.")
+    return stated
+
+
 def _edit(
     model: Model,
     task: str,
     files: list[PIL.Image.Image],
     mask: PIL.Image.Image | None,
     sampling: SamplingConfig,
-    label: int | None,
+    told: Conditions,
     seed: int,
     count: int,
     given: dict[str, Any],
 ) -> edits.Edit:
     size, fit = model.config.network.size, model.config.data.fit
     if task == "interpolate" and not files:
-        return edits.interpolate_seeds(model, (seed, given.get("to_seed", seed + 1)), count, sampling, label)
+        return edits.interpolate_seeds(model, (seed, given.get("to_seed", seed + 1)), count, sampling, told)
     if task == "interpolate" and given:
         raise ValueError("--to-seed is for an interpolation of seeds: leave it out, or --image.")
     if task == "interpolate" and seed != 0:
@@ -180,10 +195,10 @@ def _edit(
     sizes = [_small(file, size, fit) if task == "enlarge" else size for file in files]
     pixels = [prepared(file, own, fit, model.shape[0]) for file, own in zip(files, sizes, strict=True)]
     if task == "interpolate":
-        return edits.interpolate_images(model, torch.stack(pixels), count, sampling, label)
+        return edits.interpolate_images(model, torch.stack(pixels), count, sampling, told)
     if mask is not None:
         given = given | {"mask": prepared_mask(mask, files[0], size, fit)}
-    return getattr(edits, task)(model, pixels[0], sampling=sampling, label=label, **given)
+    return getattr(edits, task)(model, pixels[0], sampling=sampling, label=told, **given)
 
 
 def _small(file: PIL.Image.Image, size: tuple[int, int], fit: Fit) -> tuple[int, int]:
@@ -203,6 +218,7 @@ def _gallery(
     chosen: edits.Edit,
     sampling: SamplingConfig,
     label: int | None,
+    stated: Stated,
     out: str | Path | None,
 ) -> Gallery:
     """The folder, with samples.json, which says what made the results; made, or checked if it is there."""
@@ -212,12 +228,12 @@ def _gallery(
     protocol["files_sha256"] = hashlib.sha256(started_from).hexdigest()
     sampling = on_device(sampling, model.device)
     if not out:
-        text = json.dumps([protocol, asdict(sampling), label])
+        text = json.dumps([protocol, asdict(sampling), label, *([stated] if stated else [])])
         stem = folder_name(Path(names[0]).stem) if names else "seeds"
         name = f"{task}-{stem}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
     folder = Path(out).expanduser() if out else model.origin[0].output_folder / "edits" / name
     labels = None if label is None else (label,)
-    return open_gallery(Gallery(folder, model.shape, model.class_names, sampling, labels), protocol)
+    return open_gallery(Gallery(folder, model.shape, model.class_names, sampling, labels, stated), protocol)
 
 
 def _fill(gallery: Gallery, chosen: edits.Edit, seeds: range, batch: int) -> int:

@@ -8,6 +8,7 @@ from undiffuse.api.runs import GuideLike, RunLike, Weights, as_run, checkpoint_p
 from undiffuse.networks.network import NetworkConfig
 from undiffuse.networks.unet import UNetConfig
 from undiffuse.runs.gallery import Gallery
+from undiffuse.sampling.attributes import Attributes, find_attributes
 from undiffuse.sampling.generate import default_folder, fill, gallery_in, save_film, save_grid
 from undiffuse.sampling.labels import Label
 from undiffuse.sampling.loading import load_model
@@ -54,6 +55,7 @@ def sample(
     *,
     count: int = 64,
     label: Label | None = None,
+    attributes: Attributes = (),
     guidance: float | None = None,
     guidance_interval: str | tuple[float, float] | None = None,
     guide: GuideLike = None,
@@ -75,6 +77,7 @@ def sample(
     only what is missing. Under torchrun all processes share the work, and the main one alone writes.
 
     Args:
+        attributes: As in `Model.sample`; seeds take the values of a list in turn.
         out: The folder; None takes one in the run's samples/ that is named after the options.
         film: Also save the denoising of the first sixteen images as film.png and film.gif.
         network: As in `load`.
@@ -99,9 +102,9 @@ def sample(
         given = sampler, steps, guidance, precision, settings, guidance_interval
         sampling = sampling_config(opened.config, *given, guide=guide is not None)
         model = with_guide(load_model(opened, weights=checkpoint_part(weights), world=world), guide, world, network)
-        labels = model.find_labels(label)
-        folder = Path(out).expanduser() if out else default_folder(model, sampling, settings, labels)
-        gallery = world.on_main(lambda: gallery_in(folder, model, sampling, labels))
+        labels, stated = model.find_labels(label), find_attributes(opened.config.attributes, attributes)
+        folder = Path(out).expanduser() if out else default_folder(model, sampling, settings, labels, stated)
+        gallery = world.on_main(lambda: gallery_in(folder, model, sampling, labels, stated))
         log.info(f"Images go to {folder.absolute()}")
         seeds = range(seed, seed + count)
         fill(gallery, model, seeds, batch, world)

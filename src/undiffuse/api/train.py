@@ -7,9 +7,10 @@ from pathlib import Path
 
 from undiffuse.api.data import SizeLike, check_outside, check_same_images, data_config
 from undiffuse.api.runs import RunLike, as_run
-from undiffuse.config import Config, flat, with_settings
+from undiffuse.config import Config, TrainingConfig, flat, with_settings
 from undiffuse.data.paths import DataLike
 from undiffuse.data.store import DataConfig, Store, open_store
+from undiffuse.data.table import read_table
 from undiffuse.networks.network import NetworkConfig
 from undiffuse.networks.unet import UNetConfig
 from undiffuse.presets import RECIPES, ImageFacts, configure
@@ -69,6 +70,7 @@ def train(
     channels: Channels | int = "auto",
     strict: bool = False,
     unconditional: bool = False,
+    condition: str | Path | None = None,
     preset: str | None = None,
     from_run: RunLike = None,
     images: int | str | None = None,
@@ -102,6 +104,8 @@ def train(
         channels: 1 gray, 3 RGB, 4 RGBA; auto: what the images have.
         strict: Fail if an image cannot be decoded, instead of leaving it out.
         unconditional: Do not give the network the classes, even if there are some.
+        condition: A CSV file of numbers and words about the images, which the network is told of too: see
+            docs/conditions.md. `sample` takes them as attributes.
         preset: The recipe; None takes digits for digits, else small.
         from_run: Start with the EMA weights of this run, and its settings in place of a preset's. The images may be
             others, with new classes; then the learning rate is a third of its. `size` is by default its size, and may
@@ -151,6 +155,8 @@ def train(
         )
         request.check_before_images(world)
         store = open_store(request.data, strict, data, world)
+        if condition is not None:
+            store = _with_table(store, Path(condition).expanduser(), start)
         check_same_images(store, world)
         config = world.on_main(lambda: request.configure(store))
         folder = Path(out).expanduser() if out else Path("runs") / _run_name(store, name, network, start)
@@ -190,6 +196,11 @@ class _Request:
             config = configure(self.preset, images, data, self.seed, self.conditional, self.network)
         else:
             config = self.start.configure(images, data, self.seed, self.conditional)
+        table = images.table if isinstance(images, Store) else None
+        config = replace(config, attributes=table and table.config)
+        untold = self.start is not None and not self.start.run.config.is_conditional
+        if table and (untold or config.training.label_dropout == 0):  # What is told of nothing has nothing to drop.
+            config = replace(config, training=replace(config.training, label_dropout=TrainingConfig.label_dropout))
         return with_settings(config, self.settings)
 
     def check_before_images(self, world: World) -> None:
@@ -200,6 +211,12 @@ class _Request:
         batch = self.configure(ImageFacts(size, channels)).training.batch
         if batch % world.size:
             raise ValueError(f"A batch of {batch} cannot be split over {world.size} processes.")
+
+
+def _with_table(store: Store, path: Path, start: Start | Begun | None) -> Store:
+    """The images with the table about them; numbers that the run to start from knew mean what they did there."""
+    known = None if start is None else start.run.config.attributes
+    return replace(store, table=read_table(path, store.names, [name for name, _ in store.skipped], known))
 
 
 def _start(
@@ -269,6 +286,8 @@ def _log_summary(folder: Path, store: Store, config: Config, world: World) -> No
     processes = f", {world.size} processes" if world.size > 1 else ""
     log.info(f"run      {folder.absolute()}")
     log.info(f"data     {images}, {classes}, split {store.split}")
+    if config.attributes:
+        log.info(f"told     {', '.join(map(str, config.attributes.columns))}")
     log.info(f"recipe   {config.preset}, seed {config.seed}, batch {training.batch}, {budget}")
     log.info(f"device   {world.device}, {dtype}{processes}")
 
@@ -280,6 +299,8 @@ def _log_start(start: Start, config: Config) -> None:
         return
     kept = "its classes" if classes.before == classes.after else f"{classes}"
     log.info(f"from     {start.run.name}, {origin.images:,} images: {kept}")
+    if start.run.config.attributes and not config.attributes:
+        log.info("         without its table: give --condition to go on with one")
     theirs, ours = start.run.config.optimizer.learning_rate, config.optimizer.learning_rate
     if config.data_content != start.run.config.data_content:
         log.info(

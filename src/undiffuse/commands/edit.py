@@ -25,6 +25,7 @@ def edit(
     noise: Annotated[float | None, unless_given("1")] = None,
     count: int = 8,
     label: Annotated[str | None, unless_given("no class")] = None,
+    attributes: Annotated[tuple[str, ...], unless_given("missing", name="attribute", metavar="NAME=VALUE")] = (),
     guidance: Annotated[float | None, unless_given("the run's")] = None,
     guidance_interval: Annotated[str | None, unless_given("everywhere", metavar="LOW-HIGH")] = None,
     guide: Annotated[str | None, unless_given("the model itself", metavar="RUN[@IMAGES]")] = None,
@@ -56,7 +57,8 @@ def edit(
             the model knows, and less close to the image.
         count: How many images.
         label: Class of the results, by name or index, or none.
-        guidance: 1 follows the label as trained; more exaggerates it, at the cost of variety.
+        attributes: Of a model trained with a table, as for sample, with one value each.
+        guidance: 1 follows the label and attributes as trained; more exaggerates them, at the cost of variety.
         guidance_interval: Guidance acts only at noise levels between these, as in 0.28-1.6.
         guide: A weaker model to guide away from, as for sample.
         seed: Seed of the first image; the others count up from it.
@@ -91,6 +93,7 @@ def edit(
         noise=noise,
         count=count,
         label=label,
+        attributes=attributes,
         guidance=guidance,
         guidance_interval=guidance_interval,
         guide=guide,

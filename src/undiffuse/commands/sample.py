@@ -18,6 +18,7 @@ def sample(
     run: Annotated[str | None, tyro.conf.Positional, unless_given("the newest", metavar="RUN")] = None,
     count: int = 64,
     label: Annotated[str | None, unless_given("every class in turn")] = None,
+    attributes: Annotated[tuple[str, ...], unless_given("missing", name="attribute", metavar="NAME=VALUE")] = (),
     guidance: Annotated[float | None, unless_given("the run's")] = None,
     guidance_interval: Annotated[str | None, unless_given("everywhere", metavar="LOW-HIGH")] = None,
     guide: Annotated[str | None, unless_given("the same without the label", metavar="RUN[@IMAGES]")] = None,
@@ -42,7 +43,9 @@ def sample(
         run: A run folder, its name under runs/, or a model that comes with undiffuse, such as digits.
         count: How many images.
         label: Class, by name or index, or none; several that seeds take in turn, as in "rose*4,tulip*2"; or all.
-        guidance: 1 follows the label as trained; more exaggerates it, at the cost of variety.
+        attributes: Of a model trained with a table (train --condition), as in age=30 smile=yes; or several values that
+            seeds take in turn, as in "age=20*4,30". What is not stated is missing.
+        guidance: 1 follows the label and attributes as trained; more exaggerates them, at the cost of variety.
         guidance_interval: Guidance acts only at noise levels between these, as in 0.28-1.6: less work, more variety.
         guide: A weaker model to guide away from, in place of the same one without labels: an earlier checkpoint or a
             smaller run. It needs no classes.
@@ -68,6 +71,7 @@ def sample(
         run,
         count=count,
         label=label,
+        attributes=attributes,
         guidance=guidance,
         guidance_interval=guidance_interval,
         guide=guide,

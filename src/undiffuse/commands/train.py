@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Annotated
 
 from undiffuse.commands.options import unless_given
-from undiffuse.data.paths import check_data
+from undiffuse.data.paths import check_data, check_table
 from undiffuse.runs.find import find_run, is_run
 from undiffuse.utils.names import Channels, Compile, Fit, Precision, Split
 from undiffuse.utils.parsing import at_least, parse_count, parse_preset, parse_size
@@ -20,6 +20,7 @@ def train(
     channels: Channels = "auto",
     strict: bool = False,
     unconditional: bool = False,
+    condition: Annotated[str | None, unless_given("only the classes", metavar="CSV")] = None,
     preset: Annotated[str | None, unless_given("digits for digits, else small")] = None,
     from_run: Annotated[str | None, unless_given("random weights", name="from", metavar="RUN")] = None,
     images: Annotated[str | None, unless_given("the preset's")] = None,
@@ -52,6 +53,8 @@ def train(
         channels: 1 gray, 3 RGB, 4 RGBA; auto: what the images have.
         strict: Fail if an image cannot be decoded, instead of leaving it out.
         unconditional: Do not give the network the classes, even if there are some.
+        condition: A CSV file of numbers and words about the images, for sample --attribute: its first row names the
+            columns, the first of which (or the one called file) names the images. docs/conditions.md says more.
         preset: Recipe: digits, small, flowers64, or a paper's with cifar10-: ddpm, iddpm, iddpm-vlb, edm, flow.
         from_run: Start with this run's EMA weights and its settings: its folder, its name under runs/, or a model that
             comes with undiffuse. Classes of the same name are kept. On other images than its own, the learning rate is
@@ -80,6 +83,8 @@ def train(
     if from_run is not None and not (out and is_run(Path(out).expanduser())):  # A run that was begun needs it no more.
         find_run(from_run)
     check_data(data)
+    if condition is not None:
+        check_table(Path(condition).expanduser())
     if images is not None and minutes is not None:
         raise ValueError("A budget is either --images or --minutes: give one of them.")
 
@@ -94,6 +99,7 @@ def train(
         channels=channels,
         strict=strict,
         unconditional=unconditional,
+        condition=condition,
         preset=preset,
         from_run=from_run,
         images=images,

@@ -16,7 +16,15 @@ from undiffuse.data.nonleaky import nonleaky
 from undiffuse.data.patches import patch_size, patches
 from undiffuse.data.pixels import to_nchw
 from undiffuse.data.store import Store
-from undiffuse.utils.conditions import Condition, Conditions, as_conditions, coordinates, dropped, simplest
+from undiffuse.utils.conditions import (
+    NO_LABEL,
+    Condition,
+    Conditions,
+    as_conditions,
+    coordinates,
+    dropped,
+    simplest,
+)
 from undiffuse.utils.randomness import ImageRandomness, generator
 
 
@@ -73,7 +81,10 @@ class ImageStream(Dataset):
             x0, told = nonleaky(x0, self.config.nonleaky, self.seed, numbers)
         randomness = ImageRandomness("training", self.seed, numbers)
         u, drops = randomness.uniform(), randomness.uniform() < self.label_dropout
-        condition = as_conditions(dropped(self.store.condition(indices), drops))
+        condition = as_conditions(self.store.condition(indices))
+        if self.store.table and self.label_dropout:
+            condition = partly_told(condition, self.label_dropout, ImageRandomness("columns", self.seed, numbers))
+        condition = as_conditions(dropped(condition, drops))
         assert condition.label is not None
         eps = randomness.normal(*self.store.shape)
         more, whole = _present(condition, len(x0), self.store.size), torch.empty(len(x0), 0, *self.store.size)
@@ -88,6 +99,27 @@ class ImageStream(Dataset):
         where = coordinates(*whole).expand(len(numbers), -1, -1, -1)
         cut = patches([batch.x0, batch.eps, batch.image, where], size, self.seed, numbers)
         return batch._replace(x0=cut[0], eps=cut[1], image=cut[2], coordinates=cut[3])
+
+
+def partly_told(told: Conditions, fraction: float, randomness: ImageRandomness) -> Conditions:
+    """In this fraction of the images, the label and each column are told with a probability that is itself random.
+
+    So any of them can be stated alone in sampling: what is not stated was missing in training too.
+    """
+    columns = [0 if each is None else each.shape[1] for each in (told.numbers, told.categories)]
+    partly, probability = randomness.uniform() < fraction, randomness.uniform()
+    uniform = torch.special.ndtr(randomness.normal(1 + sum(columns)))
+    missing = partly[:, None] & (uniform > probability[:, None])
+    label, numbers, categories = missing.split([1, *columns], dim=1)
+
+    def without(tensor: Tensor | None, where: Tensor, value: float) -> Tensor | None:
+        return None if tensor is None else torch.where(where, value, tensor)
+
+    return told._replace(
+        label=without(told.label, label[:, 0], NO_LABEL),
+        numbers=without(told.numbers, numbers, torch.nan),
+        categories=without(told.categories, categories, -1),
+    )
 
 
 def _present(told: Conditions, images: int, size: tuple[int, int]) -> tuple[Tensor, Tensor, Tensor]:

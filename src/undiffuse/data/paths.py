@@ -65,6 +65,9 @@ UNNAMED_TYPES = ("list", "tuple", "ndarray", "Tensor")
 """Types whose names say nothing about the images inside."""
 
 
+MOST_TABLE_BYTES = 512 * 2**20
+
+
 def is_remote(data: DataLike) -> TypeGuard[str]:
     """Whether it is the address of an archive or a folder elsewhere."""
     return isinstance(data, str) and re.match(r"[A-Za-z][A-Za-z0-9+.-]*://", data) is not None
@@ -74,6 +77,16 @@ def cache_folder() -> Path:
     """Where decoded images are kept: $UNDIFFUSE_CACHE, or undiffuse/ in the user's cache folder."""
     default = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "undiffuse"
     return Path(os.environ.get("UNDIFFUSE_CACHE") or default)
+
+
+def check_table(path: Path) -> None:
+    """Raises FileNotFoundError or ValueError if there is no such file, or it is too large for a table."""
+    if not path.is_file():
+        raise FileNotFoundError(f"--condition {path.absolute()} is not there: give a CSV file of numbers and words.")
+    if path.stat().st_size > MOST_TABLE_BYTES:
+        raise ValueError(
+            f"{path.absolute()} is larger than {MOST_TABLE_BYTES // 2**20} MiB: leave out columns or rows."
+        )
 
 
 def check_data(data: DataLike) -> None:

@@ -21,7 +21,8 @@ from undiffuse.data.paths import DataLike, cache_folder, data_name, printable
 from undiffuse.data.shards import Shard
 from undiffuse.data.source import Source
 from undiffuse.data.survey import Survey, survey
-from undiffuse.utils.conditions import Condition
+from undiffuse.data.table import Table
+from undiffuse.utils.conditions import Condition, Conditions, simplest
 from undiffuse.utils.files import write_atomically
 from undiffuse.utils.names import Fit, Split
 from undiffuse.utils.terminal import log
@@ -78,6 +79,8 @@ class Store:
     """The name of each image that could not be decoded, and the reason."""
     starts: tuple[int, ...] = (0,)
     """The index of the first image in each shard."""
+    table: Table | None = None
+    """Numbers and categories that a network is told of each image."""
 
     def __len__(self) -> int:
         return self.total_images
@@ -111,7 +114,9 @@ class Store:
 
     def condition(self, indices: Sequence[int] | np.ndarray) -> Condition:
         """What a network may be told of the images with these indices."""
-        return torch.from_numpy(self.labels[np.asarray(indices)])
+        numbers, categories = self.table.told(indices) if self.table else (None, None)
+        label = torch.from_numpy(self.labels[np.asarray(indices)])
+        return simplest(Conditions(label, numbers=numbers, categories=categories))
 
     def originals(self) -> Iterator[Original]:
         """What each image was like before it was decoded, in order."""

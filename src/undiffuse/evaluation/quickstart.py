@@ -132,7 +132,8 @@ def _reading_section(reading: Reading, gallery: Gallery) -> page.Section:
 
 def _measured_sections(run: Run, store: Store, gallery: Gallery, seeds: Sequence[int]) -> list[page.Section]:
     """What an evaluation finds that needs no network: neighbors, memorization and colors."""
-    fake, real = of_gallery(gallery, seeds, "samples"), of_store(store, run.config.data)
+    labels = labels_for(gallery.class_names, seeds, gallery.labels)
+    fake, real = of_gallery(gallery, seeds, "samples", labels), of_store(store, run.config.data)
     context = EvaluationContext(pixels_network(), World.alone(), batch=500)
     measurements = context.measure(fake, [real])
     distance, kernel = context.network.distance, context.network.kernel

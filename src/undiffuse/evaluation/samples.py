@@ -8,10 +8,11 @@ from typing import Any
 from undiffuse.config import SamplingConfig
 from undiffuse.evaluation.context import EvaluationContext
 from undiffuse.features.image_sets import ImageSet, of_gallery
-from undiffuse.sampling.generate import fill, gallery_in, source_of
+from undiffuse.sampling.generate import fill, gallery_in, source_of, told
 from undiffuse.sampling.model import Model
 from undiffuse.sampling.nfe import nfe
 from undiffuse.sampling.options import on_device
+from undiffuse.utils.conditions import as_conditions
 from undiffuse.utils.terminal import log
 
 
@@ -36,17 +37,23 @@ def run_samples(
     key = hashlib.sha256(json.dumps([source, options], sort_keys=True).encode()).hexdigest()[:8]
     name = f"{sampling.sampler}-{sampling.steps}-{checkpoint.images}-{key}"
     folder = run.output_folder / "evaluation" / "samples" / name
-    gallery = world.on_main(lambda: gallery_in(folder, model, sampling))
+    like_training = model.config.attributes is not None  # Else the samples would differ in what they are told.
+    gallery = world.on_main(lambda: gallery_in(folder, model, sampling, like_training=like_training))
     log.info(f"Samples are kept in {folder.absolute()}")
     fill(gallery, model, seeds, context.batch, world)
     world.barrier()  # The others read the files that the main process has written.
-    return of_gallery(gallery, seeds, run.name), {
+    conditions = as_conditions(told(gallery, model, seeds))
+    labels = None if conditions.label is None else conditions.label.tolist()
+    in_turn = "as often as in training" if like_training else "every class in turn"
+    attributes = {"attributes": "those of training images, chosen at random"} if like_training else {}
+    return of_gallery(gallery, seeds, run.name, labels), {
         **{"images_seen" if name == "images" else name: value for name, value in source.items()},
         "ema": model.weights == "ema",
         "ema_halflife_images": run.config.training.ema_halflife_images,
         **asdict(sampling),
-        "nfe": nfe(model, sampling, [0] if model.class_names else None),
+        "nfe": nfe(model, sampling, conditions),
         "seeds": f"{seeds[0]} to {seeds[-1]}",
-        "classes": "every class in turn" if model.class_names else "none",
+        "classes": in_turn if model.class_names else "none",
+        **attributes,
         "trained_with_seed": run.config.seed,
     }

@@ -18,7 +18,6 @@ from undiffuse.data.store import FORMAT, DataConfig, Store, cache_folder, store_
 from undiffuse.data.survey import survey
 from undiffuse.features.arrays import as_images, find_array, to_rgb
 from undiffuse.runs.gallery import Gallery
-from undiffuse.sampling.labels import labels_for
 from undiffuse.utils.files import write_atomically
 from undiffuse.utils.names import Fit, Split
 from undiffuse.utils.parsing import parse_size
@@ -94,9 +93,8 @@ def of_store(store: Store, config: DataConfig) -> ImageSet:
     )
 
 
-def of_gallery(gallery: Gallery, seeds: Sequence[int], name: str) -> ImageSet:
-    """The samples of these seeds, read from their files."""
-    labels = labels_for(gallery.class_names, seeds, gallery.labels)
+def of_gallery(gallery: Gallery, seeds: Sequence[int], name: str, labels: Sequence[int] | None) -> ImageSet:
+    """The samples of these seeds, with these labels, read from their files."""
 
     def read(indices: Sequence[int] | np.ndarray) -> np.ndarray:
         return to_rgb(to_nhwc(gallery.pixels([seeds[int(i)] for i in indices])))
@@ -111,7 +109,7 @@ def of_gallery(gallery: Gallery, seeds: Sequence[int], name: str) -> ImageSet:
         size=gallery.shape[1:],
         fit="none",
         total_images=len(seeds),
-        labels=np.array(labels if labels is not None else [NO_CLASS] * len(seeds)),
+        labels=np.array([NO_CLASS] * len(seeds) if labels is None else labels),
         class_names=gallery.class_names,
         read=read,
         channels=gallery.shape[0],

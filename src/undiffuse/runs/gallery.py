@@ -2,8 +2,8 @@
 
 import json
 import os
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ from PIL import Image
 from torch import Tensor
 
 from undiffuse.config import SamplingConfig
+from undiffuse.data.columns import Value
 from undiffuse.data.pixels import to_nchw
 from undiffuse.old_names import current
 from undiffuse.report.grids import save_png, to_pil
@@ -35,6 +36,10 @@ class Gallery:
     sampling: SamplingConfig
     labels: tuple[int, ...] | None
     """Taken in turn, by seed; -1 for none. None: every class in turn."""
+    attributes: Mapping[str, tuple[Value, ...]] = field(default_factory=dict)
+    """The values of each that is stated, likewise taken in turn."""
+    like_training: bool = False
+    """Instead of stated labels and attributes, each sample has those of a training image chosen at random."""
 
     def path(self, seed: int) -> Path:
         return self.folder / f"{seed:06d}.png"
@@ -83,7 +88,9 @@ def open_gallery(gallery: Gallery, model: dict[str, Any]) -> Gallery:
     """
     labels = gallery.labels[0] if gallery.labels and len(gallery.labels) == 1 else gallery.labels
     # As JSON has it: lists in place of tuples.
-    protocol = json.loads(json.dumps({**model, **asdict(gallery.sampling), "label": labels}))
+    more: dict[str, Any] = {"attributes": dict(gallery.attributes)} if gallery.attributes else {}
+    more |= {"conditions": "those of training images"} if gallery.like_training else {}
+    protocol = json.loads(json.dumps({**model, **asdict(gallery.sampling), "label": labels, **more}))
     folder, file = gallery.folder, gallery.folder / "samples.json"
     if file.exists():
         before = _read_protocol(file)

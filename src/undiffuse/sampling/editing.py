@@ -1,8 +1,8 @@
 """Edits of images with a trained model: generators that yield a sampler's steps, as `sample_steps` does.
 
 Images are (channels, height, width) in [-1, 1] at the model's size. One result is made per seed, and depends on its
-seed and the options alone. `label` is a class by index for all results; None is no label, for models with classes too.
-The x of the last step is the result.
+seed and the options alone. `label` is what the model is told for all results: a class by index, or the
+conditions of one image; None is no label, for models with classes too. The x of the last step is the result.
 """
 
 import math
@@ -22,8 +22,11 @@ from undiffuse.diffusion.sampler_table import SAMPLERS
 from undiffuse.diffusion.samplers import Step
 from undiffuse.sampling.model import Model, last, sample_steps, seeded_noise, steps_from
 from undiffuse.sampling.options import adds_noise, noise_levels
-from undiffuse.utils.conditions import NO_LABEL
+from undiffuse.utils.conditions import NO_LABEL, Condition, Conditions
 from undiffuse.utils.device import state_dtype, upload
+
+Told = int | Conditions | None
+"""For all results: a class by index, or the conditions of one image; None: no label."""
 
 RESAMPLINGS = 10
 """How often inpainting makes each step: Lugmayr et al. 2022 find that 10 is enough."""
@@ -38,7 +41,7 @@ def inpaint_steps(
     mask: Bool[Tensor, "h w"],
     seeds: Sequence[int],
     sampling: SamplingConfig,
-    label: int | None = None,
+    label: Told = None,
     *,
     resamplings: int = RESAMPLINGS,
 ) -> Iterator[Step]:
@@ -52,7 +55,7 @@ def inpaint_steps(
         ValueError: the sampler remembers its last steps, which going back makes worthless.
     """
     check_can_inpaint(sampling)
-    return _inpainted(model, image, mask, seeds, _labels(model, label, len(seeds)), sampling, resamplings)
+    return _inpainted(model, image, mask, seeds, _conditions(model, label, len(seeds)), sampling, resamplings)
 
 
 def _inpainted(
@@ -60,7 +63,7 @@ def _inpainted(
     image: Tensor,
     mask: Tensor,
     seeds: Sequence[int],
-    labels: list[int] | None,
+    conditions: Condition,
     sampling: SamplingConfig,
     resamplings: int,
 ) -> Iterator[Step]:
@@ -71,7 +74,7 @@ def _inpainted(
     for sigma, s in pairwise(sigmas):
         times = resamplings if s > 0 else 1
         for time in range(times):
-            step = last(steps_from(model, x, torch.stack([sigma, s]), labels, sampling, noise))
+            step = last(steps_from(model, x, torch.stack([sigma, s]), conditions, sampling, noise))
             x = torch.where(hidden, step.x, known + s * noise())
             if time + 1 < times:
                 x = x + torch.sqrt(sigma**2 - s**2) * noise()
@@ -83,7 +86,7 @@ def vary_steps(
     image: Float[Tensor, "c h w"],
     seeds: Sequence[int],
     sampling: SamplingConfig,
-    label: int | None = None,
+    label: Told = None,
     *,
     strength: float = 0.5,
 ) -> Iterator[Step]:
@@ -92,16 +95,16 @@ def vary_steps(
     Of all steps the last fraction `strength` is made, rounded up to a whole number. 0 gives the image back without an
     evaluation; 1 is the sample of the seed, whatever the image.
     """
-    labels = _labels(model, label, len(seeds))
+    conditions = _conditions(model, label, len(seeds))
     if strength == 1:
-        return sample_steps(model, seeds, labels, sampling)
+        return sample_steps(model, seeds, conditions, sampling)
     known = _state(model, image).expand(len(seeds), -1, -1, -1)
     made = steps_of_strength(sampling.steps, strength)
     if made == 0:
         return iter([Step(torch.zeros(()), known, known)])
     sigmas = noise_levels(model.diffusion, sampling)[-1 - made :]
     noise = seeded_noise(model, seeds)
-    return steps_from(model, known + sigmas[0].item() * noise(), sigmas, labels, sampling, noise)
+    return steps_from(model, known + sigmas[0].item() * noise(), sigmas, conditions, sampling, noise)
 
 
 def steps_of_strength(steps: int, strength: float) -> int:
@@ -115,7 +118,7 @@ def restore_steps(
     measurement: Float[Tensor, "d k l"],
     seeds: Sequence[int],
     sampling: SamplingConfig,
-    label: int | None = None,
+    label: Told = None,
     *,
     noise_std: float = NOISE_STD,
 ) -> Iterator[Step]:
@@ -124,11 +127,11 @@ def restore_steps(
     Colorizing, deblurring and enlarging differ in the operator alone: see `diffusion.inverse_problems`. Predictions are
     clipped to [-1, 1], where the clean image lies: far from it, guidance overshoots, since pixels are not independent.
     """
-    labels = _labels(model, label, len(seeds))
+    conditions = _conditions(model, label, len(seeds))
     y, data_std = _state(model, measurement), model.diffusion.sigma_data
     operator = operator.to(y)
     wrap = partial(posterior, operator=operator, y=y, noise_std=noise_std, data_std=data_std)
-    for step in sample_steps(model, seeds, labels, replace(sampling, clip=True), wrap):
+    for step in sample_steps(model, seeds, conditions, replace(sampling, clip=True), wrap):
         finished = step.sigma == 0
         yield step._replace(x=corrected(step.x, operator, y, noise_std=noise_std)) if finished else step
 
@@ -140,7 +143,7 @@ def seed_starts(model: Model, seeds: Sequence[int], sampling: SamplingConfig) ->
 
 
 def invert_steps(
-    model: Model, images: Float[Tensor, "b c h w"], sampling: SamplingConfig, label: int | None = None
+    model: Model, images: Float[Tensor, "b c h w"], sampling: SamplingConfig, label: Told = None
 ) -> Iterator[Step]:
     """Up the probability flow, from images to the noise that makes them: DDIM inversion, with any solver.
 
@@ -150,10 +153,10 @@ def invert_steps(
         ValueError: the sampler adds noise, or there is only one step.
     """
     check_can_invert(sampling)
-    labels = _labels(model, label, len(images))
+    conditions = _conditions(model, label, len(images))
     rising = noise_levels(model.diffusion, sampling)[:-1].flip(0)
     x = upload(images.double(), model.device)
-    return steps_from(model, x, rising, labels, sampling, seeded_noise(model, range(len(x))))
+    return steps_from(model, x, rising, conditions, sampling, seeded_noise(model, range(len(x))))
 
 
 def interpolate_steps(
@@ -162,7 +165,7 @@ def interpolate_steps(
     second: Float[Tensor, "c h w"],
     fractions: Sequence[float],
     sampling: SamplingConfig,
-    label: int | None = None,
+    label: Told = None,
 ) -> Iterator[Step]:
     """Images between two noises, each from the noise that lies a fraction of the way from the first to the second.
 
@@ -172,10 +175,10 @@ def interpolate_steps(
         ValueError: the sampler adds noise, which would have nothing to do with either.
     """
     check_can_interpolate(sampling)
-    labels = _labels(model, label, len(fractions))
+    conditions = _conditions(model, label, len(fractions))
     x = torch.stack([slerp(first, second, fraction) for fraction in fractions])
     sigmas = noise_levels(model.diffusion, sampling)
-    return steps_from(model, x, sigmas, labels, sampling, seeded_noise(model, range(len(x))))
+    return steps_from(model, x, sigmas, conditions, sampling, seeded_noise(model, range(len(x))))
 
 
 def check_can_inpaint(sampling: SamplingConfig) -> None:
@@ -208,8 +211,10 @@ def slerp(first: Float[Tensor, "*s"], second: Float[Tensor, "*s"], fraction: flo
     return (weights[0] * first + weights[1] * second) / torch.sin(angle)
 
 
-def _labels(model: Model, label: int | None, count: int) -> list[int] | None:
-    return [NO_LABEL if label is None else label] * count if model.class_names else None
+def _conditions(model: Model, label: Told, count: int) -> Condition:
+    if isinstance(label, Conditions):
+        return label.map(lambda each: each.expand(count, *each.shape[1:]))
+    return torch.full((count,), NO_LABEL if label is None else label) if model.class_names else None
 
 
 def _state(model: Model, image: Float[Tensor, "c h w"]) -> Float[Tensor, "1 c h w"]:

@@ -17,6 +17,7 @@ from undiffuse.diffusion.samplers import Step
 from undiffuse.report.before_after import Panel, highlighted
 from undiffuse.sampling import editing
 from undiffuse.sampling.model import Model, last
+from undiffuse.utils.conditions import Condition
 from undiffuse.utils.text import size_text
 
 MEASURED = {
@@ -53,7 +54,7 @@ def inpaint(
     image: Pixels,
     mask: Bool[Tensor, "h w"],
     sampling: SamplingConfig,
-    label: int | None,
+    label: editing.Told,
     resamplings: int = editing.RESAMPLINGS,
 ) -> Edit:
     """Raises ValueError for a sampler that cannot go back and forth."""
@@ -72,7 +73,7 @@ def inpaint(
     )
 
 
-def vary(model: Model, image: Pixels, sampling: SamplingConfig, label: int | None, strength: float = 0.5) -> Edit:
+def vary(model: Model, image: Pixels, sampling: SamplingConfig, label: editing.Told, strength: float = 0.5) -> Edit:
     return Edit(
         lambda seeds: editing.vary_steps(model, signed(image), seeds, sampling, label, strength=strength),
         [Panel(image, "the image")],
@@ -82,7 +83,7 @@ def vary(model: Model, image: Pixels, sampling: SamplingConfig, label: int | Non
 
 
 def interpolate_seeds(
-    model: Model, seeds: tuple[int, int], count: int, sampling: SamplingConfig, label: int | None
+    model: Model, seeds: tuple[int, int], count: int, sampling: SamplingConfig, label: editing.Told
 ) -> Edit:
     """Raises ValueError for a sampler that adds noise."""
     editing.check_can_interpolate(sampling)
@@ -96,7 +97,7 @@ def interpolate_seeds(
 
 
 def interpolate_images(
-    model: Model, images: UInt8[Tensor, "2 c h w"], count: int, sampling: SamplingConfig, label: int | None
+    model: Model, images: UInt8[Tensor, "2 c h w"], count: int, sampling: SamplingConfig, label: editing.Told
 ) -> Edit:
     """Raises ValueError for a sampler that adds noise, or a single step."""
     editing.check_can_invert(sampling)
@@ -118,14 +119,14 @@ def interpolate_images(
     )
 
 
-def colorize(model: Model, image: Pixels, sampling: SamplingConfig, label: int | None, noise: float = 1.0) -> Edit:
+def colorize(model: Model, image: Pixels, sampling: SamplingConfig, label: editing.Told, noise: float = 1.0) -> Edit:
     """From an image (channels, height, width) of the model's, whose colors are not looked at."""
     operator = grayscale(model.shape)
     return _restored(model, operator, operator(signed(image)[None])[0], "made gray", sampling, label, noise)
 
 
 def deblur(
-    model: Model, image: Pixels, sampling: SamplingConfig, label: int | None, blur: float, noise: float = 1.0
+    model: Model, image: Pixels, sampling: SamplingConfig, label: editing.Told, blur: float, noise: float = 1.0
 ) -> Edit:
     operator = gaussian_blur(model.shape, blur)
     edit = _restored(model, operator, signed(image), "the image", sampling, label, noise)
@@ -133,7 +134,7 @@ def deblur(
 
 
 def enlarge(
-    model: Model, image: UInt8[Tensor, "c k l"], sampling: SamplingConfig, label: int | None, noise: float = 1.0
+    model: Model, image: UInt8[Tensor, "c k l"], sampling: SamplingConfig, label: editing.Told, noise: float = 1.0
 ) -> Edit:
     size = (image.shape[1], image.shape[2])
     operator = area_downsampling(model.shape, size)
@@ -146,7 +147,7 @@ def _restored(
     y: Tensor,
     caption: str,
     sampling: SamplingConfig,
-    label: int | None,
+    label: editing.Told,
     noise: float,
 ) -> Edit:
     def measure(results: Results) -> dict[str, Any]:
@@ -170,7 +171,7 @@ class Evaluations:
     def of(self, model: Model) -> Model:
         """The same model, counted, and what guides it."""
 
-        def predict(x: Tensor, sigma: Tensor, label: Tensor | None = None) -> Prediction:
+        def predict(x: Tensor, sigma: Tensor, label: Condition = None) -> Prediction:
             self.count += len(x)
             return model.predict(x, sigma, label)
 

@@ -1,6 +1,7 @@
 """Fills galleries: only the samples that are missing are made; grids and films of them."""
 
 import hashlib
+import json
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -16,10 +17,12 @@ from undiffuse.config import SamplingConfig
 from undiffuse.data.pixels import to_pixels
 from undiffuse.report import grids
 from undiffuse.runs.gallery import Gallery, made_by, open_gallery
+from undiffuse.sampling.attributes import Stated, conditions_of, of_training_images
 from undiffuse.sampling.labels import Pattern, labels_for
 from undiffuse.sampling.model import Model, last, sample_steps, watched
 from undiffuse.sampling.nfe import nfe
 from undiffuse.sampling.options import on_device
+from undiffuse.utils.conditions import Condition
 from undiffuse.utils.errors import WorkFailed
 from undiffuse.utils.terminal import Meter, log
 from undiffuse.utils.text import duration
@@ -28,14 +31,22 @@ from undiffuse.utils.world import World
 GRID_IMAGES = 100
 
 
-def gallery_in(folder: Path, model: Model, sampling: SamplingConfig, labels: Pattern | None = None) -> Gallery:
+def gallery_in(
+    folder: Path,
+    model: Model,
+    sampling: SamplingConfig,
+    labels: Pattern | None = None,
+    attributes: Stated | None = None,
+    like_training: bool = False,
+) -> Gallery:
     """The gallery in the folder of what a loaded model makes with these options; made, or checked if it is there.
 
     Raises:
         ValueError: the folder holds samples that were made in another way, or something else.
     """
-    gallery = Gallery(folder, model.shape, model.class_names, on_device(sampling, model.device), labels)
-    return open_gallery(gallery, source_of(model))
+    sampling = on_device(sampling, model.device)
+    stated = labels, attributes or {}, like_training
+    return open_gallery(Gallery(folder, model.shape, model.class_names, sampling, *stated), source_of(model))
 
 
 def source_of(model: Model) -> dict[str, Any]:
@@ -44,17 +55,20 @@ def source_of(model: Model) -> dict[str, Any]:
     return found | ({"guide": made_by(*model.guide.origin, model.guide.weights)} if model.guide else {})
 
 
-def default_folder(model: Model, sampling: SamplingConfig, settings: Sequence[str], labels: Pattern | None) -> Path:
+def default_folder(
+    model: Model, sampling: SamplingConfig, settings: Sequence[str], labels: Pattern | None, attributes: Stated
+) -> Path:
     """A folder among the run's samples that is named after the options."""
     run, checkpoint = model.origin
     words = [sampling.sampler, str(sampling.steps), model.weights, str(checkpoint.images)]
     words += [setting.replace("=", "-").replace("/", "") for setting in settings]
-    words += [f"guidance-{sampling.guidance:g}"] if model.class_names or model.guide else []
+    words += [f"guidance-{sampling.guidance:g}"] if model.config.is_conditional or model.guide else []
     words += [] if sampling.guidance_interval is None else ["{:g}-{:g}".format(*sampling.guidance_interval)]
     words += [] if model.guide is None else ["by-{.name}-{.images}".format(*model.guide.origin)]
     precision = on_device(sampling, model.device).precision
     words += [] if precision == "fp32" else [precision]
     words += [] if labels is None else [f"label-{_short(labels)}"]
+    words += [hashlib.sha256(json.dumps(attributes).encode()).hexdigest()[:8]] if attributes else []
     return run.output_folder / "samples" / "-".join(words)
 
 
@@ -106,7 +120,7 @@ def _made(
     if not seeds:  # There are more processes than samples.
         return torch.empty(0, *gallery.shape, dtype=torch.uint8)
     try:
-        steps = sample_steps(model, seeds, _labels(gallery, seeds), gallery.sampling)
+        steps = sample_steps(model, seeds, told(gallery, model, seeds), gallery.sampling)
         return to_pixels(last(watched(steps, show)).x)
     except torch.OutOfMemoryError as error:
         raise WorkFailed(f"Out of memory: --batch {max(1, len(seeds) // 2)} needs less.") from error
@@ -114,7 +128,7 @@ def _made(
 
 def _announce(gallery: Gallery, model: Model, missing: Sequence[int], batch: int, rounds: int) -> None:
     sampling = gallery.sampling
-    evaluations = nfe(model, sampling, _labels(gallery, missing))
+    evaluations = nfe(model, sampling, told(gallery, model, missing[:batch]))
     seconds = _seconds_per_evaluation(gallery, model, missing[:batch]) * evaluations * rounds
     what = f"{len(missing):,} images, {sampling.steps} {sampling.sampler} steps"
     log.info(f"{what} (NFE {evaluations}): about {duration(seconds)}.")
@@ -124,7 +138,8 @@ def save_grid(gallery: Gallery, seeds: Sequence[int]) -> Path:
     """grid.png of the first hundred; one column a label where several come in turn."""
     path = gallery.folder / "grid.png"
     classes = len(gallery.class_names)
-    in_turn = classes if gallery.labels is None else len(gallery.labels)
+    stated = [len(values) for values in gallery.attributes.values()]
+    in_turn = max([classes if gallery.labels is None else len(gallery.labels), *stated])
     columns = in_turn if 1 < in_turn <= 16 else None
     grids.save_png(grids.grid(gallery.pixels(seeds[:GRID_IMAGES]), columns), path)
     return path
@@ -135,7 +150,7 @@ def save_film(
 ) -> tuple[Path, Path]:
     """film.png and film.gif of the first sixteen; `show` gets the number of each finished step."""
     chunk = seeds[: grids.FILM_IMAGES]
-    steps = watched(sample_steps(model, chunk, _labels(gallery, chunk), gallery.sampling), show)
+    steps = watched(sample_steps(model, chunk, told(gallery, model, chunk), gallery.sampling), show)
     film = grids.frames(steps, gallery.sampling.steps)
     strip, animation = gallery.folder / "film.png", gallery.folder / "film.gif"
     grids.save_png(grids.film_strip(film), strip)
@@ -143,8 +158,16 @@ def save_film(
     return strip, animation
 
 
-def _labels(gallery: Gallery, seeds: Sequence[int]) -> list[int] | None:
-    return labels_for(gallery.class_names, seeds, gallery.labels)
+def told(gallery: Gallery, model: Model, seeds: Sequence[int]) -> Condition:
+    """What the model is told for each seed.
+
+    Raises:
+        ValueError: it is to be as in training, and the run does not say how that was.
+    """
+    if gallery.like_training:
+        return of_training_images(model.config, model.origin[0], seeds)
+    labels = labels_for(gallery.class_names, seeds, gallery.labels)
+    return conditions_of(model.config, labels, dict(gallery.attributes), seeds)
 
 
 def _seconds_per_evaluation(gallery: Gallery, model: Model, seeds: Sequence[int]) -> float:
@@ -153,6 +176,6 @@ def _seconds_per_evaluation(gallery: Gallery, model: Model, seeds: Sequence[int]
     seconds = 0.0
     for _ in range(2):
         began = time.monotonic()
-        last(sample_steps(model, seeds, _labels(gallery, seeds), one_step)).x.cpu()  # Waits for the device.
+        last(sample_steps(model, seeds, told(gallery, model, seeds), one_step)).x.cpu()  # Waits for the device.
         seconds = time.monotonic() - began
     return seconds

@@ -1,7 +1,7 @@
 """A trained model: the denoiser, the samplers' steps, and images from seeds."""
 
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -18,6 +18,7 @@ from undiffuse.diffusion.recipe import DiffusionConfig
 from undiffuse.diffusion.samplers import Step
 from undiffuse.report.grids import Images
 from undiffuse.runs.run import Checkpoint, Run
+from undiffuse.sampling.attributes import Attributes, Stated, conditions_of, find_attributes
 from undiffuse.sampling.binding import bound_sampler, in_precision, without_gradients
 from undiffuse.sampling.labels import Label, Pattern, find_pattern, label_tensor, labels_for
 from undiffuse.sampling.options import Settings, as_settings, check_guidance, noise_levels, sampling_config
@@ -77,6 +78,7 @@ class Model:
         x: Float[Tensor, "b c h w"] | Float[np.ndarray, "b c h w"],
         sigma: float | Tensor | np.ndarray,
         label: Label | Sequence[Label] | Tensor | None = None,
+        attributes: Attributes = (),
     ) -> Float[Tensor, "b c h w"]:
         """D(x; sigma, label): the expected clean image behind x = x0 + sigma * eps, pixels in [-1, 1].
 
@@ -87,9 +89,10 @@ class Model:
             sigma: Noise levels above 0, one for all or `(b,)`.
             label: A class by name or index, one for all or one each; "none" or None for no label (in `sample`, None
                 takes every class in turn).
+            attributes: As in `sample`.
 
         Raises:
-            ValueError: the model has no such class.
+            ValueError: the model has no such class or attribute.
 
         Example:
             x = torch.randn(4, *model.shape) * 10
@@ -99,13 +102,18 @@ class Model:
         noisy = noisy.to(self.device, state_dtype(self.device) if noisy.dtype == torch.float64 else noisy.dtype)
         sigmas = torch.as_tensor(sigma, dtype=noisy.dtype, device=self.device).expand(len(noisy))
         labels = label_tensor(self.class_names, label, len(noisy))
-        return self.predict(noisy, sigmas, None if labels is None else labels.to(self.device)).x0
+        images = range(len(noisy))
+        stated = self._stated(attributes, images)
+        told = conditions_of(self.config, None if labels is None else labels.tolist(), stated, images)
+        condition = simplest(as_conditions(told).map(lambda each: each.to(self.device)))
+        return self.predict(noisy, sigmas, condition).x0
 
     def steps(
         self,
         count: int = 1,
         *,
         label: Label | Sequence[Label] | Tensor | None = None,
+        attributes: Attributes = (),
         guidance: float | None = None,
         guidance_interval: str | tuple[float, float] | None = None,
         sampler: str | None = None,
@@ -126,13 +134,14 @@ class Model:
         given = sampler, steps, guidance, precision, as_settings(set), guidance_interval
         sampling = sampling_config(self.config, *given, guide=self.guide is not None)
         seeds = range(seed, seed + count)
-        return sample_steps(self, seeds, self._labels(seeds, label), sampling)
+        return sample_steps(self, seeds, self._told(seeds, label, attributes), sampling)
 
     def sample(
         self,
         count: int = 1,
         *,
         label: Label | Sequence[Label] | Tensor | None = None,
+        attributes: Attributes = (),
         guidance: float | None = None,
         guidance_interval: str | tuple[float, float] | None = None,
         sampler: str | None = None,
@@ -151,7 +160,9 @@ class Model:
             count: How many; at least 1.
             label: A class by name or index, or "none"; a mix that seeds take in turn, such as "rose*4,tulip*2"; a
                 sequence with one for each image; None or "all" takes every class in turn.
-            guidance: 1 follows the label as trained; more exaggerates it. None: the run's.
+            attributes: Of a model trained with a table, such as {"age": 30, "smile": "yes"}; a list has one value for
+                each image, and "20*3,30" those that seeds take in turn. What is not stated is missing.
+            guidance: 1 follows the label and attributes as trained; more exaggerates them. None: the run's.
             guidance_interval: Guidance acts at noise levels above the first and up to the second, as in (0.28, 1.6).
             sampler: See `undiffuse sample --help`; None: the run's.
             steps: At least 1; None: the run's. Below 100, ipndm replaces a run's ancestral or ddim.
@@ -173,17 +184,35 @@ class Model:
         given = sampler, steps, guidance, precision, as_settings(set), guidance_interval
         sampling = sampling_config(self.config, *given, guide=self.guide is not None)
         seeds, chunks = range(seed, seed + count), []
-        labels = self._labels(seeds, label)
+        told = as_conditions(self._told(seeds, label, attributes))
         with speaking(progress), Meter("sampling", count * sampling.steps) as meter:
             for start in range(0, count, batch):
-                chunk, chunk_labels = seeds[start : start + batch], labels and labels[start : start + batch]
+                chunk, part = seeds[start : start + batch], slice(start, start + batch)
 
                 def show(step: int, start: int = start, size: int = len(chunk)) -> None:
                     meter.reach(start * sampling.steps + step * size, f"{start:,}/{count:,} images")
 
-                steps_taken = sample_steps(self, chunk, chunk_labels, sampling)
+                chunk_told = told.map(lambda each, part=part: each[part])
+                steps_taken = sample_steps(self, chunk, simplest(chunk_told), sampling)
                 chunks.append(to_pixels(last(watched(steps_taken, show)).x))
         return Images(torch.cat(chunks))
+
+    def _told(
+        self, seeds: Sequence[int], label: Label | Sequence[Label] | Tensor | None, attributes: Attributes
+    ) -> Condition:
+        return conditions_of(self.config, self._labels(seeds, label), self._stated(attributes, seeds), seeds)
+
+    def _stated(self, attributes: Attributes, seeds: Sequence[int]) -> Stated:
+        """Raises ValueError for lists with more or fewer values than there are images."""
+        stated, images = find_attributes(self.config.attributes, attributes), len(seeds)
+        for name, value in attributes.items() if isinstance(attributes, Mapping) else ():
+            if not isinstance(value, list | tuple):
+                continue
+            if len(value) != images:
+                raise ValueError(f"{len(value)} values of {name} for {images} images: give one, or one for each image.")
+            # The first image has the first value, whatever its seed.
+            stated[name] = tuple(stated[name][(turn - seeds[0]) % images] for turn in range(images))
+        return stated
 
     def _labels(self, seeds: Sequence[int], label: Label | Sequence[Label] | Tensor | None) -> list[int] | None:
         if label is None or isinstance(label, int | str):
@@ -218,6 +247,9 @@ class Model:
         """
         if guide.shape != self.shape or guide.class_names not in ((), self.class_names):
             raise ValueError(f"{guide!r} cannot guide {self!r}: it must make images of the same size and classes.")
+        ours, theirs = (each.config.attributes and each.config.attributes.columns for each in (self, guide))
+        if theirs not in (None, ours):
+            raise ValueError(f"{guide!r} cannot guide {self!r}: its table has other columns, or other images.")
         if self.run is not None and guide.run is not None and _digest(guide) == _digest(self):
             kept = ", ".join(f"{each.images:,}" for each in self.run.checkpoints())
             raise ValueError(
@@ -313,8 +345,8 @@ def _guided(model: Model, sampling: SamplingConfig, told: Conditions) -> Predict
         # Told nothing, the network would be guided by itself.
         return guided(predict, sampling.guidance, interval=interval) if says_something(told) else predict
     weaker = in_precision(model.guide.predict, model.device, sampling.precision)
-    labeled = bool(model.guide.class_names)
-    guide = weaker if labeled else lambda x, sigma, label: weaker(x, sigma, None)
+    told_too = model.guide.config.is_conditional
+    guide = weaker if told_too else lambda x, sigma, label: weaker(x, sigma, None)
     return guided(predict, sampling.guidance, guide, interval)
 
 

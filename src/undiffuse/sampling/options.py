@@ -48,7 +48,7 @@ def sampling_config(
     sampling = with_settings(config, [f"sampling.{setting}" for setting in settings]).sampling
     if guide and sampling.guidance == 1:
         raise ValueError("--guide does nothing at guidance 1: give --guidance 2 or the like.")
-    if not guide and config.class_names and config.training.label_dropout == 0 and "guidance" not in named:
+    if not guide and config.is_conditional and config.training.label_dropout == 0 and "guidance" not in named:
         sampling = replace(sampling, guidance=1.0)  # A preset's own guidance needs what this run did not learn.
     if "guidance_interval" in named and sampling.guidance == 1:
         raise ValueError("--guidance-interval does nothing at guidance 1: give --guidance 2 or the like.")
@@ -121,11 +121,12 @@ def noise_levels(diffusion: DiffusionConfig, sampling: SamplingConfig) -> Tensor
 
 def check_guidance(config: Config) -> None:
     """Raises ValueError where the model never learned to denoise without a label, which guidance compares with."""
-    if not config.class_names:
+    if not config.is_conditional:
         raise ValueError("--guidance has nothing to strengthen: this model was trained without classes.")
     if config.training.label_dropout == 0:
+        what = "the class" if config.class_names else "the attributes"
         raise ValueError(
-            "This model always saw the class in training (label_dropout 0): it cannot do guidance, or label none."
+            f"This model always saw {what} in training (label_dropout 0): it cannot do guidance, or label none."
         )
 
 

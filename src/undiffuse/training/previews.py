@@ -11,6 +11,7 @@ from undiffuse.config import Config, SamplingConfig
 from undiffuse.data.pixels import to_pixels
 from undiffuse.report import grids
 from undiffuse.runs.run import Run
+from undiffuse.sampling.attributes import of_training_images
 from undiffuse.sampling.labels import labels_for
 from undiffuse.sampling.model import last, model_of, sample_steps
 from undiffuse.training.observers import Event, Observer
@@ -54,19 +55,20 @@ def save_previews(run: Run, event: Event) -> None:
     """Writes previews/<images>-ema.png and -network.png: where they differ much, the EMA is still young."""
     for name, network in (("ema", event.ema), ("network", event.network)):
         path = run.folder / "previews" / f"{event.images:012d}-{name}.png"
-        grids.save_png(_preview(network, run.config), path)
+        grids.save_png(_preview(network, run), path)
 
 
-def _preview(network: nn.Module, config: Config) -> Image.Image:
+def _preview(network: nn.Module, run: Run) -> Image.Image:
+    config = run.config
     was_training = network.training
     network.eval()
     device = next(network.parameters()).device
     model = model_of(network, config, device)
     seeds = range(IMAGES)
-    labels = labels_for(model.class_names, seeds, None)
+    told = of_training_images(config, run, seeds) if config.attributes else labels_for(model.class_names, seeds, None)
     # Another batch size would compile the network again, which takes longer than the preview.
     with torch.compiler.set_stance("force_eager"):
-        done = last(sample_steps(model, seeds, labels, _quick(config)))
+        done = last(sample_steps(model, seeds, told, _quick(config)))
     network.train(was_training)
     return grids.grid(to_pixels(done.x))
 

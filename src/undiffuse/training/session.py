@@ -11,10 +11,11 @@ import torch
 from filelock import FileLock, Timeout
 
 from undiffuse.config import Config, SamplingConfig, TrainingConfig, differences, to_json
-from undiffuse.data.batches import Batch, ImageStream, batches
+from undiffuse.data.batches import Batch, ImageStream, batches, split_held_out
 from undiffuse.data.store import Store
 from undiffuse.runs.find import is_run
 from undiffuse.runs.run import NonFiniteError, Run, create_run, open_run
+from undiffuse.runs.told import save_told
 from undiffuse.training.checkpoints import CheckpointOptions, Checkpoints, restore
 from undiffuse.training.choices import as_begun, chosen
 from undiffuse.training.held_out import HeldOut
@@ -25,6 +26,7 @@ from undiffuse.training.previews import Previews
 from undiffuse.training.signals import StopRequest
 from undiffuse.training.start import Start, save_start, weights_for
 from undiffuse.training.state import StepReport, TrainingState, new_state, rank_0_may_look
+from undiffuse.utils.conditions import as_conditions
 from undiffuse.utils.device import compile_network, loader_workers
 from undiffuse.utils.errors import PeerFailed, WorkFailed, sentence
 from undiffuse.utils.files import remove_unfinished, write_atomically
@@ -85,6 +87,11 @@ def begin_or_resume(folder: Path, config: Config, total_images: int, world: Worl
             f"The images at {config.data.data} are not the ones that {folder.absolute()} was trained on: bring those "
             "back to resume it, or give another --out to start from scratch."
         )
+    if run.checkpoints() and any(name.startswith("attributes") for name in changed):
+        raise ValueError(
+            f"--condition is not the table that {folder.absolute()} was trained with: bring that back to resume it, or "
+            "give another --out to start from scratch."
+        )
     if run.checkpoints() and changed:
         name, (before, after) = next(iter(changed.items()))
         more = f" and {len(changed) - 1} more" if len(changed) > 1 else ""
@@ -119,6 +126,9 @@ def train_run(
     """
     config = run.config
     state = new_state(config, world.device, world)
+    if store.table and world.is_main:
+        training, _ = split_held_out(len(store), config.training.held_out_images)
+        save_told(run, as_conditions(store.condition(training)))
     checkpoint = run.last_good() if world.is_main else None
     if restore(state, checkpoint, world):
         log.info(f"Resuming at {state.images:,} images." if state.images else _started_from(config))

@@ -7,6 +7,7 @@ from torch import Tensor
 from undiffuse.config import Config, OptimizerConfig, Origin, TrainingConfig
 from undiffuse.data.store import DataConfig, Store
 from undiffuse.networks.classes import ClassChange
+from undiffuse.networks.conditions import NONE_KEPT, KeptColumns
 from undiffuse.presets import ImageFacts
 from undiffuse.runs.run import Checkpoint, Run, Tensors
 from undiffuse.utils.text import CHANNELS
@@ -71,7 +72,7 @@ def weights_for(config: Config, start: Start) -> dict[str, Tensor]:
     source = start.run.config
     classes = ClassChange(source.class_names, config.class_names, source.training.label_dropout > 0)
     found = {name: tensor.float() for name, tensor in start.checkpoint.tensors("ema").items()}
-    weights = config.network.adapted(found, classes, config.condition_sizes)
+    weights = config.network.adapted(found, classes, config.condition_sizes, _kept(source, config))
     network = config.build_network().state_dict()
 
     def shape(tensor: Tensor | None) -> str:
@@ -85,6 +86,23 @@ def weights_for(config: Config, start: Start) -> dict[str, Tensor]:
                 "that changes the network's shape."
             )
     return weights
+
+
+def _kept(source: Config, config: Config) -> KeptColumns:
+    """The columns of the source's table that the config's has too, by name, and their values."""
+    if source.attributes is None or config.attributes is None:
+        return NONE_KEPT
+
+    def places(of: Config) -> tuple[list[str], list[tuple[str, str]]]:
+        assert of.attributes is not None
+        values = [(column.name, value) for column in of.attributes.categories for value in column.values]
+        return [column.name for column in of.attributes.numbers], values
+
+    (numbers, values), (new_numbers, new_values) = places(source), places(config)
+    return KeptColumns(
+        tuple(numbers.index(each) if each in numbers else -1 for each in new_numbers),
+        tuple(values.index(each) if each in values else -1 for each in new_values),
+    )
 
 
 def save_start(run: Run, weights: Tensors) -> None:
