@@ -144,16 +144,18 @@ def _print_table(runs: dict[str, Any]) -> None:
 
 
 def _figure(options: Options) -> None:
-    """Of each run, samples of the same seeds, and below each the nearest of the photos that were trained on."""
+    """Of each run of seed 0, samples of the same seeds, and below each the nearest photo that was trained on."""
     sheets = {}
-    for name in json.loads(RESULTS.read_text(encoding="utf-8"))["runs"]:
+    for name, run in json.loads(RESULTS.read_text(encoding="utf-8"))["runs"].items():
+        if run["seed"]:
+            continue
         model = undiffuse.load(options.out / name)
         training, _ = _photos(model.origin[0])
         photos = np.concatenate([training, training[:, :, ::-1]])
-        samples = np.asarray(model.sample(64, seed=0))
+        samples = np.asarray(model.sample(SHOWN, seed=0))
         _, index = next(iter(nearest(photos, samples).values()))
-        rows = np.concatenate([samples[:SHOWN], photos[index[:SHOWN]]])
-        sheets[name.replace("-", " ")] = grid(to_nchw(rows), columns=SHOWN)
+        caption = name.removesuffix("-seed-0").replace("-", " ")
+        sheets[caption] = grid(to_nchw(np.concatenate([samples, photos[index]])), columns=SHOWN)
     stacked(sheets).save(RESULTS.with_suffix(".png"))
 
 
