@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import tyro
 from measuring import machine
-from PIL import Image, ImageDraw
+from photos import Losses, losses_of, metrics, nearest, stacked
 from scipy.io import loadmat
 
 import undiffuse
@@ -26,19 +26,12 @@ from undiffuse.data.pixels import to_nchw
 from undiffuse.data.store import open_store
 from undiffuse.report.grids import grid
 from undiffuse.runs.run import Run
-from undiffuse.training.held_out import HeldOut
-from undiffuse.training.observers import Event
-from undiffuse.training.state import TrainingState
-from undiffuse.utils.errors import Skipped
 
 RESULTS = Path(__file__).parent / "results" / "finetuning.json"
-FEATURES = "efficientnet-lite0"
 HELD_OUT_IMAGES = 60
 MEASURED_AT = (0.5, 1.0)
 """Fractions of the budget after which the losses are measured."""
 SHOWN = 16
-CAPTION = 24
-"""Height in pixels."""
 
 
 @dataclass
@@ -90,71 +83,32 @@ def main(options: Options) -> None:
             images=options.images,
             set=settings,
             out=options.out / name.replace(" ", "-").replace(",", ""),
-            observers=[Losses()],
+            observers=[Losses(HELD_OUT_IMAGES, MEASURED_AT)],
             **shared,
         )
         model, how = undiffuse.load(run), {"images": options.images, "samples": options.count}
         if not how.items() <= measured.get(name, {}).items():
-            measured[name] = how | _losses(run) | _metrics(run, model.sample(options.count, seed=0))
+            measured[name] = (
+                how
+                | {"loss": losses_of(run), "learning_rate": learning_rate}
+                | _metrics(run, np.asarray(model.sample(options.count, seed=0)))
+            )
         found["runs"][name] = measured[name]
         sheets[name] = grid(to_nchw(model.sample(SHOWN, seed=0)), columns=SHOWN // 2)
         print(name, json.dumps(found["runs"][name]), flush=True)
         RESULTS.parent.mkdir(parents=True, exist_ok=True)
         RESULTS.write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
-        _figure(sheets).save(RESULTS.with_suffix(".png"))
+        stacked(sheets).save(RESULTS.with_suffix(".png"))
 
 
-class Losses(undiffuse.Observer):
-    """The EMA's mean loss on all held-out photos and as many others, at fixed points of the budget."""
-
-    def begin(self, run: Run, state: TrainingState) -> None:
-        self.store = open_store(run.config.data)
-        self.measure = HeldOut(self.store, 0)
-        self.measure.begin(run, state)
-        self.found: dict[str, Any] = {}
-        self.due = list(MEASURED_AT)
-        if not state.images:
-            self._take(0, state.whole("ema"))
-
-    def resume(self, saved: dict[str, Any]) -> None:
-        self.found, self.due = saved["found"], saved["due"]
-
-    def checkpoint_state(self) -> dict[str, Any]:
-        return {"found": self.found, "due": self.due}
-
-    def step(self, event: Event) -> None:
-        if self.due and event.progress >= self.due[0]:
-            self.due = self.due[1:]
-            self._take(event.images, event.ema)
-
-    def _take(self, images: int, ema: Any) -> None:
-        training, held_out = split_held_out(len(self.store), HELD_OUT_IMAGES)
-        parts = {"held out": held_out, "trained on": training[: len(held_out)]}
-        self.found[str(images)] = {name: float(self.measure.losses(ema, each).mean()) for name, each in parts.items()}
-
-
-def _losses(run: Run) -> dict[str, Any]:
-    checkpoint = run.last_good()
-    assert checkpoint is not None
-    return {"loss": checkpoint.state[Losses().key]["found"], "learning_rate": run.config.optimizer.learning_rate}
-
-
-def _metrics(run: Run, samples: undiffuse.Images) -> dict[str, Any]:
+def _metrics(run: Run, samples: np.ndarray) -> dict[str, Any]:
     """Distances to all photos, and to the nearest of those that were trained on."""
     store = open_store(run.config.data)
     training, held_out = split_held_out(len(store), HELD_OUT_IMAGES)
-    of_all = undiffuse.measure(store.read(range(len(store))), samples, features=FEATURES)
-    values = {name: float(of_all[name].value) for name in ("FD-EffNet", "KD-EffNet", "precision", "recall")}
-    generated, control = (_distances(store.read(training), images) for images in (samples, store.read(held_out)))
-    ratios = {space: generated[space] / control[space] for space in control}
+    values = metrics(store.read(range(len(store))), samples)
+    generated, control = (nearest(store.read(training), images) for images in (samples, store.read(held_out)))
+    ratios = {space: float(np.median(generated[space][0]) / np.median(control[space][0])) for space in control}
     return values | {"distance to the nearest photo / that of held-out photos": ratios}
-
-
-def _distances(photos: np.ndarray, images: np.ndarray) -> dict[str, float]:
-    """The median distance to the nearest photo, in features and in pixels."""
-    found = undiffuse.measure(photos, images, features=FEATURES).memorization
-    assert not isinstance(found, Skipped)
-    return {space.features: float(space.found.samples.median()) for space in found}
 
 
 def _link_photos(options: Options) -> tuple[Path, Path]:
@@ -174,18 +128,6 @@ def _link(file: Path, folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     if not (folder / file.name).is_symlink():
         (folder / file.name).symlink_to(file.absolute())
-
-
-def _figure(sheets: dict[str, Image.Image]) -> Image.Image:
-    """The sheets one below another, each under its name."""
-    width, height = max(sheet.width for sheet in sheets.values()), sum(s.height + CAPTION for s in sheets.values())
-    figure = Image.new("RGB", (width, height), "white")
-    top = 0
-    for name, sheet in sheets.items():
-        ImageDraw.Draw(figure).text((4, top + 4), name, fill="black", font_size=15)
-        figure.paste(sheet, (0, top + CAPTION))
-        top += sheet.height + CAPTION
-    return figure
 
 
 if __name__ == "__main__":

@@ -44,6 +44,10 @@ def made_up_batches(config: Config) -> Iterator[Batch]:
             torch.rand(batch, dtype=torch.float64),
             torch.randn(shape),
             augmentation=torch.empty(batch, 0),
+            numbers=torch.empty(batch, 0),
+            categories=torch.empty(batch, 0, dtype=torch.long),
+            image=torch.empty(batch, 0, *shape[2:]),
+            coordinates=torch.empty(batch, 0, *shape[2:]),
         )
 
 

@@ -15,6 +15,7 @@ from undiffuse.data.augmentation import AugmentationConfig
 from undiffuse.data.columns import AttributesConfig
 from undiffuse.data.image_condition import ImageConditionConfig
 from undiffuse.data.nonleaky import NUMBERS
+from undiffuse.data.patches import patch_sizes
 from undiffuse.data.store import DataConfig
 from undiffuse.diffusion.recipe import SIGMAS, DiffusionConfig
 from undiffuse.diffusion.sampler_table import SAMPLERS, options
@@ -24,6 +25,7 @@ from undiffuse.networks.unet import UNetConfig
 from undiffuse.old_names import current, current_name, current_value
 from undiffuse.utils.conditions import ConditionSizes
 from undiffuse.utils.names import Precision, SamplingPrecision
+from undiffuse.utils.text import size_text
 from undiffuse.utils.validation import STRICT, sentence
 
 VERSION = 1
@@ -150,6 +152,19 @@ class Recipe:
     def __post_init__(self) -> None:
         if self.sampling.variance == "learned" and not self.diffusion.learned_variance:
             raise ValueError("sampling.variance learned needs diffusion.objective hybrid or vlb, which learn it.")
+        if self.augmentation.patches:
+            self._check_patches()
+
+    def _check_patches(self) -> None:
+        """Raises ValueError if the network cannot take them."""
+        for size in patch_sizes(self.network.size):
+            try:
+                self.network.resized(size)
+            except ValueError as error:
+                raise ValueError(
+                    "augmentation.patches trains on halves and quarters of the images' sides too: set it to 0, or "
+                    f"choose a --size whose quarter fits this network ({size_text(size)} does not)."
+                ) from error
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -209,6 +224,7 @@ class Config(Recipe):
             numbers=len(numbers),
             categories=tuple(len(column.values) for column in categories),
             image_channels=self.image_condition.channels if self.image_condition else 0,
+            coordinates=self.augmentation.patches > 0,
         )
 
     @property

@@ -75,6 +75,14 @@ def test_what_a_network_is_told_of_augmentation_is_left_out(
     torch.testing.assert_close(theirs, expected, rtol=1e-5, atol=1e-5)
 
 
+def test_a_run_that_trained_on_patches_is_refused(make_run: Callable, capsys: pytest.CaptureFixture) -> None:
+    make_run(augmentation=AugmentationConfig(patches=0.5))
+    with pytest.raises(SystemExit):
+        main(["export", "one", "--to", "diffusers", "out"])
+    assert "trained on patches" in capsys.readouterr().err
+    assert not Path("out").exists()
+
+
 def test_a_model_keeps_its_classes_with_a_notice(make_run: Callable, capsys: pytest.CaptureFixture) -> None:
     make_run()
     main(["export", "one", "--to", "diffusers", "out"])

@@ -15,7 +15,7 @@ from torch import nn
 
 from undiffuse.networks.layers import Downsample, ResidualBlock, SelfAttention, sinusoidal_embedding
 from undiffuse.networks.unet import UNet, UNetConfig
-from undiffuse.utils.conditions import Conditions, ConditionSizes
+from undiffuse.utils.conditions import Conditions, ConditionSizes, coordinates
 from undiffuse.utils.validation import sentence
 
 normal = partial(tensors.normal, dtype=torch.float32)
@@ -298,6 +298,28 @@ def test_how_an_image_was_augmented_is_one_more_condition(small_network: UNetCon
     assert torch.equal(network(x, c_noise, Conditions(label)), plain)
     assert torch.equal(network(x, c_noise, Conditions(label, torch.zeros(2, 9))), plain)
     assert (network(x, c_noise, Conditions(label, told)) - plain).abs().max() > 1e-3
+
+
+def test_coordinates_are_two_more_channels_of_the_input(small_network: UNetConfig, randomized: Callable) -> None:
+    torch.manual_seed(0)
+    config = replace(small_network, patch=2)
+    network, plain = UNet(config, sizes=ConditionSizes(coordinates=True)).eval(), UNet(config).eval()
+    assert network.input_coordinates is not None
+    assert not network.input_coordinates.conv.weight.any()
+    randomized(network)
+    x, where = normal(2, 1, 8, 8).float(), normal(2, 2, 8, 8).float()
+    with torch.no_grad():
+        together = torch.cat([network.input.weight, network.input_coordinates.conv.weight], dim=1)
+        expected = F.conv2d(F.pixel_unshuffle(torch.cat([x, where], dim=1), 2), together, network.input.bias, padding=1)
+        found = network.input(F.pixel_unshuffle(x, 2)) + network.input_coordinates(where)
+        torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
+        whole, c_noise = coordinates(8, 8).expand(2, -1, -1, -1), torch.tensor([0.1, 0.8])
+        torch.testing.assert_close(network(x, c_noise, Conditions(coordinates=whole)), network(x, c_noise))
+        assert (network(x, c_noise, Conditions(coordinates=where)) - network(x, c_noise)).abs().max() > 1e-3
+        nowhere = Conditions(coordinates=torch.zeros_like(where))
+        weights = {name: each for name, each in network.state_dict().items() if "coordinates" not in name}
+        plain.load_state_dict(weights)
+        assert torch.equal(network(x, c_noise, nowhere), plain(x, c_noise))
 
 
 @pytest.mark.parametrize("scale_shift_norm", [False, True])

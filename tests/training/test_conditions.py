@@ -22,8 +22,8 @@ ALONE = World(0, 1, torch.device("cpu"))
 
 @pytest.fixture
 def augmented(tiny: Config) -> Config:
-    """Half as long, and every other change is made to each image."""
-    augmentation = replace(tiny.augmentation, nonleaky=0.5)
+    """Half as long, every other change is made to each image, and half of the steps train on patches."""
+    augmentation = replace(tiny.augmentation, nonleaky=0.5, patches=0.5)
     return replace(tiny, augmentation=augmentation, training=replace(tiny.training, total_images=1000))
 
 
@@ -44,12 +44,16 @@ def test_an_augmented_run_resumes_exactly_and_makes_images(
     assert run_training(Path("whole"), augmented)
     whole, halves = (open_run(Path(name)).checkpoints()[0] for name in ("whole", "halves"))
     assert whole.digest("network") == halves.digest("network")
-    assert whole.tensors("network")["embed_augmentation.weight"].any()
+    learned = whole.tensors("network")
+    assert learned["embed_augmentation.weight"].any()
+    assert learned["input_coordinates.conv.weight"].any()
     assert load_model(open_run(Path("whole")), ALONE.device).sample(2, steps=3).shape == (2, 8, 8, 1)
 
 
-def test_microbatches_are_told_of_their_own_images(augmented: Config, store: Store) -> None:
-    batch = ImageStream(store, augmented.augmentation, 0.0, 0).__getitems__(list(range(100)))
+@pytest.mark.parametrize(("first", "size"), [(200, 8), (100, 4)])
+def test_microbatches_are_told_of_their_own_images(first: int, size: int, augmented: Config, store: Store) -> None:
+    batch = ImageStream(store, augmented.augmentation, 0.0, 0, batch=100).__getitems__(list(range(first, first + 100)))
+    assert batch.x0.shape[2:] == (size, size)
     losses = []
     for microbatch in (100, 30):
         config = replace(augmented, network=replace(augmented.network, dropout=0.0))
@@ -77,3 +81,12 @@ def test_a_network_of_ones_own_refuses_what_it_cannot_be_told(augmented: Config)
     config = replace(augmented, network=OwnConfig(size=(8, 8), image_channels=1, classes=10))
     with pytest.raises(ValueError, match=r"OwnConfig cannot be told .* set augmentation\.nonleaky to 0"):
         config.build_network()
+    patches = replace(config, augmentation=replace(config.augmentation, nonleaky=0.0))
+    with pytest.raises(ValueError, match=r"OwnConfig cannot be told .* set augmentation\.patches to 0"):
+        patches.build_network()
+
+
+def test_patches_that_the_network_cannot_take_are_refused(augmented: Config) -> None:
+    network = replace(augmented.network, patch=2)
+    with pytest.raises(ValueError, match=r"augmentation\.patches .* set it to 0, or choose .* \(2x2 does not\)"):
+        replace(augmented, network=network)

@@ -70,10 +70,11 @@ def test_a_signal_saves_and_exits_with_zero(number: signal.Signals) -> None:
 
 
 def test_two_processes_under_torchrun_train_like_one_and_one_resumes_them(capsys: pytest.CaptureFixture) -> None:
-    # The sigma sampler learns from the losses of both: otherwise they would soon choose other noise levels.
+    # The sigma sampler learns from the losses of both: otherwise they would soon choose other noise levels. And both
+    # must have patches of one size in a step.
     learning = (
         *("diffusion.sigma_sampler=loss_second_moment", "diffusion.schedule=cosine", "diffusion.num_timesteps=8"),
-        "training.log_batches=2",
+        *("training.log_batches=2", "augmentation.patches=0.5"),
     )
     main(["train", *TINY, *learning, "--images", "1280", "--out", "one"])
     run([*TORCHRUN, "-m", "undiffuse", "train", *TINY, *learning, "--images", "640", "--out", "two"])

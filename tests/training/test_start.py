@@ -147,6 +147,20 @@ def test_the_network_may_be_told_of_augmentation_from_now_on(source: Run, store:
     assert "embed_augmentation.weight" not in config.network.adapted(weights, ClassChange((), ()))
 
 
+def test_training_on_patches_from_now_on_begins_with_the_same_predictions(source: Run, store: Store) -> None:
+    config = config_from(source, store)
+    on_patches = replace(config, augmentation=replace(config.augmentation, patches=0.5))
+    weights = weights_for(on_patches, start_from(source))
+    network, before = on_patches.build_network().eval(), config.build_network().eval()
+    network.load_state_dict(weights)
+    before.load_state_dict(weights_for(config, start_from(source)))
+    x, label = torch.randn(4, 1, 8, 8, generator=torch.Generator().manual_seed(0)), torch.tensor([0, 1, 9, -1])
+    with torch.no_grad():
+        assert torch.equal(network(x, torch.ones(4), label), before(x, torch.ones(4), label))
+    with pytest.raises(ValueError, match=r"trained on patches .* leave augmentation\.patches above 0"):
+        config.network.adapted(weights, ClassChange((), ()))
+
+
 def test_the_learning_rate_is_lower_once_on_other_images(source: Run, store: Store) -> None:
     rate = source.config.optimizer.learning_rate
     again = config_from(source, store)

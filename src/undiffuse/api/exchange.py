@@ -61,6 +61,11 @@ def export(
                 f"{opened.folder.absolute()} makes images from others, which diffusers' UNet2DModel and pipelines "
                 "cannot take: export a run that was trained without --condition."
             )
+        if config.condition_sizes.coordinates:
+            raise ValueError(
+                f"{opened.folder.absolute()} was trained on patches, and diffusers' networks are not told where pixels "
+                "are: only runs with augmentation.patches 0 can be exported."
+            )
         if config.attributes:
             raise ValueError(
                 f"{opened.folder.absolute()} was trained with a table of attributes, which diffusers' UNet2DModel and "

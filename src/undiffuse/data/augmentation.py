@@ -28,6 +28,9 @@ class AugmentationConfig:
     """Above 0: EDM's augmentation for small sets. With this probability each, images are turned, scaled, stretched
     and moved, with half of it put upside down, and half of them mirrored; the network is told how, so that samples show
     none of it. EDM has 0.12 for CIFAR-10."""
+    patches: Annotated[float, Field(ge=0, le=1)] = 0.0
+    """Above 0: Patch Diffusion (Wang et al. 2023). This fraction of the steps trains on patches with half or a quarter
+    of the images' sides; the network is told where they are, and makes whole images. They have 0.5."""
     crop_ratio: Annotated[float, Field(ge=1)] = 4 / 3
     """The aspect ratio of the crop differs from the image's by at most this factor, either way."""
 

@@ -13,9 +13,18 @@ from torch.utils.data import DataLoader, Dataset
 
 from undiffuse.data.augmentation import AugmentationConfig, augmentation
 from undiffuse.data.nonleaky import nonleaky
+from undiffuse.data.patches import patch_size, patches
 from undiffuse.data.pixels import to_nchw
 from undiffuse.data.store import Store
-from undiffuse.utils.conditions import NO_LABEL, Condition, Conditions, as_conditions, dropped, simplest
+from undiffuse.utils.conditions import (
+    NO_LABEL,
+    Condition,
+    Conditions,
+    as_conditions,
+    coordinates,
+    dropped,
+    simplest,
+)
 from undiffuse.utils.randomness import ImageRandomness, generator
 
 
@@ -32,16 +41,17 @@ class Batch(NamedTuple):
     """Standard normal noise."""
     augmentation: Float[Tensor, "b a"]
     """How x0 was augmented, for the network; a = 0: not in a way that it is told of."""
-
     numbers: Float[Tensor, "b k"]
     """As in `Conditions`, and so are the next two; k = 0, m = 0 and i = 0: the network is not told of any."""
     categories: Int[Tensor, "b m"]
     image: Float[Tensor, "b i h w"]
+    coordinates: Float[Tensor, "b p h w"]
+    """Where in the whole image each pixel is; p = 0: these are whole images."""
 
     @property
     def condition(self) -> Condition:
         """All that the network is told of the images."""
-        more = self.augmentation, self.numbers, self.categories, self.image
+        more = self.augmentation, self.numbers, self.categories, self.image, self.coordinates
         return simplest(Conditions(self.label, *(each if each.shape[1] else None for each in more)))
 
 
@@ -49,12 +59,18 @@ class ImageStream(Dataset):
     """Image n of training, counted from 0 over all epochs. Each epoch shows every image once, in a new order."""
 
     def __init__(
-        self, store: Store, config: AugmentationConfig, label_dropout: float, seed: int, held_out: int | None = 0
+        self,
+        store: Store,
+        config: AugmentationConfig,
+        label_dropout: float,
+        seed: int,
+        held_out: int | None = 0,
+        batch: int = 1,
     ):
-        """`held_out` images are left out: see `split_held_out`."""
-        self.store, self.label_dropout, self.seed = store, label_dropout, seed
+        """`held_out` images are left out: see `split_held_out`. The patches of a step's `batch` have one size."""
+        self.store, self.label_dropout, self.seed, self.batch = store, label_dropout, seed, batch
         self.training, _ = split_held_out(len(store), held_out)
-        self.transform, self.nonleaky = augmentation(config, store.size), config.nonleaky
+        self.transform, self.config = augmentation(config, store.size), config
 
     def __getitems__(self, numbers: list[int]) -> Batch:
         total = len(self.training)
@@ -64,8 +80,8 @@ class ImageStream(Dataset):
             pixels = other.beside(pixels, indices)
         x0 = self.transform(to_nchw(pixels), self.seed, numbers)
         told = x0.new_empty(len(x0), 0)
-        if self.nonleaky:
-            x0, told = nonleaky(x0, self.nonleaky, self.seed, numbers)
+        if self.config.nonleaky:
+            x0, told = nonleaky(x0, self.config.nonleaky, self.seed, numbers)
         image = None
         if other is not None:
             x0, image = other.told(x0, indices)
@@ -77,7 +93,18 @@ class ImageStream(Dataset):
         condition = as_conditions(dropped(condition, drops))
         assert condition.label is not None
         eps = randomness.normal(*self.store.shape)
-        return Batch(x0, condition.label, u, eps, told, *_present(condition, len(x0), self.store.size))
+        more, whole = _present(condition, len(x0), self.store.size), torch.empty(len(x0), 0, *self.store.size)
+        return self._patches(Batch(x0, condition.label, u, eps, told, *more, whole), numbers)
+
+    def _patches(self, batch: Batch, numbers: list[int]) -> Batch:
+        """The batch, or patches of it in some steps."""
+        whole = self.store.size
+        size = patch_size(whole, self.config.patches, self.seed, numbers[0] // self.batch)
+        if size == whole:
+            return batch
+        where = coordinates(*whole).expand(len(numbers), -1, -1, -1)
+        cut = patches([batch.x0, batch.eps, batch.image, where], size, self.seed, numbers)
+        return batch._replace(x0=cut[0], eps=cut[1], image=cut[2], coordinates=cut[3])
 
 
 def partly_told(told: Conditions, fraction: float, randomness: ImageRandomness) -> Conditions:

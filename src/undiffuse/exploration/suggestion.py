@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
+from undiffuse.data.patches import mean_pixels
 from undiffuse.exploration.framing import MULTIPLE, measure_framing, size_of_median_shape, usable_side
 from undiffuse.exploration.inventory import Inventory
 from undiffuse.presets import RECIPES
@@ -24,6 +25,14 @@ SIDES = (64, 48, 32)
 
 FEW_IMAGES = 1000
 """A large network memorizes fewer images than this before it learns what they have in common."""
+
+PATCHES = 0.5
+"""Of the steps with fewer images than that and the preset small: see docs/small-sets.md."""
+
+WHY_PATCHES = (
+    " Half of the steps train on patches, because there are few images: in as much time, 100 photos of flowers were "
+    "memorized less (docs/small-sets.md)."
+)
 
 MANY_EPOCHS = 100
 """An image that is seen more often than this may be memorized."""
@@ -66,7 +75,7 @@ class Suggestion:
     """The fastest that was measured: other work on the machine can only slow it down."""
     slowest_images_per_second: float
     measured_size: Size
-    """The size at which the speed was measured; for others it is assumed to fall with the number of pixels."""
+    """The size at which the speed was measured; it is assumed to fall with the number of pixels that are seen."""
     seconds: float
     device: str
     reasons: tuple[str, ...]
@@ -115,7 +124,8 @@ def suggest(inventory: Inventory, request: Request, auto_size: Size, device: str
     total_images = RECIPES[preset]().training.total_images or FIRST_RUN_IMAGES
 
     def hours(size: Size) -> float:
-        return total_images * seconds_per_pixel * size[0] * size[1] / 3600
+        pixels = mean_pixels(_patches(images, preset, size)) * size[0] * size[1]
+        return total_images * seconds_per_pixel * pixels / 3600
 
     chosen = next((choice for choice in choices if hours(choice.size) <= MAX_HOURS), choices[-1])
     size, why_size = chosen.size, chosen.reason
@@ -124,7 +134,9 @@ def suggest(inventory: Inventory, request: Request, auto_size: Size, device: str
         why_size += f" {total_images:,} images would take {slow} at {size_text(largest)}; {size_text(size)} is faster."
     if device != "cuda" and hours(size) > MAX_HOURS:
         total_images = max(MIN_IMAGES, int(total_images * MAX_HOURS / hours(size)) // 10_000 * 10_000)
-    seconds = 3600 * hours(size)
+    seconds, patches = 3600 * hours(size), _patches(images, preset, size)
+    if patches:
+        why_preset += WHY_PATCHES
     suggestion = Suggestion(
         preset=preset,
         size=size,
@@ -135,14 +147,15 @@ def suggest(inventory: Inventory, request: Request, auto_size: Size, device: str
         measured_size=probe,
         seconds=seconds,
         device=device,
-        reasons=(),
-        command=_command(request, preset, size, total_images),
+        reasons=(why_preset, why_size),
+        command=_command(request, preset, size, total_images, {"augmentation.patches": patches} if patches else {}),
     )
-    return replace(suggestion, reasons=(why_preset, why_size, _why_budget(suggestion)))
+    return replace(suggestion, reasons=(*suggestion.reasons, _why_budget(suggestion)))
 
 
 def _why_budget(run: Suggestion) -> str:
     measured = "measured" if run.size == run.measured_size else f"estimated from {size_text(run.measured_size)}"
+    measured += ", patches counted in" if WHY_PATCHES in run.reasons[0] else ""
     speed = f"{number(run.images_per_second)} images/s ({measured})"
     sentences = [f"At {speed}, {run.total_images:,} images take {duration(run.seconds)}."]
     if run.images_per_second > BUSY * run.slowest_images_per_second:
@@ -165,6 +178,19 @@ def _choose_preset(images: int, data: str | None, device: str) -> tuple[str, str
     if images < FEW_IMAGES:
         return "small", f"The preset small, because a large network would soon memorize {images:,} images."
     return "flowers64", "The preset flowers64 is made for one GPU and a few thousand photos."
+
+
+def _patches(images: int, preset: str, size: Size) -> float:
+    """The fraction of the steps that train on patches: of a small set, where the preset's network can take them."""
+    if preset != "small" or images >= FEW_IMAGES:
+        return 0.0
+    recipe = RECIPES[preset]()
+    augmentation, network = replace(recipe.augmentation, patches=PATCHES), replace(recipe.network, size=size)
+    try:
+        replace(recipe, augmentation=augmentation, network=network)
+    except ValueError:
+        return 0.0
+    return PATCHES
 
 
 def _size_choices(
@@ -217,7 +243,7 @@ def _falling(sizes: list[Size]) -> list[Size]:
     return kept
 
 
-def _command(request: Request, preset: str, size: Size, total_images: int) -> str:
+def _command(request: Request, preset: str, size: Size, total_images: int, settings: Mapping[str, float]) -> str:
     """The command; for images that are Python objects, the call."""
     options = dict(request.options)
     if request.size is not None or request.data not in PRESET_FOR or preset != PRESET_FOR[request.data]:
@@ -228,8 +254,11 @@ def _command(request: Request, preset: str, size: Size, total_images: int) -> st
         options["preset"] = preset
     options["images"] = f"{total_images // 1000}k" if total_images % 1_000_000 else f"{total_images // 1_000_000}M"
     if request.data is None:
-        return f"undiffuse.train({', '.join(['data', *(f'{name}={value!r}' for name, value in options.items())])})"
+        arguments = [f"{name}={value!r}" for name, value in options.items()]
+        arguments += [f"set={dict(settings)}"] if settings else []
+        return f"undiffuse.train({', '.join(['data', *arguments])})"
     words = [word for name, value in options.items() for word in (f"--{name.replace('_', '-')}", value)]
+    words += ["--set", *(f"{name}={value:g}" for name, value in settings.items())] if settings else []
     return shlex.join(["undiffuse", "train", "--data", request.data, *words])
 
 

@@ -51,22 +51,30 @@ class CategoryEmbedding(nn.Module):
         return (rows * told[..., None]).sum(dim=1)
 
 
-class ImageInput(nn.Module):
-    """What another image, NaN where it is missing, adds to the features of the first convolution.
+class ChannelsInput(nn.Module):
+    """What more input channels add to the features of a U-Net's first convolution; at first nothing.
 
-    That convolution and this one, of the image and an indicator of where there is one, are one convolution of all their
-    channels together.
+    That convolution and this one are one convolution of all their channels together.
     """
 
     def __init__(self, channels: int, patch: int, features: int):
         super().__init__()
         self.patch = patch
-        self.conv = zeroed(nn.Conv2d((channels + 1) * patch**2, features, 3, padding=1, bias=False))
+        self.conv = zeroed(nn.Conv2d(channels * patch**2, features, 3, padding=1, bias=False))
 
-    def forward(self, image: Float[Tensor, "b c h w"]) -> Float[Tensor, "b d h2 w2"]:
-        told = ~image.isnan().any(dim=1, keepdim=True)
-        inputs = torch.cat([torch.where(told, image, 0), told], dim=1)
-        return self.conv(F.pixel_unshuffle(inputs.to(self.conv.weight.dtype), self.patch))
+    def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b d h2 w2"]:
+        return self.conv(F.pixel_unshuffle(x.to(self.conv.weight.dtype), self.patch))
+
+
+class ImageInput(ChannelsInput):
+    """What another image, NaN where it is missing, adds, with an indicator of where there is one."""
+
+    def __init__(self, channels: int, patch: int, features: int):
+        super().__init__(channels + 1, patch, features)
+
+    def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b d h2 w2"]:
+        told = ~x.isnan().any(dim=1, keepdim=True)
+        return super().forward(torch.cat([torch.where(told, x, 0), told], dim=1))
 
 
 @dataclass(frozen=True)
@@ -81,7 +89,7 @@ class KeptColumns:
 
 NONE_KEPT = KeptColumns()
 
-PARTS = ("embed_augmentation.", "embed_numbers.", "embed_categories.", "input_image.")
+PARTS = ("embed_augmentation.", "embed_numbers.", "embed_categories.", "input_image.", "input_coordinates.")
 """Names of the parameters in a U-Net begin with one of these."""
 
 
@@ -92,7 +100,16 @@ def adapted_conditions(
 
     What is new has no effect yet, and what goes is as if it were missing. Of the other image, the weights are kept if
     it has as many channels.
+
+    Raises:
+        ValueError: the weights need the coordinates of pixels, which are never missing.
     """
+    where = "input_coordinates.conv.weight"
+    if where in weights and not sizes.coordinates:
+        raise ValueError(
+            "The weights were trained on patches and need the coordinates of pixels: leave augmentation.patches above "
+            "0."
+        )
     stem, dim = weights["input.weight"], len(weights["embed.2.bias"])
     adapted = {name: tensor for name, tensor in weights.items() if not name.startswith(PARTS)}
     zeros = stem.new_zeros
@@ -108,6 +125,8 @@ def adapted_conditions(
         name, shape = "input_image.conv.weight", (len(stem), (sizes.image_channels + 1) * patch**2, 3, 3)
         known = name in weights and weights[name].shape == shape
         adapted[name] = weights[name] if known else zeros(*shape)
+    if sizes.coordinates:
+        adapted[where] = weights[where] if where in weights else zeros(len(stem), 2 * patch**2, 3, 3)
     return adapted
 
 

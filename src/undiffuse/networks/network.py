@@ -98,7 +98,11 @@ class NetworkConfig:
             ValueError: it cannot be told of them.
         """
         if sizes != NO_MORE:
-            how = "how an image was augmented: set augmentation.nonleaky to 0"
-            what = how if sizes.augmentation else "more than the label: leave out --condition"
+            if sizes.augmentation:
+                what = "how an image was augmented: set augmentation.nonleaky to 0"
+            elif sizes.coordinates:
+                what = "where patches are: set augmentation.patches to 0"
+            else:
+                what = "more than the label: leave out --condition"
             raise ValueError(f"{type(self).__name__} cannot be told {what}.")
         return self.build(learned_variance)

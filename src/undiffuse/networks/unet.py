@@ -16,6 +16,7 @@ from undiffuse.networks.classes import ClassChange
 from undiffuse.networks.conditions import (
     NONE_KEPT,
     CategoryEmbedding,
+    ChannelsInput,
     ImageInput,
     KeptColumns,
     NumberEmbedding,
@@ -34,7 +35,7 @@ from undiffuse.networks.layers import (
     zeroed,
 )
 from undiffuse.networks.network import NetworkConfig
-from undiffuse.utils.conditions import NO_MORE, Condition, Conditions, ConditionSizes, as_conditions
+from undiffuse.utils.conditions import NO_MORE, Condition, Conditions, ConditionSizes, as_conditions, coordinates
 from undiffuse.utils.text import plural, size_text
 from undiffuse.utils.validation import STRICT
 
@@ -228,6 +229,7 @@ class UNet(nn.Module):
 
         stem = config.channels * (config.input_multiplier or config.multipliers[0])
         self.input = conv3x3(pixel_channels, stem)
+        self.input_coordinates = ChannelsInput(2, config.patch, stem) if sizes.coordinates else None
         self.input_image = ImageInput(sizes.image_channels, config.patch, stem) if sizes.image_channels else None
         skips = [stem]
         self.down = nn.ModuleList()
@@ -265,8 +267,8 @@ class UNet(nn.Module):
         told = as_conditions(label)
         embedding = F.silu(self._embedding(c_noise, told))
         h = self.input(F.pixel_unshuffle(x, self.config.patch))
-        if self.input_image is not None and told.image is not None:
-            h = h + self.input_image(told.image)
+        for features in self._more_inputs(x, told):
+            h = h + features
         skips = [h]
         for stage in self.down:
             h = stage(h, embedding)
@@ -281,7 +283,8 @@ class UNet(nn.Module):
 
         Muon is for hidden matrices (Jordan et al. 2024), so AdamW trains these.
         """
-        edges = [self.input, self.input_image, self.output, self.embed_label, *self._embeddings()]
+        inputs = [self.input, self.input_coordinates, self.input_image]
+        edges = [*inputs, self.output, self.embed_label, *self._embeddings()]
         return chain.from_iterable(module.parameters() for module in edges if module is not None)
 
     def blocks(self) -> Iterator[nn.Module]:
@@ -292,8 +295,16 @@ class UNet(nn.Module):
         """Of the augmentation, the numbers and the categories, in the order of `Conditions`."""
         return [self.embed_augmentation, self.embed_numbers, self.embed_categories]
 
+    def _more_inputs(self, x: Tensor, told: Conditions) -> Iterator[Float[Tensor, "b d h2 w2"]]:
+        """What further channels of the input add to the features of the first convolution."""
+        if self.input_coordinates is not None:
+            where = told.coordinates
+            yield self.input_coordinates(coordinates(*x.shape[2:], x.device)[None] if where is None else where)
+        if self.input_image is not None and told.image is not None:
+            yield self.input_image(told.image)
+
     def _embedding(self, c_noise: Tensor, told: Conditions) -> Float[Tensor, "b d"]:
-        label, *more, _ = told
+        label, *more, _, _ = told
         position = self.config.time_scale * c_noise
         embedding = self.embed(sinusoidal_embedding(position, self.config.channels, shift=self.config.frequency_shift))
         for embed, condition in zip(self._embeddings(), more, strict=True):

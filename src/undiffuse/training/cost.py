@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from undiffuse.config import Config
+from undiffuse.data.patches import mean_pixels
 from undiffuse.training.blocks import blocks_of
 from undiffuse.training.ema import update_ema
 from undiffuse.training.optimizers import optimizer_tensors
@@ -94,7 +95,12 @@ def _measured(config: Config, device: torch.device, processes: int, microbatch: 
         parameters=sum(p.numel() for p in parameters),
         memory_bytes=state_bytes + activation_bytes,
         activation_bytes=activation_bytes,
-        seconds_per_image=(seconds_step / images + seconds_update * processes / config.training.batch) / processes,
+        # Patches take about as long as they have pixels: measured 0.62 for 0.59 of them, small at 32x32.
+        seconds_per_image=(
+            seconds_step / images * mean_pixels(config.augmentation.patches)
+            + seconds_update * processes / config.training.batch
+        )
+        / processes,
     )
 
 

@@ -256,7 +256,8 @@ def _alone_in(run: Run) -> Generator[None, None, None]:
 
 def _stream(store: Store, config: Config, first_image: int, world: World) -> Iterator[Batch]:
     training = config.training
-    images = ImageStream(store, config.augmentation, training.label_dropout, config.seed, training.held_out_images)
+    held_out, batch = training.held_out_images, training.batch
+    images = ImageStream(store, config.augmentation, training.label_dropout, config.seed, held_out, batch)
     on_gpu = world.device.type == "cuda"
     batch_bytes = training.batch // world.size * 2 * 4 * math.prod(store.shape)  # Images and noise, in float32.
     workers = loader_workers(world.device, batch_bytes)

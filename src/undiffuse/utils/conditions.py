@@ -25,6 +25,8 @@ class Conditions(NamedTuple):
     """The index of each column's value; -1 for what is missing."""
     image: Float[Tensor, "b i h w"] | None = None
     """Another image, of any channels, in [-1, 1]; NaN where it is missing."""
+    coordinates: Float[Tensor, "b 2 h w"] | None = None
+    """Where each pixel is, from -1 to 1 across and down the whole image (`data.patches`); None: this is the whole."""
 
     def map(self, function: Callable[[Tensor], Tensor]) -> "Conditions":
         """The same with the function of each tensor."""
@@ -41,7 +43,8 @@ Condition = Int[Tensor, " b"] | Conditions | None
 """A label for each image, or more than that, or nothing."""
 
 MISSING = {"label": NO_LABEL, "numbers": math.nan, "categories": -1, "image": math.nan}
-"""What stands for "not told". How an image was augmented is always told: guidance must not strengthen it."""
+"""What stands for "not told". How an image was augmented, and where its pixels are, is always told: guidance
+must not strengthen it."""
 
 
 class ConditionSizes(NamedTuple):
@@ -54,10 +57,18 @@ class ConditionSizes(NamedTuple):
     """How many values each column has."""
     image_channels: int = 0
     """Of the other image."""
+    coordinates: bool = False
+    """Whether the network is told where each pixel is."""
 
 
 NO_MORE = ConditionSizes()
 """Of a network that is told nothing but the label."""
+
+
+def coordinates(height: int, width: int, device: torch.device | None = None) -> Float[Tensor, "2 h w"]:
+    """Where each pixel of a whole image is: across and down, from -1 at the first to 1 at the last."""
+    across, down = (torch.linspace(-1, 1, pixels, device=device) for pixels in (width, height))
+    return torch.stack([across.expand(height, width), down[:, None].expand(height, width)])
 
 
 def as_conditions(condition: Condition | Sequence[int]) -> Conditions:
