@@ -10,7 +10,7 @@ from typing import Any
 import PIL.Image
 import torch
 
-from undiffuse.api.runs import GuideLike, RunLike, Weights, as_run, checkpoint_part, with_guide
+from undiffuse.api.runs import GuideLike, RunLike, Weights, as_run, checkpoint_part, guide_of, with_guide
 from undiffuse.config import Config, SamplingConfig
 from undiffuse.data.one_image import ImageLike, MaskLike, open_image, open_mask, prepared, prepared_mask, unscaled_size
 from undiffuse.data.paths import folder_name
@@ -114,7 +114,7 @@ def edit(
     images = list(image) if isinstance(image, list | tuple) else [image]
     check_options(task, len(images), mask=mask, **own)
     with speaking(progress):
-        opened = as_run(run, network)
+        opened, guide = as_run(run, network), guide_of(run, guide)
         index = _label(opened.config, label, guidance is not None or guidance_interval is not None, guide is not None)
         best, settings = TASKS[task], as_settings(set)
         chosen_steps = best.steps if steps is None else steps
