@@ -4,7 +4,8 @@ import difflib
 import importlib
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
+from contextlib import contextmanager
 
 from pydantic import ValidationError
 from rich.console import Console
@@ -35,6 +36,35 @@ COMMANDS = {
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Runs a subcommand, and exits with 2 for a wrong command and 1 for work that failed."""
+    with _reader_may_leave():
+        _main(arguments)
+
+
+@contextmanager
+def _reader_may_leave() -> Generator[None, None, None]:
+    """Ends without a word, with 1, where nobody reads the output any more: `undiffuse train --help | head -1`."""
+    try:
+        try:
+            yield
+        finally:
+            print(end="", flush=True)  # What is left must fail here, not when Python itself ends.
+    except BrokenPipeError:
+        if not _is_unread():  # It was a connection of the command's own.
+            raise
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # For what Python flushes in the end.
+        sys.exit(1)
+
+
+def _is_unread() -> bool:
+    """Whether nobody reads the output: an empty line cannot be written either."""
+    try:
+        print(flush=True)
+    except BrokenPipeError:
+        return True
+    return False
+
+
+def _main(arguments: Sequence[str] | None) -> None:
     words = list(sys.argv[1:] if arguments is None else arguments)
     debug = "--debug" in words
     words = [word for word in words if word != "--debug"]
@@ -72,7 +102,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         _tell(errors, f"undiffuse {name}: {error}")
         _exit(1)
     except (ValueError, OSError) as error:
-        if debug:
+        if debug or (isinstance(error, BrokenPipeError) and _is_unread()):
             raise
         _tell(errors, f"undiffuse {name}: {_sentence(error)}")
         _exit(2)

@@ -121,12 +121,17 @@ def test_a_stop_and_a_visitor_who_leaves_end_the_work_on_the_server(browser: Bro
         assert len(stops) == 1
         visit.page.click("#generate-stop")
         visit.wait("document.querySelector('#generate-stage').innerText.includes('Stopped after step')")
-        assert len(stops) == 0
+        wait_until_idle(server)
         visit.page.click("#generate-start")
         visit.wait("document.querySelector('#generate-stage .running')")
         assert len(stops) == 1
+    wait_until_idle(server)
+
+
+def wait_until_idle(server: Server) -> None:
+    """Until nobody's work goes on, and nobody is in line."""
     until = time.monotonic() + 30
-    while len(stops):
+    while len(server.studio.stops) or len(server.studio.sampling):
         assert time.monotonic() < until, "the work goes on"
         time.sleep(0.1)
 
@@ -165,12 +170,15 @@ def test_files_outside_its_folders_are_refused(server: Server, path: str) -> Non
 @pytest.mark.parametrize(
     ("values", "says"),
     [
-        (["/etc", "", 1, "ipndm", 2, 0, 1, "x"], "not in the list of choices"),
-        (["broken", "", 1, "ipndm", 2, 0, 1, "x"], "not in the list of choices"),
-        (["digits", "", 1, "ipndm", 10**9, 0, 1, "x"], "greater than maximum"),
-        (["digits", "", 1, "ipndm", 2, 2**60, 1, "x"], "seed 1152921504606846976: Input should be less than"),
-        (["digits", "", 1e9, "ipndm", 2, 0, 1, "x"], "greater than maximum"),
-        (["digits", None, 1, "ipndm", 2, 0, 1, "x"], "label None: Input should be a valid string"),
+        (["/etc", "", 1, "ipndm", 2, 0, 1, "x", "", ""], "not in the list of choices"),
+        (["broken", "", 1, "ipndm", 2, 0, 1, "x", "", ""], "not in the list of choices"),
+        (["digits", "", 1, "ipndm", 10**9, 0, 1, "x", "", ""], "greater than maximum"),
+        (["digits", "", 1, "ipndm", 2, 2**60, 1, "x", "", ""], "seed 1152921504606846976: Input should be less than"),
+        (["digits", "", 1e9, "ipndm", 2, 0, 1, "x", "", ""], "greater than maximum"),
+        (["digits", None, 1, "ipndm", 2, 0, 1, "x", "", ""], "label None: Input should be a valid string"),
+        (["digits", "", 1, "ipndm", 2, 0, 1, "x", "0.28-1.6", ""], "A guidance interval does nothing at guidance 1"),
+        (["digits", "", 2, "ipndm", 2, 0, 1, "x", "big", ""], "is not an interval"),
+        (["digits", "", 2, "ipndm", 2, 0, 1, "x", "", "/etc"], "not in the list of choices"),
     ],
 )
 def test_what_cannot_be_done_is_a_sentence(server: Server, values: list, says: str) -> None:

@@ -5,12 +5,15 @@ import re
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from helpers.commands import refused
 
+from undiffuse import cli
 from undiffuse.cli import COMMANDS, main
+from undiffuse.utils.terminal import console, log
 
 
 @pytest.mark.parametrize(
@@ -109,3 +112,57 @@ def test_torchs_cpp_frames_are_not_shown_unless_asked_for(
     with pytest.raises(SystemExit):
         main(["explore", "--help"])
     assert os.environ["TORCH_CPP_LOG_LEVEL"] == "ERROR"
+
+
+def read_by_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is printed from here on goes to a pipe without a reader, as after `| head -1` has ended."""
+    read, write = os.pipe()
+    os.close(read)
+    monkeypatch.setattr(console, "quiet", False)  # Put back: rich silences it at the first failure.
+    monkeypatch.setattr(sys, "stdout", os.fdopen(write, "w"))
+
+
+@pytest.mark.parametrize(
+    "words", [[], ["--help"], ["--version"], *([name, "--help"] for name in sorted(COMMANDS))], ids=" ".join
+)
+def test_output_that_nobody_reads_ends_a_command_without_a_word(
+    words: list[str], capfd: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read_by_nobody(monkeypatch)
+    with pytest.raises(SystemExit) as end:
+        main(words)
+    assert (end.value.code, capfd.readouterr().err) == (1, "")
+
+
+@pytest.mark.parametrize("say", [lambda: log.info("a notice"), lambda: print("progress", flush=True)])
+def test_work_whose_output_nobody_reads_ends_without_a_word(
+    say: Callable[[], None], capfd: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read_by_nobody(monkeypatch)
+    monkeypatch.setattr(cli, "_call", lambda name, arguments: say())
+    with pytest.raises(SystemExit) as end:
+        main(["train"])
+    assert (end.value.code, capfd.readouterr().err) == (1, "")
+
+
+def test_another_broken_pipe_is_a_failure_with_a_sentence(
+    capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(name: str, arguments: list[str]) -> None:
+        raise BrokenPipeError(32, "Broken pipe", "storage")
+
+    monkeypatch.setattr(cli, "_call", fail)
+    assert "Broken pipe: storage" in refused(capsys, "train")
+
+
+@pytest.mark.parametrize("words", [["--help"], ["train", "--help"]])
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+def test_a_process_leaves_a_closed_pipe_in_silence(words: list[str], unbuffered: str) -> None:
+    read, write = os.pipe()
+    os.close(read)
+    environment = {**os.environ, "PYTHONUNBUFFERED": unbuffered}
+    done = subprocess.run(
+        [sys.executable, "-m", "undiffuse", *words], stdout=write, stderr=subprocess.PIPE, env=environment, timeout=60
+    )
+    os.close(write)
+    assert (done.returncode, done.stderr) == (1, b"")

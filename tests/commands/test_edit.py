@@ -86,6 +86,9 @@ def test_what_is_known_is_kept_and_what_is_white_is_regenerated(tmp_path: Path) 
     # The mask's right half, cropped as the image is: 30x20 to its middle 20x20.
     assert (result[:, :, :4] == image[:, :, :4]).all()
     assert (result[:, :, 4:] != image[:, :, 4:]).any()
+    booleans = np.asarray(Image.open("mask.png")) > 0
+    same = ud.edit("photos", "inpaint", image="photo.jpg", mask=booleans, count=1, steps=3, out=tmp_path / "booleans")
+    assert (same.gallery.pixels([0])[0] == result).all()
 
 
 def test_without_out_edits_of_different_images_have_different_folders() -> None:

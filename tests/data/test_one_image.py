@@ -9,7 +9,7 @@ import PIL.Image
 import pytest
 import torch
 
-from undiffuse.data.one_image import ImageLike, open_image, prepared, prepared_mask, unscaled_size
+from undiffuse.data.one_image import ImageLike, MaskLike, open_image, open_mask, prepared, prepared_mask, unscaled_size
 from undiffuse.data.store import DataConfig, open_store
 from undiffuse.utils.names import Fit
 
@@ -60,6 +60,39 @@ def test_transparent_counts_as_white() -> None:
     pixels[:4, :, 3] = 0
     image = PIL.Image.new("RGB", (8, 8))
     assert prepared_mask(PIL.Image.fromarray(pixels), image, (8, 8), "crop").sum() == 32
+
+
+def test_booleans_are_a_mask() -> None:
+    array = np.zeros((6, 4), bool)
+    array[3:] = True
+    tensor = torch.from_numpy(array)
+    given: list[MaskLike] = [
+        array,
+        array[..., None],
+        tensor,
+        tensor[None],
+        array.tolist(),
+        [*map(tuple, array.tolist())],
+    ]
+    given += [array.astype(np.uint8) * 255, PIL.Image.fromarray(array)]
+    for mask in given:
+        assert (np.asarray(open_mask(mask).convert("L")) == 255 * array).all()
+
+
+@pytest.mark.parametrize(
+    ("mask", "says"),
+    [
+        (np.ones((4, 4)), "values of type float64: give booleans, True where pixels are regenerated"),
+        (torch.ones(4, 4, dtype=torch.int64), "values of type int64"),
+        (np.ones(4, bool), "has the shape \\(4,\\): give booleans \\(height, width\\)"),
+        (np.ones((4, 4, 3), bool), "has the shape \\(4, 4, 3\\)"),
+        ([], "values of type float64"),
+        ([[True], [True, False]], "rows of different lengths"),
+    ],
+)
+def test_numbers_that_are_no_mask_are_refused_in_one_sentence(mask: MaskLike, says: str) -> None:
+    with pytest.raises(ValueError, match=f"^--mask .*{says}"):
+        open_mask(mask)
 
 
 def test_a_mask_of_another_shape_or_without_white_is_refused() -> None:

@@ -6,6 +6,7 @@ import pytest
 from helpers.making import noise, save
 
 from undiffuse.studio.explored import as_markup, explored
+from undiffuse.studio.line import Line
 from undiffuse.studio.reports import KEPT, Reports
 
 
@@ -21,7 +22,7 @@ def photos() -> Path:
 
 
 def test_progress_comes_first_then_counts_warnings_and_images(photos: Path) -> None:
-    looks, told = explored(str(photos), suggest=False), []
+    looks, told = explored(str(photos), False, Line()), []
     while True:
         try:
             told.append(next(looks))
@@ -54,4 +55,4 @@ def test_only_the_newest_pages_are_kept(tmp_path: Path) -> None:
 
 def test_what_cannot_be_read_is_the_packages_own_sentence() -> None:
     with pytest.raises(FileNotFoundError, match="There is no data at"):
-        list(explored("nowhere", suggest=False))
+        list(explored("nowhere", False, Line()))

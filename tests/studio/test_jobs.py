@@ -1,17 +1,27 @@
 """Training in a process of its own."""
 
+import os
 import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
+from helpers.making import noise, save
 
+import undiffuse as ud
+from undiffuse.cli import main
 from undiffuse.config import Config, with_settings
-from undiffuse.runs.run import Run
+from undiffuse.runs.run import Run, open_run
 from undiffuse.studio import jobs
 from undiffuse.studio.jobs import Trainer, resume_words
+from undiffuse.training import previews
+from undiffuse.training.observers import Event
+
+TINY = {"network.channels": 8, "network.groups": 4, "network.multipliers": "[1]", "network.patch": 1}
+TINY |= {"network.attention_resolutions": "[]", "training.microbatch": 64}
 
 
 @pytest.fixture
@@ -77,3 +87,24 @@ def test_the_words_that_resume_give_the_same_config(preset_config) -> None:
     assert words[words.index("--preset") + 1] == "small"
     settings = words[words.index("--set") + 1 :]
     assert with_settings(preset_config("small"), settings) == config
+
+
+def test_a_run_that_started_from_another_is_resumed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(previews, "PREVIEWS", 0)
+    for i in range(6):
+        save(Path("photos") / "ab"[i % 2] / f"{i}.png", noise(i, 9, 9))
+    options: dict[str, Any] = {"size": 8, "batch": 2, "set": TINY}
+    ud.train("photos", images=8, out="runs/source", **options)
+
+    def stop(event: Event) -> None:
+        if event.images == 4:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    with pytest.raises(KeyboardInterrupt):
+        ud.train("photos", from_run="source", images=12, batch=4, out="runs/mine", observers=[stop])
+    run = open_run(Path("runs/mine"))
+    assert run.config.origin is not None
+    assert run.checkpoints()[0].images < 12
+    main(["train", *resume_words(run), "--out", "runs/mine"])
+    assert run.checkpoints()[0].images == 12
+    assert open_run(run.folder).config == run.config

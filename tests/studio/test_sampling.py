@@ -1,6 +1,7 @@
 """What visitors ask for, and which moments of it they see."""
 
 import threading
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -9,7 +10,7 @@ import torch
 from pydantic import ValidationError
 
 from undiffuse import api
-from undiffuse.data.pixels import to_nhwc
+from undiffuse.data.pixels import to_nhwc, to_pixels
 from undiffuse.report import grids
 from undiffuse.sampling.model import Model
 from undiffuse.studio import sampling
@@ -42,6 +43,10 @@ def every_step(monkeypatch: pytest.MonkeyPatch) -> None:
         {"label": "x" * 1000},
         {"view": "other"},
         {"run": ["digits"]},
+        {"interval": 3},
+        {"interval": "0.28-1.6", "guidance": 1},
+        {"guide": "digits@3", "guidance": 1.0},
+        {"guide": "x" * 1000, "guidance": 2.0},
     ],
 )
 def test_what_is_out_of_range_is_refused(wrong: dict[str, Any]) -> None:
@@ -62,6 +67,30 @@ def test_the_last_moment_is_what_sample_makes(digits: Model, every_step: None) -
 @pytest.mark.parametrize(("label", "nfe"), [(EVERY_CLASS, 10), ("none", 5), ("3", 10)])
 def test_nfe_counts_guidance_where_there_is_a_class(digits: Model, label: str, nfe: int) -> None:
     assert Request(run="digits", label=label, guidance=3.0, steps=5).nfe(digits) == nfe
+
+
+def test_an_interval_costs_what_it_is_counted(digits: Model, every_step: None) -> None:
+    images = 0
+
+    def predict(x, sigma, label):
+        nonlocal images
+        images += len(x)
+        return digits.predict(x, sigma, label)
+
+    asked = Request(run="digits", label="3", guidance=2.0, interval=" 0.28-1.6 ", steps=9, count=1)
+    assert 9 < asked.nfe(digits) < 18
+    steps = list(asked.steps_of(replace(digits, predict=predict)))
+    assert images == asked.nfe(digits)
+    expected = digits.sample(1, label="3", guidance=2.0, guidance_interval=(0.28, 1.6), steps=9)
+    assert np.array_equal(to_nhwc(to_pixels(steps[-1].x)), expected)
+
+
+def test_a_guide_costs_an_evaluation_a_step(digits: Model) -> None:
+    weaker = replace(digits, run=None, predict=lambda x, sigma, label: digits.predict(x, sigma, None))
+    guided = digits.guided_by(weaker)
+    asked = Request(run="digits", label="none", guidance=2.0, guide="weaker", steps=5, count=2)
+    assert asked.nfe(guided) == 10
+    assert len(list(asked.steps_of(guided))) == 5
 
 
 def test_names_say_seed_and_class(digits: Model) -> None:

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from undiffuse.runs.find import SHIPPED
 from undiffuse.runs.run import create_run
 from undiffuse.studio.compare import MOST_COLUMNS, columns
 from undiffuse.studio.context import Studio
@@ -49,6 +50,17 @@ def test_a_training_is_the_words_of_the_command_line(studio: Studio) -> None:
     words, folder = train_words(studio, data, "My roses/../../x", "32x48", 2.5, classes=False)
     assert words == ["--data", data, "--size", "32x48", "--minutes", "2.5", "--unconditional"]
     assert folder.parent == studio.places.runs_folder
+
+
+def test_a_training_may_start_from_a_shipped_model_or_a_run(studio: Studio, preset_config) -> None:
+    data = str(studio.places.uploads / "roses-0123abcd.zip")
+    words, _ = train_words(studio, data, "mine", "32", 2, classes=True, origin="digits")
+    assert words[6:] == ["--from", str(SHIPPED / "digits"), "--channels", "1"]
+    source = create_run(Path("runs/source"), preset_config("small")).folder.absolute()
+    words, _ = train_words(studio, data, "mine", "32", 2, classes=False, origin="source")
+    assert words[6:] == ["--unconditional", "--from", str(source), "--channels", "3"]
+    with pytest.raises(ValueError, match=r"no run '\.\./x'"):
+        train_words(studio, data, "mine", "32", 2, classes=True, origin="../x")
 
 
 @pytest.mark.parametrize(

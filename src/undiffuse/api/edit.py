@@ -10,9 +10,9 @@ from typing import Any
 import PIL.Image
 import torch
 
-from undiffuse.api.runs import GuideLike, RunLike, Weights, as_run, checkpoint_part, with_guide
+from undiffuse.api.runs import GuideLike, RunLike, Weights, as_run, checkpoint_part, guide_of, with_guide
 from undiffuse.config import Config, SamplingConfig
-from undiffuse.data.one_image import ImageLike, open_image, prepared, prepared_mask, unscaled_size
+from undiffuse.data.one_image import ImageLike, MaskLike, open_image, open_mask, prepared, prepared_mask, unscaled_size
 from undiffuse.data.paths import folder_name
 from undiffuse.data.pixels import to_pixels
 from undiffuse.networks.network import NetworkConfig
@@ -61,7 +61,7 @@ def edit(
     task: TaskName,
     *,
     image: ImageLike | Sequence[ImageLike] = (),
-    mask: ImageLike | None = None,
+    mask: MaskLike | None = None,
     strength: float | None = None,
     resamplings: int | None = None,
     to_seed: int | None = None,
@@ -93,7 +93,8 @@ def edit(
     Args:
         task: inpaint, vary, interpolate, colorize, deblur or enlarge.
         image: A file, a PIL image, or uint8 pixels; two of them in a list, or none, to interpolate.
-        mask: White where inpainting regenerates pixels; given as `image` is.
+        mask: Where inpainting regenerates pixels: white in an image, given as `image` is, or True in booleans
+            (height, width).
         label: A class by name or index for all results; None for none.
         attributes: As in `Model.sample`, one value each, for all results.
         out: The folder; None takes one in the run's edits/ that is named after the options.
@@ -116,7 +117,7 @@ def edit(
     images = list(image) if isinstance(image, list | tuple) else [image]
     check_options(task, len(images), mask=mask, **own)
     with speaking(progress):
-        opened = as_run(run, network)
+        opened, guide = as_run(run, network), guide_of(run, guide)
         if opened.config.image_condition is not None:
             raise ValueError(
                 f"{opened.name} makes images from others and cannot edit: give a run that was trained without "
@@ -135,7 +136,7 @@ def edit(
             raise ValueError(f"--set clip does nothing for {task}, which always clips: leave it out.")
         sampling = replace(sampling, clip=sampling.clip or best.clip)
         files = [open_image(each) for each in images]
-        mask_file = None if mask is None else open_image(mask, "mask")
+        mask_file = None if mask is None else open_mask(mask)
         model = with_guide(load_model(opened, weights=checkpoint_part(weights)), guide, network=network)
         evaluations = edits.Evaluations()
         given = {name: value for name, value in own.items() if value is not None}

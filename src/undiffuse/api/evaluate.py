@@ -5,7 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from undiffuse.api.data import SizeLike, check_outside, make_output
-from undiffuse.api.runs import GuideLike, RunLike, as_run, with_guide
+from undiffuse.api.runs import GuideLike, RunLike, as_run, guide_of, with_guide
 from undiffuse.data.open import DataLike
 from undiffuse.evaluation.compare import Candidate, Comparison, check_same_data, compare_candidates
 from undiffuse.evaluation.context import EvaluationContext
@@ -104,7 +104,7 @@ def evaluate(
         chosen = Path(out or opened.output_folder / "evaluation")
         folder = world.on_main(lambda: make_output(chosen, *(() if real is None else (real,))))
         check_outside(folder, opened.config.data.data)
-        given = sampler, steps, guidance, precision, as_settings(set), guidance_interval
+        given, guide = (sampler, steps, guidance, precision, as_settings(set), guidance_interval), guide_of(run, guide)
         sampling = sampling_config(opened.config, *given, guide=guide is not None)
         root = None if data_root is None else str(Path(data_root).expanduser().absolute())
         if real is None:
@@ -248,14 +248,15 @@ def compare(
         candidates = []
         for run, source in sources.values():
             label = run.name if names.count(run.name) == 1 else str(run.folder)
-            given = guidance, precision, (), guidance_interval, guide is not None
+            its_guide = guide_of(source, guide)
+            given = guidance, precision, (), guidance_interval, its_guide is not None
             ways = [
                 sampling_config(run.config, sampler, number, *given)
                 for sampler in samplers or (None,)
                 for number in steps or (None,)
             ]
             model = source if isinstance(source, Model) else load_model(run, world=world)
-            model = with_guide(model, guide, world)
+            model = with_guide(model, its_guide, world)
             candidates += [Candidate(label, model, sampling) for sampling in dict.fromkeys(ways)]
         real = world.in_turn(lambda: run_references(found[0], split, real_total)).sets[0]
         comparison = compare_candidates(candidates, real, range(seed, seed + total), context)
@@ -286,6 +287,11 @@ def _opened(specs: Sequence[DataSpec], strict: bool) -> tuple[ImageSet, ...]:
     return tuple(open_set(replace(spec, size=size), strict) for spec in specs)
 
 
-def _key(run: Run, source: RunLike) -> tuple[Path, str]:
-    """The same for the same weights of the same run, however it is named."""
-    return run.folder.resolve(), source.weights if isinstance(source, Model) else "ema"
+def _key(run: Run, source: RunLike) -> tuple[object, ...]:
+    """The same for the same weights of the same run with the same guide, however it is named."""
+    if not isinstance(source, Model):
+        return run.folder.resolve(), "ema"
+    if source.guide is None:
+        return run.folder.resolve(), source.weights
+    guide, checkpoint = source.guide.origin
+    return run.folder.resolve(), source.weights, guide.folder.resolve(), checkpoint.images

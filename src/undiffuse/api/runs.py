@@ -36,6 +36,11 @@ def as_run(run: RunLike, network: type[NetworkConfig] = UNetConfig) -> Run:
     return open_run(find_run(None if run is None else str(run)), network)
 
 
+def guide_of(run: RunLike, guide: GuideLike) -> GuideLike:
+    """The guide that is given, or else the one that a model has already."""
+    return run.guide if guide is None and isinstance(run, Model) else guide
+
+
 def with_guide(
     model: Model, guide: GuideLike, world: World | None = None, network: type[NetworkConfig] = UNetConfig
 ) -> Model:

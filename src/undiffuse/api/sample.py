@@ -4,7 +4,7 @@ from pathlib import Path
 
 import torch
 
-from undiffuse.api.runs import GuideLike, RunLike, Weights, as_run, checkpoint_part, with_guide
+from undiffuse.api.runs import GuideLike, RunLike, Weights, as_run, checkpoint_part, guide_of, with_guide
 from undiffuse.data.given_images import GivenLike
 from undiffuse.networks.network import NetworkConfig
 from undiffuse.networks.unet import UNetConfig
@@ -104,7 +104,7 @@ def sample(
     at_least(0, seed=seed)
     with init_distributed() as world, speaking(progress and world.is_main):
         opened = world.on_main(lambda: as_run(run, network))
-        settings = as_settings(set)
+        guide, settings = guide_of(run, guide), as_settings(set)
         given = sampler, steps, guidance, precision, settings, guidance_interval
         sampling = sampling_config(opened.config, *given, guide=guide is not None)
         model = with_guide(load_model(opened, weights=checkpoint_part(weights), world=world), guide, world, network)

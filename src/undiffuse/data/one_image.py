@@ -1,6 +1,7 @@
 """One image or mask that a user brings, at a model's size, by the rules that training images follow."""
 
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +20,9 @@ from undiffuse.utils.text import size_text
 
 ImageLike = str | Path | PIL.Image.Image | np.ndarray | Tensor
 """An image file, a PIL image, a uint8 array (height, width, channels) or a uint8 tensor (channels, height, width)."""
+
+MaskLike = ImageLike | Sequence[Sequence[bool]]
+"""A mask as an image, or as booleans (height, width): an array, a tensor, or rows in a list; True is white."""
 
 Size = tuple[int, int]
 """Height and width."""
@@ -53,6 +57,34 @@ def open_image(image: ImageLike, what: str = "image") -> PIL.Image.Image:
             raise
         reason = printable(str(error)).strip() or type(error).__name__
         raise ValueError(f"--{what}: {where} cannot be read ({reason}): give a JPEG or PNG file.") from error
+
+
+def open_mask(mask: MaskLike) -> PIL.Image.Image:
+    """The mask as an image, white where its booleans are True.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: it is neither an image nor booleans of one image.
+    """
+    if isinstance(mask, str | Path | PIL.Image.Image):
+        return open_image(mask, "mask")
+    try:
+        array = np.asarray(mask.cpu() if isinstance(mask, Tensor) else mask)
+    except ValueError as error:  # Rows of different lengths.
+        raise ValueError("--mask has rows of different lengths: give booleans (height, width).") from error
+    if isinstance(mask, np.ndarray | Tensor) and array.dtype == np.uint8:
+        return open_image(mask, "mask")
+    if array.dtype != bool:
+        raise ValueError(
+            f"--mask has values of type {array.dtype}: give booleans, True where pixels are regenerated, or uint8 "
+            "pixels, which are white there."
+        )
+    shape = array.shape
+    if array.ndim == 3 and 1 in (shape[0], shape[2]):  # A tensor's channel comes first, an array's last.
+        array = array[0] if shape[0] == 1 else array[..., 0]
+    if array.ndim != 2 or 0 in shape:
+        raise ValueError(f"--mask has the shape {shape}: give booleans (height, width), one for each pixel.")
+    return PIL.Image.fromarray(array.astype(np.uint8) * 255)
 
 
 def prepared(image: PIL.Image.Image, size: Size, fit: Fit, channels: int) -> UInt8[Tensor, "c h w"]:

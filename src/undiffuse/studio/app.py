@@ -19,6 +19,7 @@ from undiffuse.studio.data import data_tab
 from undiffuse.studio.edit import edit_tab
 from undiffuse.studio.generate import generate_tab
 from undiffuse.studio.guard import Guard
+from undiffuse.studio.line import MOST_WAITING
 from undiffuse.studio.places import Places
 from undiffuse.studio.runs import runs_tab
 from undiffuse.studio.train import train_tab
@@ -28,8 +29,8 @@ HOST = "127.0.0.1"
 FIRST_PORT = 7860
 PORTS = 100
 
-MOST_WAITING = 32
-"""Requests that wait their turn; the next one is told that the queue is full."""
+THREADS = 4 * MOST_WAITING
+"""For the requests of visitors: each that waits in a line takes one."""
 
 DELETE_SECONDS = 600
 """How often temporary files are deleted, and how old they are then."""
@@ -60,7 +61,7 @@ def build(studio: Studio) -> gr.Blocks:
             with gr.Tab("Data", id="data") as tab:
                 data_tab(studio, tab)
         page.unload(studio.stops.stopper())
-    page.queue(max_size=MOST_WAITING, default_concurrency_limit=4, status_update_rate="auto")
+    page.queue(max_size=THREADS, default_concurrency_limit=4, status_update_rate="auto")
     return page
 
 
@@ -106,6 +107,7 @@ class Server:
             mcp_server=False,
             enable_monitoring=False,
             max_file_size=MOST_UPLOADED,
+            max_threads=THREADS,
             allowed_paths=[],
             app_kwargs={"middleware": [Middleware(Guard)], "routes": [self.studio.reports.route()]},
         )

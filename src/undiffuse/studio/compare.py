@@ -10,7 +10,7 @@ import gradio as gr
 
 from undiffuse.diffusion.sampler_table import SAMPLERS
 from undiffuse.studio import markup
-from undiffuse.studio.context import SAMPLING, Studio
+from undiffuse.studio.context import Studio
 from undiffuse.studio.sampling import Request, Shown, shown
 from undiffuse.studio.visitors import explain, streamed
 
@@ -49,16 +49,16 @@ def compare_tab(studio: Studio, tab: gr.Tab) -> None:
         request: gr.Request,
     ) -> Iterator[str]:
         """Samples each run with each sampler, and yields all of them side by side."""
-        try:
-            with studio.stops.working(request, "compare") as stop:
-                requests = columns(runs, samplers, steps=steps, guidance=guidance, seed=seed, count=count)
-                yield from _compare(studio, requests, stop)
-        except Exception as error:
-            yield markup.stage(markup.note(explain(error), "trouble"))
+
+        def work(stop: threading.Event) -> Iterator[str]:
+            requests = columns(runs, samplers, steps=steps, guidance=guidance, seed=seed, count=count)
+            yield from _compare(studio, requests, stop)
+
+        yield from studio.in_turn(request, "compare", work)
 
     start.click(
         streamed(compare), [runs, samplers, steps, guidance, seed, count], result, api_name="compare",
-        concurrency_id=SAMPLING, concurrency_limit=1, show_progress="minimal", trigger_mode="once",
+        concurrency_limit=None, show_progress="minimal", trigger_mode="once",
     )  # fmt: skip
     halt.click(studio.stops.stopper("compare"), None, None, queue=False, api_visibility="private")
     tab.select(

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import gradio as gr
 
 from undiffuse.studio import markup
-from undiffuse.studio.context import EXPLORING, Studio
+from undiffuse.studio.context import Studio
 from undiffuse.studio.explored import as_markup, explored
 from undiffuse.studio.visitors import explain, streamed
 
@@ -30,7 +30,7 @@ def data_tab(studio: Studio, tab: gr.Tab) -> None:
                 raise ValueError(
                     f"The studio knows no images {str(name)[:60]!r}: choose one of {', '.join([*known][:8])}."
                 )
-            looks = explored(known[name], suggest=False)
+            looks = explored(known[name], False, studio.exploring)
             while True:
                 try:
                     yield next(looks)
@@ -42,7 +42,7 @@ def data_tab(studio: Studio, tab: gr.Tab) -> None:
             yield markup.stage(markup.note(explain(error), "trouble"))
 
     start.click(
-        streamed(look), data, result, api_name="look", concurrency_id=EXPLORING, concurrency_limit=1,
+        streamed(look), data, result, api_name="look", concurrency_limit=None,
         show_progress="minimal", trigger_mode="once",
     )  # fmt: skip
     tab.select(

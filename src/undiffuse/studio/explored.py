@@ -1,5 +1,6 @@
 """What `explore` says of images, in short, with a link to its whole page."""
 
+import threading
 from collections.abc import Generator
 from html import escape
 from typing import TypeVar
@@ -9,6 +10,7 @@ from undiffuse.data.pixels import to_nchw
 from undiffuse.exploration.explore import Exploration
 from undiffuse.exploration.suggestion import Suggestion
 from undiffuse.studio import markup
+from undiffuse.studio.line import Line, in_line
 from undiffuse.studio.work import Progress
 from undiffuse.utils.text import duration, listed, number, plural, size_text
 
@@ -21,12 +23,20 @@ UNEVEN = 0.9
 """Entropy of the classes, of its maximum, below which they are called uneven."""
 
 
-def explored(data: str, suggest: bool) -> Generator[str, None, tuple[Exploration, Suggestion | None]]:
-    """Looks at the images, yields progress as markup, and returns what was found and, if asked for, a first run.
+def explored(data: str, suggest: bool, line: Line) -> Generator[str, None, tuple[Exploration, Suggestion | None]]:
+    """Looks at the images when it is their turn in line, yields progress as markup, and returns what was found and, if
+    asked for, a first run.
 
     Raises:
-        ValueError: there are no images in `data`, or it cannot be read.
+        ValueError: there are no images in `data`, it cannot be read, or the line is full.
     """
+    with line.place() as place:
+        for before in place.waiting(threading.Event()):
+            yield markup.empty(in_line(before), running=True)
+        return (yield from _explored(data, suggest))
+
+
+def _explored(data: str, suggest: bool) -> Generator[str, None, tuple[Exploration, Suggestion | None]]:
     looks = Progress(lambda: api.explore(data, suggest=suggest))
     found = yield from _told(looks, "Looking at the images")
     if not suggest:

@@ -1,6 +1,7 @@
 """The tab that makes images: noise becomes an image, step by step."""
 
 from collections.abc import Iterator
+from threading import Event
 from typing import Any
 
 import gradio as gr
@@ -9,9 +10,11 @@ from undiffuse.diffusion.sampler_table import SAMPLERS
 from undiffuse.report.grids import Images
 from undiffuse.sampling.model import Model
 from undiffuse.studio import markup
-from undiffuse.studio.context import SAMPLING, Studio
+from undiffuse.studio.context import Studio
 from undiffuse.studio.sampling import EVERY_CLASS, MOST_IMAGES, Film, Request, Shown, label_choices, shown
-from undiffuse.studio.visitors import explain, streamed
+from undiffuse.studio.visitors import streamed
+
+NO_GUIDE = ("the run itself, without the class", "")
 
 VIEWS = [("noise becoming an image", "x"), ("what the model expects", "x0")]
 
@@ -29,15 +32,19 @@ def generate_tab(studio: Studio, page: gr.Blocks) -> None:
             with gr.Row(elem_classes="pair"):
                 seed = gr.Number(0, label="First seed", precision=0, minimum=0, min_width=100, elem_id="generate-seed")
                 count = gr.Number(
-                    16,
-                    label="Images",
-                    precision=0,
-                    minimum=1,
-                    maximum=MOST_IMAGES,
-                    min_width=100,
+                    16, label="Images", precision=0, minimum=1, maximum=MOST_IMAGES, min_width=100,
                     elem_id="generate-count",
-                )
+                )  # fmt: skip
             view = gr.Radio(VIEWS, value="x", label="Show")
+            with gr.Accordion("Guidance interval and guide", open=False, elem_id="generate-more", elem_classes="more"):
+                interval = gr.Textbox(
+                    "", label="Guidance interval", placeholder="all noise levels, or such as 0.28-1.6", max_length=60,
+                    elem_id="generate-interval",
+                )  # fmt: skip
+                guide = gr.Dropdown(
+                    [NO_GUIDE], value="", label="Guide", info="a weaker model to guide away from",
+                    elem_id="generate-guide",
+                )  # fmt: skip
             with gr.Row(elem_classes="actions"):
                 start = gr.Button("Generate", variant="primary", min_width=100, elem_id="generate-start")
                 halt = gr.Button("Stop", min_width=80, elem_classes="stop", elem_id="generate-stop")
@@ -53,47 +60,57 @@ def generate_tab(studio: Studio, page: gr.Blocks) -> None:
         seed: int | None,
         count: int | None,
         view: str | None,
+        interval: str | None,
+        guide: str | None,
         request: gr.Request,
     ) -> Iterator[str]:
         """Samples a run, and yields the page's view of every step."""
-        try:
-            with studio.stops.working(request, "generate") as stop:
-                wishes: dict[str, Any] = {"run": run, "label": label, "guidance": guidance, "sampler": sampler}
-                wishes |= {"steps": steps, "seed": seed, "count": count, "view": view}
-                asked = Request(**wishes)
-                model = studio.models.load(asked.run)
-                film, moment = Film(asked.steps), None
-                for moment in shown(film.watch(asked.steps_of(model)), asked.view, stop):
-                    yield _step(moment, asked, model)
-                assert moment is not None, "a sampler takes at least one step"
-                yield _stopped(moment, asked, model) if moment.step < asked.steps else _done(moment, asked, model, film)
-        except Exception as error:
-            yield markup.stage(markup.note(explain(error), "trouble"))
+
+        def work(stop: Event) -> Iterator[str]:
+            wishes: dict[str, Any] = {"run": run, "label": label, "guidance": guidance, "sampler": sampler}
+            wishes |= {"steps": steps, "seed": seed, "count": count, "view": view}
+            asked = Request(**wishes, interval=interval or "", guide=guide or "")
+            model = studio.models.load(asked.run, asked.guide)
+            film, moment = Film(asked.steps), None
+            for moment in shown(film.watch(asked.steps_of(model)), asked.view, stop):
+                yield _step(moment, asked, model)
+            assert moment is not None, "a sampler takes at least one step"
+            yield _stopped(moment, asked, model) if moment.step < asked.steps else _done(moment, asked, model, film)
+
+        yield from studio.in_turn(request, "generate", work)
 
     def choose(name: str) -> tuple:
         """What the run's model can do, and how it is sampled by default."""
         try:
-            config = studio.places.run(name).config
+            config, guides = studio.places.run(name).config, studio.models.guides(name)
         except (ValueError, OSError):  # Told when it is sampled.
-            return gr.skip(), gr.skip(), gr.skip(), gr.skip()
+            return 5 * (gr.skip(),)
         can_guide = bool(config.class_names) and config.training.label_dropout > 0
         return (
             gr.Dropdown(label_choices(config.class_names), value=EVERY_CLASS, interactive=bool(config.class_names)),
-            gr.Slider(value=config.sampling.guidance, interactive=can_guide),
+            gr.Slider(value=config.sampling.guidance if can_guide else 1, interactive=can_guide or bool(guides)),
             config.sampling.sampler,
             gr.Slider(maximum=max(200, config.sampling.steps), value=config.sampling.steps),
+            gr.Dropdown([NO_GUIDE, *map(_guide_choice, guides)], value="", interactive=bool(guides)),
         )
 
-    inputs = [run, label, guidance, sampler, steps, seed, count, view]
+    inputs = [run, label, guidance, sampler, steps, seed, count, view, interval, guide]
+    chosen = [label, guidance, sampler, steps, guide]
     start.click(
-        streamed(generate), inputs, result, api_name="generate", concurrency_id=SAMPLING, concurrency_limit=1,
+        streamed(generate), inputs, result, api_name="generate", concurrency_limit=None,
         show_progress="minimal", trigger_mode="once",
     )  # fmt: skip
     halt.click(studio.stops.stopper("generate"), None, None, queue=False, api_visibility="private")
-    run.change(choose, run, [label, guidance, sampler, steps], queue=False, api_visibility="private")
+    run.change(choose, run, chosen, queue=False, api_visibility="private")
     page.load(lambda: gr.Dropdown(studio.places.trained()), None, run, queue=False, api_visibility="private").then(
-        choose, run, [label, guidance, sampler, steps], queue=False, api_visibility="private"
+        choose, run, chosen, queue=False, api_visibility="private"
     )
+
+
+def _guide_choice(guide: str) -> tuple[str, str]:
+    """A guide as it is shown, and as `Request.guide` takes it."""
+    run, at, images = guide.rpartition("@")
+    return (f"{run} after {int(images):,} images" if at and images.isdecimal() else guide), guide
 
 
 def _step(moment: Shown, asked: Request, model: Model) -> str:

@@ -123,13 +123,13 @@ def resume_words(run: Run) -> list[str]:
         ValueError: it cannot be resumed from here.
     """
     config: Config = run.config
-    if config.origin is not None:
-        raise ValueError(f"{run.name} started from another run: resume it with the command that began it.")
     if not config.data_content:
         raise ValueError(f"{run.name} was imported, without the images that training would need.")
     data = config.data
     words = ["--data", data.data, "--split", data.split, "--size", size_text(config.network.size), "--fit", data.fit]
-    words += ["--channels", str(config.network.image_channels), "--preset", config.preset, "--seed", str(config.seed)]
+    words += ["--channels", str(config.network.image_channels), "--seed", str(config.seed)]
+    # What was begun from another run has that run's preset.
+    words += ["--preset", config.preset] if config.origin is None else ["--from", config.origin.run]
     words += [] if data.data_root is None else ["--data-root", data.data_root]
     words += [] if config.class_names else ["--unconditional"]
     groups = ("network", "diffusion", "augmentation", "optimizer", "training", "sampling")

@@ -48,9 +48,9 @@ def stage(content: str, running: bool = False) -> str:
     return f'<div class="stage{" running" if running else ""}">{content}</div>'
 
 
-def empty(text: str) -> str:
+def empty(text: str, running: bool = False) -> str:
     """A stage on which nothing has happened yet."""
-    return stage(f'<p class="empty">{escape(text)}</p>')
+    return stage(f'<p class="empty">{escape(text)}</p>', running)
 
 
 def png_url(image: Image.Image) -> str:

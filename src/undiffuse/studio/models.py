@@ -3,9 +3,10 @@
 import threading
 from collections import OrderedDict
 
-from undiffuse import api
+from undiffuse.sampling.loading import load_model
 from undiffuse.sampling.model import Model
 from undiffuse.studio.places import Places
+from undiffuse.utils.parsing import parse_count
 
 LOADED = 2
 """Models kept in memory."""
@@ -24,23 +25,50 @@ class Models:
         self._loaded: OrderedDict[tuple[str, int], Model] = OrderedDict()
         self._one_at_a_time = threading.Lock()
 
-    def load(self, name: str) -> Model:
-        """The model of the run's newest checkpoint.
+    def load(self, name: str, guide: str = "") -> Model:
+        """The model of the run's newest checkpoint, with its guide: a run, or RUN@IMAGES.
 
         Raises:
-            ValueError: there is no such run, or it cannot be read.
+            ValueError: there is no such run, it cannot be read, or the guide makes other images.
             FileNotFoundError: it has no whole checkpoint yet.
         """
         with self._one_at_a_time:
-            run = self.places.run(name)
-            newest = next(iter(run.checkpoints()), None)
-            key = str(run.folder), newest.images if newest else -1
-            if key not in self._loaded:
-                while len(self._loaded) >= LOADED:  # Before the next one is read, so that no third is in memory.
-                    self._loaded.popitem(last=False)
-                self._loaded[key] = api.load(run)
-            self._loaded.move_to_end(key)
-            return self._loaded[key]
+            model = self._load(name, None)
+            return model.guided_by(self._load(*self._parts(guide))) if guide else model
+
+    def _load(self, name: str, images: int | None) -> Model:
+        run = self.places.run(name)
+        newest = next(iter(run.checkpoints()), None)
+        key = str(run.folder), images if images is not None else newest.images if newest else -1
+        if key not in self._loaded:
+            while len(self._loaded) >= LOADED:  # Before the next one is read, so that no third is in memory.
+                self._loaded.popitem(last=False)
+            self._loaded[key] = load_model(run, images=images)
+        self._loaded.move_to_end(key)
+        return self._loaded[key]
+
+    def _parts(self, guide: str) -> tuple[str, int | None]:
+        name, at, images = guide.rpartition("@")
+        if not at or guide in self.places.runs():  # An @ in the name of a run.
+            return guide, None
+        return name, parse_count(images, "The checkpoint of a guide, RUN@IMAGES:")
+
+    def guides(self, name: str) -> list[str]:
+        """What may guide the run: its earlier checkpoints as RUN@IMAGES, and other runs of the same images.
+
+        Raises:
+            ValueError: there is no such run, or its config cannot be read.
+        """
+        run = self.places.run(name)
+        ours = run.config.network
+        found = [f"{name}@{each.images}" for each in run.checkpoints()[1:]]
+        for other in self.places.trained():
+            config = self.places.run(other).config
+            theirs, class_names = config.network, config.class_names
+            same_shape = (theirs.size, theirs.image_channels) == (ours.size, ours.image_channels)
+            if other != name and same_shape and class_names in ((), run.config.class_names):
+                found.append(other)
+        return found
 
     def __len__(self) -> int:
         return len(self._loaded)

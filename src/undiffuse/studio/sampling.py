@@ -49,6 +49,15 @@ class Request:
     seed: Annotated[int, Field(ge=0, lt=2**53)] = 0
     count: Annotated[int, Field(ge=1, le=MOST_IMAGES)] = 16
     view: View = field(default="x")
+    interval: Annotated[str, Field(max_length=60)] = ""
+    """Noise levels in which guidance acts, as in "0.28-1.6"; "" for all."""
+    guide: Annotated[str, Field(max_length=300)] = ""
+    """A run, or RUN@IMAGES; "" for the model itself."""
+
+    def __post_init__(self) -> None:
+        if self.guidance == 1 and (self.guide or self.interval.strip()):
+            what = "A guide" if self.guide else "A guidance interval"
+            raise ValueError(f"{what} does nothing at guidance 1: choose another guidance, such as 2.")
 
     @property
     def model_label(self) -> str | None:
@@ -64,8 +73,9 @@ class Request:
 
     def nfe(self, model: Model) -> int:
         """Number of function evaluations for the first image."""
-        given = self.sampler, self.steps, self._guidance(model)
-        return nfe(model, sampling_config(model.config, *given), self.labels(model))
+        given = self.sampler, self.steps, self._guidance(model), None, (), self._interval
+        sampling = sampling_config(model.config, *given, guide=model.guide is not None)
+        return nfe(model, sampling, self.labels(model))
 
     def steps_of(self, model: Model) -> Iterator[Step]:
         """The sampler's steps, the same as `Model.sample` takes.
@@ -77,6 +87,7 @@ class Request:
             self.count,
             label=self.model_label,
             guidance=self._guidance(model),
+            guidance_interval=self._interval,
             sampler=self.sampler,
             steps=self.steps,
             seed=self.seed,
@@ -87,6 +98,10 @@ class Request:
         labels = self.labels(model) or [-1] * self.count
         words = [f", {model.class_names[k]}" if k >= 0 else "" for k in labels]
         return [f"seed {seed}{word}" for seed, word in zip(self.seeds, words, strict=True)]
+
+    @property
+    def _interval(self) -> str | None:
+        return self.interval.strip() or None
 
     def _guidance(self, model: Model) -> float | None:
         """None where it is the run's own: of a model without classes guidance must not be spoken."""

@@ -9,7 +9,7 @@ import gradio as gr
 from undiffuse.data.paths import folder_name
 from undiffuse.runs.find import SHIPPED, is_run
 from undiffuse.studio import markup
-from undiffuse.studio.context import EXPLORING, Studio
+from undiffuse.studio.context import Studio
 from undiffuse.studio.explored import as_markup, explored, suggestion_markup
 from undiffuse.studio.jobs import resume_words
 from undiffuse.studio.progress import card
@@ -22,6 +22,8 @@ REFRESH_SECONDS = 1.0
 
 LARGEST_SIDE = 256
 MOST_MINUTES = 7 * 24 * 60
+
+FROM_SCRATCH = ("from scratch", "")
 
 FOLDER = (
     '<label>or <span>choose a folder</span><input type="file" webkitdirectory class="unseen"></label>'
@@ -47,6 +49,10 @@ def train_tab(studio: Studio, tab: gr.Tab) -> None:
                 size = gr.Textbox("32", label="Size in pixels", max_length=9, min_width=100, elem_id="train-size")
                 minutes = gr.Number(10, label="Minutes", minimum=0.01, maximum=MOST_MINUTES, min_width=100)
             classes = gr.Checkbox(True, label="Learn the classes, if there are any")
+            origin = gr.Dropdown(
+                [FROM_SCRATCH, *studio.places.trained()], value="", label="Start from", elem_id="train-from",
+                info="a trained run whose weights know much already",
+            )  # fmt: skip
             with gr.Row(elem_classes="actions"):
                 start = gr.Button("Train", variant="primary", min_width=100, elem_id="train-start")
                 halt = gr.Button("Stop", min_width=80, elem_classes="stop", elem_id="train-stop")
@@ -67,7 +73,7 @@ def train_tab(studio: Studio, tab: gr.Tab) -> None:
             return
         try:
             kept = studio.places.keep(files)
-            looks = explored(str(kept), suggest=True)
+            looks = explored(str(kept), True, studio.exploring)
             while True:
                 try:
                     yield gr.skip(), next(looks), *3 * [gr.skip()]
@@ -85,10 +91,12 @@ def train_tab(studio: Studio, tab: gr.Tab) -> None:
                 remove(kept)
             yield "", markup.stage(markup.note(explain(error), "trouble")), *3 * [gr.skip()]
 
-    def begin(data: str, name: str | None, size: str | None, minutes: float | None, classes: bool) -> tuple:
+    def begin(
+        data: str, name: str | None, size: str | None, minutes: float | None, classes: bool, origin: str | None
+    ) -> tuple:
         """Starts a training of its own process."""
         try:
-            words, folder = train_words(studio, data, name or "", size or "", minutes or 0, classes)
+            words, folder = train_words(studio, data, name or "", size or "", minutes or 0, classes, origin or "")
             studio.trainer.start(words, folder)
         except Exception as error:
             return markup.note(explain(error), "trouble"), gr.skip(), gr.skip()
@@ -108,25 +116,28 @@ def train_tab(studio: Studio, tab: gr.Tab) -> None:
         return (gr.skip(), gr.skip()) if now == before else (now, now)
 
     files.change(
-        streamed(look), files, [data, found, name, size, minutes], concurrency_id=EXPLORING, concurrency_limit=1,
+        streamed(look), files, [data, found, name, size, minutes], concurrency_limit=None,
         show_progress="hidden", api_visibility="private",
     )  # fmt: skip
     start.click(
-        begin, [data, name, size, minutes, classes], [told, watched, timer], queue=False, api_visibility="private"
-    )
+        begin, [data, name, size, minutes, classes, origin], [told, watched, timer], queue=False,
+        api_visibility="private",
+    )  # fmt: skip
     resume.click(go_on, unfinished, [told, watched, timer], queue=False, api_visibility="private")
     halt.click(lambda: studio.trainer.stop(), None, None, queue=False, api_visibility="private")
     timer.tick(refresh, before, [watched, before], queue=False, show_progress="hidden", api_visibility="private")
     tab.select(
-        lambda: (gr.Timer(active=True), gr.Dropdown(unfinished_runs(studio))), None, [timer, unfinished], queue=False,
-        show_progress="hidden", api_visibility="private",
+        lambda: (
+            gr.Timer(active=True), gr.Dropdown(unfinished_runs(studio)),
+            gr.Dropdown([FROM_SCRATCH, *studio.places.trained()]),
+        ), None, [timer, unfinished, origin], queue=False, show_progress="hidden", api_visibility="private",
     )  # fmt: skip
 
 
 def train_words(
-    studio: Studio, data: str, name: str, size: str, minutes: float, classes: bool
+    studio: Studio, data: str, name: str, size: str, minutes: float, classes: bool, origin: str = ""
 ) -> tuple[list[str], Path]:
-    """The words of the command line, and the run folder.
+    """The words of the command line, and the run folder; `origin` is the run to start from, if any.
 
     Raises:
         ValueError: something is missing or out of range, or there is such a run already.
@@ -142,7 +153,12 @@ def train_words(
     if is_run(folder) or folder.exists():
         raise ValueError(f"There is a run {folder.name} already: give another name, or resume that one.")
     words = ["--data", data, "--size", size.strip(), "--minutes", f"{minutes:g}"]
-    return words if classes else [*words, "--unconditional"], folder
+    words += [] if classes else ["--unconditional"]
+    if not origin:
+        return words, folder
+    start = studio.places.run(origin)
+    # A gray model needs gray images, whatever was dropped.
+    return [*words, "--from", str(start.folder), "--channels", str(start.config.network.image_channels)], folder
 
 
 def unfinished_runs(studio: Studio) -> list[str]:
