@@ -10,7 +10,8 @@ from undiffuse.api.data import SizeLike
 from undiffuse.api.runs import RunLike, Weights, as_run, checkpoint_part
 from undiffuse.config import Config
 from undiffuse.interop.imported import check_free, log_summary, save_run
-from undiffuse.interop.onnx_file import TOLERANCE, describe, to_onnx
+from undiffuse.interop.onnx_file import TOLERANCE, check_conditions, describe, to_onnx
+from undiffuse.interop.onnx_runtime_web import runtime_files
 from undiffuse.interop.pipelines import write_pipeline
 from undiffuse.interop.sources import Overrides, read_model
 from undiffuse.interop.web import write_web
@@ -95,6 +96,8 @@ def _export_denoiser(path: Path, run: Run, checkpoint: Checkpoint, part: str, to
     if to == "onnx" and path.is_dir():
         raise ValueError(f"{path.absolute()} is a folder: name a file, such as {run.name}.onnx.")
     config = run.config
+    check_conditions(config)
+    runtime = runtime_files() if to == "web" else {}  # Before the work, since it may have to be downloaded.
     network = config.network.build(learned_variance=config.diffusion.learned_variance)
     network.load_state_dict(_plain_tensors(config, checkpoint, part))
     model = model_of(network.eval().requires_grad_(False), config, torch.device("cpu"))
@@ -105,7 +108,7 @@ def _export_denoiser(path: Path, run: Run, checkpoint: Checkpoint, part: str, to
         write_atomically(path, content)
         size = len(content)
     else:
-        size = write_web(path, model, run.name, content, card)
+        size = sum(write_web(path, model, run.name, content, card, runtime).values())
     _log_exported(part, checkpoint, path)
     log.info(f"{size / 1e6:,.1f} MB; its images are torch's within {TOLERANCE:g}.")
 

@@ -4,7 +4,6 @@ The preconditioning is inside, so that every parametrization goes out and a samp
 """
 
 import json
-import math
 import warnings
 from collections.abc import Mapping
 from typing import Any
@@ -34,6 +33,18 @@ LEVELS = 5
 """Noise levels at which the file is compared with torch, over the whole range of sampling."""
 
 
+def check_conditions(config: Config) -> None:
+    """Raises ValueError where the network is told more than the noise level and the label.
+
+    How a training image was augmented does not count: in sampling it is not told.
+    """
+    if config.condition_sizes._replace(augmentation=0) != NO_MORE:
+        raise ValueError(
+            "This network is told more than the noise level and the label, for which the inputs x, sigma and label "
+            "have no place: export a model without such conditions."
+        )
+
+
 def to_onnx(model: Model, metadata: Mapping[str, str]) -> bytes:
     """The model's denoiser as an ONNX file: inputs x, sigma and label for any batch, output x0, checked against torch.
 
@@ -43,12 +54,6 @@ def to_onnx(model: Model, metadata: Mapping[str, str]) -> bytes:
     Raises:
         ValueError: a package is missing, the network cannot be exported, or the result differs from torch's.
     """
-    config = model.config
-    if config.condition_sizes._replace(augmentation=0) != NO_MORE:
-        raise ValueError(
-            "This network is told more than the noise level and the label, which the inputs x, sigma and label cannot "
-            "hold: export a model without such conditions."
-        )
     if 4 * sum(weights.numel() for weights in network_of(model).parameters()) > MAX_BYTES:
         raise ValueError(f"An ONNX file holds at most {MAX_BYTES // 2**30} GiB, and this network has more weights.")
     content = _exported(model, metadata)

@@ -6,16 +6,17 @@ The noise levels of every number of steps, and the noise of the first seeds, go 
 
 import hashlib
 import json
+from collections.abc import Mapping
 from pathlib import Path
 
 import jinja2
 
 from undiffuse.config import Config, SamplingConfig
-from undiffuse.interop.onnx_runtime_web import WASM, runtime_files
+from undiffuse.interop.onnx_runtime_web import WASM
 from undiffuse.sampling.model import Model, seeded_noise
 from undiffuse.sampling.options import noise_levels, sampling_config
 from undiffuse.utils.files import atomic_path
-from undiffuse.utils.text import CHANNELS, size_text
+from undiffuse.utils.text import size_text
 
 PAGE = Path(__file__).parent / "page"
 
@@ -40,16 +41,19 @@ COPIED = {
 }
 
 
-def write_web(folder: Path, model: Model, name: str, onnx: bytes, card: str) -> int:
-    """Writes the page whole or not at all, and returns its size in bytes.
+def write_web(
+    folder: Path, model: Model, name: str, onnx: bytes, card: str, runtime: Mapping[str, bytes]
+) -> dict[str, int]:
+    """Writes the page whole or not at all, and returns the bytes of each file.
+
+    `runtime` is onnxruntime-web (`onnx_runtime_web.runtime_files`), `card` a text about the model, or "".
 
     Raises:
-        FileNotFoundError: the package of onnxruntime-web cannot be downloaded.
         OSError: writing failed.
     """
     seeds = min(SEEDS, max(1, MOST_NOISE // (4 * _pixels(model))))
     files = {
-        **runtime_files(),
+        **runtime,
         "model.onnx": onnx,
         "noise.bin": seeded_noise(model, range(seeds))().numpy().astype("<f4").tobytes(),
         **{target: (PAGE / source).read_bytes() for target, source in COPIED.items()},
@@ -63,7 +67,7 @@ def write_web(folder: Path, model: Model, name: str, onnx: bytes, card: str) -> 
         for file, content in files.items():
             (temporary / file).parent.mkdir(parents=True, exist_ok=True)
             (temporary / file).write_bytes(content)
-    return sum(map(len, files.values()))
+    return {file: len(content) for file, content in files.items()}
 
 
 def _settings(config: Config, name: str, seeds: int, sizes: dict[str, int], card: str) -> dict[str, object]:
@@ -90,12 +94,12 @@ def _settings(config: Config, name: str, seeds: int, sizes: dict[str, int], card
 def _index(model: Model, name: str) -> str:
     config = model.config
     parameters = sum(weights.numel() for weights in model.network.parameters()) if model.network else 0
-    channels, (height, width) = config.network.image_channels, config.network.size
-    about = f"A diffusion model of {parameters / 1e6:.1f} million weights for {size_text(config.network.size)} images"
+    height, width = config.network.size
+    kind = "gray" if config.network.image_channels == 1 else "color"
+    about = f"A diffusion model, {size_text(config.network.size)} in {kind}, {parameters / 1e6:.1f} million weights"
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(PAGE), autoescape=True, undefined=jinja2.StrictUndefined
     )
-    about = f"{about} in {'color' if channels > 1 else CHANNELS[1]}"
     return environment.get_template("index.html").render(title=name, about=about, width=width, height=height)
 
 

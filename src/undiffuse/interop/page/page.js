@@ -34,6 +34,8 @@ function ready({ model: loaded }) {
   element("card").textContent = model.card;
   element("about").hidden = !model.card;
   form.hidden = element("same").hidden = element("steps-shown").hidden = false;
+  const chosen = form.querySelector(":checked + span");
+  if (chosen) chosen.closest(".choices").scrollTop = chosen.offsetTop;
   generate();
   navigator.serviceWorker?.register("offline.js").catch(() => {}); // Without it the page needs the network.
 }
