@@ -5,7 +5,6 @@ from pydantic.dataclasses import dataclass
 from torch import Tensor, nn
 
 from undiffuse.networks.network import NetworkConfig
-from undiffuse.utils.conditions import Condition
 
 
 @dataclass(frozen=True)
@@ -24,7 +23,7 @@ class SmallNetwork(nn.Module):
         self.conv = nn.Conv2d(channels, channels * (2 if learned_variance else 1), 3, padding=1)
         self.embed = nn.Embedding(config.classes + 1, channels)
 
-    def forward(self, x: Tensor, c_noise: Tensor, label: Condition = None) -> Tensor:
+    def forward(self, x: Tensor, c_noise: Tensor, label: Tensor | None = None) -> Tensor:
         known = torch.zeros_like(c_noise).long() if label is None else torch.where(label < 0, 0, label + 1)
         shift = self.embed(known) * torch.sin(c_noise)[:, None]
         return self.conv(x + shift[:, :, None, None])

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
@@ -32,7 +33,7 @@ MakeModel = Callable[..., Model]
 
 @pytest.fixture
 def make_model(preset_config: Callable[[str], Config], randomized: Callable) -> MakeModel:
-    def make(network: NetworkConfig, **diffusion: object) -> Model:
+    def make(network: NetworkConfig, **diffusion: Any) -> Model:
         names = ("cats", "dogs", "snow")[: network.classes]
         config = replace(
             preset_config("cifar10-edm"), network=network, class_names=names, diffusion=DiffusionConfig(**diffusion)
@@ -109,7 +110,7 @@ def test_a_unet_of_a_cosine_schedule_with_learned_variance_goes_out(
         {"asymmetric_downsampling": True, "frequency_shift": 1, "time_scale": 0.25, "size": (8, 12)},
     ],
 )
-def test_every_unet_goes_out(changes: dict[str, object], make_model: MakeModel, small_network: UNetConfig) -> None:
+def test_every_unet_goes_out(changes: dict[str, Any], make_model: MakeModel, small_network: UNetConfig) -> None:
     model = make_model(replace(small_network, **changes))
     assert largest_difference(to_onnx(model, {}), model) < 1e-5
 
@@ -129,7 +130,7 @@ def test_a_file_that_differs_from_torch_is_not_written(make_model: MakeModel, mo
     model = make_model(SmallConfig(size=(4, 4), image_channels=1))
     monkeypatch.setattr(onnx_file, "_exported", lambda model, metadata: b"onnx")
     monkeypatch.setattr(onnx_file, "largest_difference", lambda content, model: float("nan"))
-    with pytest.raises(ValueError, match="differs from torch's by .*, more than 0.0001, so nothing was written"):
+    with pytest.raises(ValueError, match=r"differs from torch's by .*, more than 0\.0001, so nothing was written"):
         to_onnx(model, {})
 
 

@@ -7,6 +7,7 @@ import tarfile
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any, Literal
 
 import numpy as np
 import pytest
@@ -22,6 +23,8 @@ from undiffuse.interop.onnx_runtime_web import FILES, runtime_files
 from undiffuse.runs.run import Run, create_run
 from undiffuse.sampling.loading import load_model
 from undiffuse.utils.randomness import ImageRandomness
+
+THREE_CLASSES = SmallConfig(size=(4, 6), classes=3)
 
 
 @pytest.fixture
@@ -52,7 +55,7 @@ def make_run(preset_config: Callable[[str], Config], monkeypatch: pytest.MonkeyP
     """Makes runs/one, whose ONNX file is taken from nowhere: writing it is tested elsewhere."""
     monkeypatch.setattr(exchange, "to_onnx", lambda model, metadata: b"ONNX")
 
-    def make(network: SmallConfig = SmallConfig(size=(4, 6), classes=3), **changes: object) -> Run:
+    def make(network: SmallConfig = THREE_CLASSES, **changes: Any) -> Run:
         names = ("<b>cats</b>", "dogs", "snow")[: network.classes]
         config = replace(preset_config("cifar10-edm"), class_names=names, network=network)
         config = replace(config, **{"training": TrainingConfig(label_dropout=0.1), **changes})
@@ -119,7 +122,7 @@ def test_a_name_is_text_in_the_page(make_run: Callable[..., Run], cached: Path) 
     ],
 )
 def test_guidance_is_offered_where_it_was_learned(
-    changes: dict[str, object], guidance: float, unlabeled: bool, make_run: Callable[..., Run], cached: Path
+    changes: dict[str, Any], guidance: float, unlabeled: bool, make_run: Callable[..., Run], cached: Path
 ) -> None:
     told = settings(exchange.export(make_run(**changes), "web", "page"))
     assert (told["guidance"], told["unlabeled"], told["steps"]) == (guidance, unlabeled, 18)
@@ -133,7 +136,7 @@ def test_large_images_bring_the_noise_of_fewer_seeds(make_run: Callable[..., Run
 
 @pytest.mark.parametrize("to", ["web", "onnx"])
 def test_what_is_at_the_target_stays(
-    to: str, make_run: Callable[..., Run], cached: Path, capsys: pytest.CaptureFixture
+    to: Literal["web", "onnx"], make_run: Callable[..., Run], cached: Path, capsys: pytest.CaptureFixture
 ) -> None:
     run = make_run()
     Path("taken").mkdir()
@@ -149,7 +152,7 @@ def test_what_is_at_the_target_stays(
 
 def test_a_folder_is_no_onnx_file(make_run: Callable[..., Run]) -> None:
     Path("empty").mkdir()
-    with pytest.raises(ValueError, match="empty is a folder: name a file, such as one.onnx"):
+    with pytest.raises(ValueError, match=r"empty is a folder: name a file, such as one\.onnx"):
         exchange.export(make_run(), "onnx", "empty")
 
 

@@ -8,7 +8,6 @@ from undiffuse.commands.options import unless_given
 from undiffuse.runs.find import find_run
 from undiffuse.utils.terminal import console
 
-
 Format = Literal["diffusers", "onnx", "web"]
 
 NEXT = {

@@ -81,7 +81,7 @@ def _settings(config: Config, name: str, seeds: int, sizes: dict[str, int], card
         "guidance": sampling[own].guidance,
         "guidance_interval": sampling[own].guidance_interval,
         "clip": sampling[own].clip,
-        "order": sampling[own].order,  # ty: ignore[unresolved-attribute]
+        "order": sampling[own].order,
         "sampler": SAMPLER,
         "steps": own,
         "sigmas": {steps: noise_levels(config.diffusion, each).tolist() for steps, each in sampling.items()},
