@@ -1,4 +1,4 @@
-"""Does a model trained with a table do what it is asked? Digits with how much ink they have, how they lean, how wide they are.
+"""Does a model trained with a table do what it is asked? Digits with their ink, their slant and their width.
 
 python benchmarks/conditions.py --images 32k
 

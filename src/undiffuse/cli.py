@@ -27,7 +27,7 @@ COMMANDS = {
     "measure": ("undiffuse.commands.measure:measure", "measure any two sets of images against each other"),
     "compare": ("undiffuse.commands.compare:compare", "compare runs or samplers in one table, at equal N"),
     "import": ("undiffuse.commands.import_model:import_run", "import a model that was trained elsewhere as a run"),
-    "export": ("undiffuse.commands.export:export", "write a trained model for diffusers to open"),
+    "export": ("undiffuse.commands.export:export", "write a trained model for diffusers, ONNX or a web page"),
     "studio": ("undiffuse.commands.studio:studio", "a page in the browser: generate, train, watch, compare"),
     "quickstart": ("undiffuse.commands.quickstart:quickstart", "train on digits, sample and report, in five minutes"),
     "doctor": ("undiffuse.commands.doctor:doctor", "what this machine has, and what is missing"),

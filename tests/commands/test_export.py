@@ -122,7 +122,7 @@ def test_a_wrong_command_is_refused(make_run: Callable, capsys: pytest.CaptureFi
     assert "no run at" in refused(capsys, "none", *to)
     assert "no such class" in refused(capsys, "one", *to, "--label", "birds")
     assert "always saw the class" in refused(capsys, "one", *to, "--label", "none")
-    assert "onnx" in refused(capsys, "one", "--to", "onnx", "out")
+    assert "onnx" in refused(capsys, "one", "--to", "pickle", "out")
     assert "--to" in refused(capsys, "one")
     (checkpoint,) = Path("runs/one/checkpoints").iterdir()
     (checkpoint / "ema.safetensors").write_bytes(b"")
@@ -150,8 +150,8 @@ def test_the_function_takes_a_run_or_a_model_and_is_quiet(make_run: Callable, ca
 def test_the_functions_errors_are_the_commands(make_run: Callable) -> None:
     make_run()
     unchecked = inspect.unwrap(export)  # Annotations are only enforced in the tests.
-    with pytest.raises(ValueError, match="--to onnx is not a format: choose diffusers"):
-        unchecked("one", to="onnx")
+    with pytest.raises(ValueError, match="--to pickle is not a format: choose diffusers, onnx, web"):
+        unchecked("one", to="pickle")
     with pytest.raises(ValueError, match="--weights best does not exist: choose ema or network"):
         unchecked("one", weights="best")
     with pytest.raises(ValueError, match="no such class"):

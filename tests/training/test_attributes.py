@@ -214,7 +214,7 @@ def test_a_run_with_a_table_starts_from_one_without_and_the_other_way_round(
 
 
 def test_attributes_need_a_table_and_diffusers_has_none(run: Run) -> None:
-    with pytest.raises(ValueError, match="was trained with a table of attributes, which diffusers"):
+    with pytest.raises(ValueError, match="was trained with a table of attributes and cannot be exported"):
         undiffuse.export(run, target="exported")
     with pytest.raises(ValueError, match="this model was trained without a table"):
         undiffuse.load("digits").sample(1, attributes={"ink": 3})

@@ -17,7 +17,12 @@ from undiffuse.utils.device import choose_device, compute_dtype, convolution_for
 from undiffuse.utils.errors import Skipped
 
 PACKAGES = ("torch", "torchvision", "numpy", "pillow", "safetensors", "tyro", "scikit-learn")
-EXTRAS = {"studio": ("gradio",), "hub": ("diffusers", "huggingface_hub"), "remote": ("aiohttp",)}
+EXTRAS = {
+    "studio": ("gradio",),
+    "hub": ("diffusers", "huggingface_hub"),
+    "onnx": ("onnx", "onnxruntime", "onnxscript"),
+    "remote": ("aiohttp",),
+}
 
 
 @dataclass(frozen=True)

@@ -3,25 +3,37 @@
 from pathlib import Path
 from typing import Literal
 
+import torch
+from torch import Tensor
+
 from undiffuse.api.data import SizeLike
 from undiffuse.api.runs import RunLike, Weights, as_run, checkpoint_part
 from undiffuse.config import Config
 from undiffuse.interop.imported import check_free, log_summary, save_run
+from undiffuse.interop.onnx_file import TOLERANCE, describe, to_onnx
+from undiffuse.interop.onnx_runtime_web import runtime_files
 from undiffuse.interop.pipelines import write_pipeline
 from undiffuse.interop.sources import Overrides, read_model
+from undiffuse.interop.web import write_web
 from undiffuse.networks.classes import ClassChange
 from undiffuse.runs.run import Checkpoint, Run
 from undiffuse.sampling.labels import Label, find_label
-from undiffuse.sampling.model import Model
+from undiffuse.sampling.model import Model, model_of
 from undiffuse.sampling.options import check_guidance
 from undiffuse.utils.conditions import NO_LABEL
+from undiffuse.utils.files import write_atomically
 from undiffuse.utils.parsing import at_least, parse_size
 from undiffuse.utils.terminal import log, speaking
+
+Format = Literal["diffusers", "onnx", "web"]
+
+FORMATS = {"diffusers": "", "onnx": ".onnx", "web": "-web"}
+"""What is added to the run's name for each format."""
 
 
 def export(
     run: RunLike,
-    to: Literal["diffusers"] = "diffusers",
+    to: Format = "diffusers",
     target: str | Path | None = None,
     *,
     label: Label | None = None,
@@ -32,56 +44,95 @@ def export(
 
     Args:
         run: A run, its folder, its name under runs/, or a Model; None takes the newest run.
-        to: The format. diffusers is a folder for `diffusers.DiffusionPipeline.from_pretrained`.
-        target: The folder to make; None: exported/ and the run's name. It appears whole or not at all.
-        label: Always make images of this class, by name or index, or "none" for unlabeled ones: a DDPMPipeline takes no
-            class. None: the network keeps its classes, which its `unet` takes as class_labels.
+        to: The format. diffusers is a folder for `diffusers.DiffusionPipeline.from_pretrained`; onnx a file with the
+            denoiser D(x, sigma, label), checked against torch; web a folder with a page that runs the model in the
+            visitor's browser.
+        target: The folder or file to make; None: exported/ and the run's name. It appears whole or not at all.
+        label: For diffusers, always make images of this class, by name or index, or "none" for unlabeled ones: a
+            DDPMPipeline takes no class. None: the network keeps its classes, which its `unet` takes as class_labels.
         weights: "ema", the exponential moving average, or "network", the weights that are being trained.
         progress: Shows notices.
 
     Returns:
-        The folder.
+        The folder or file.
 
     Raises:
-        FileNotFoundError: there is no such run, or it has no whole checkpoint.
-        ValueError: diffusers has no such model, an option is out of range, or there is something at `target`.
+        FileNotFoundError: there is no such run, it has no whole checkpoint, or what the page needs cannot be
+            downloaded.
+        ValueError: the format has no such model, a package is missing, an option is out of range, or there is something
+            at `target`.
 
     Example:
         folder = undiffuse.export("runs/digits", target="exported/threes", label=3)
         diffusers.DiffusionPipeline.from_pretrained(folder)(num_inference_steps=1000).images[0]
     """
-    if to != "diffusers":
-        raise ValueError(f"--to {to} is not a format: choose diffusers.")
+    if to not in FORMATS:
+        raise ValueError(f"--to {to} is not a format: choose {', '.join(FORMATS)}.")
     part = checkpoint_part(weights)
     with speaking(progress):
         opened, checkpoint = _open(run)
-        config = opened.config
-        if config.image_condition is not None:
+        _check_told(opened)
+        path = Path("exported") / f"{opened.name}{FORMATS[to]}" if target is None else Path(target).expanduser()
+        if to == "diffusers":
+            _export_pipeline(path, opened, checkpoint, part, label)
+        else:
+            if label is not None:
+                raise ValueError(f"--label is for diffusers: {to} takes any label.")
+            _export_denoiser(path, opened, checkpoint, part, to)
+    return path
+
+
+def _check_told(run: Run) -> None:
+    """Raises ValueError for a network that is told more than a label (how it was augmented is not told in sampling)."""
+    config = run.config
+    reasons = {
+        "makes images from others": config.image_condition is not None,
+        "was trained with a table of attributes": config.attributes is not None,
+        "was trained on patches, whose places it is told,": config.condition_sizes.coordinates,
+    }
+    for reason, holds in reasons.items():
+        if holds:
             raise ValueError(
-                f"{opened.folder.absolute()} makes images from others, which diffusers' UNet2DModel and pipelines "
-                "cannot take: export a run that was trained without --condition."
+                f"{run.folder.absolute()} {reason} and cannot be exported: what is exported is told the noise level "
+                "and the label alone."
             )
-        if config.condition_sizes.coordinates:
-            raise ValueError(
-                f"{opened.folder.absolute()} was trained on patches, and diffusers' networks are not told where pixels "
-                "are: only runs with augmentation.patches 0 can be exported."
-            )
-        if config.attributes:
-            raise ValueError(
-                f"{opened.folder.absolute()} was trained with a table of attributes, which diffusers' UNet2DModel and "
-                "pipelines cannot take: export a run that was trained without --condition."
-            )
-        index = None if label is None else find_label(config.class_names, label)
-        if index == NO_LABEL:
-            check_guidance(config)
-        folder = Path("exported") / opened.name if target is None else Path(target).expanduser()
-        # Without what only training uses: to be told of no augmentation is to be told nothing.
-        same = ClassChange(config.class_names, config.class_names)
-        tensors = config.network.adapted(checkpoint.tensors(part), same)
-        write_pipeline(folder, config, tensors, index, opened.folder)
-        log.info(f"Exported the {part} weights at {checkpoint.images:,} images to {folder.absolute()}")
-        _log_limits(config, index)
-    return folder
+
+
+def _export_pipeline(folder: Path, run: Run, checkpoint: Checkpoint, part: str, label: Label | None) -> None:
+    config = run.config
+    index = None if label is None else find_label(config.class_names, label)
+    if index == NO_LABEL:
+        check_guidance(config)
+    write_pipeline(folder, config, _plain_tensors(config, checkpoint, part), index, run.folder)
+    _log_exported(part, checkpoint, folder)
+    _log_limits(config, index)
+
+
+def _export_denoiser(path: Path, run: Run, checkpoint: Checkpoint, part: str, to: str) -> None:
+    check_free(path)
+    if to == "onnx" and path.is_dir():
+        raise ValueError(f"{path.absolute()} is a folder: name a file, such as {run.name}.onnx.")
+    config = run.config
+    runtime = runtime_files() if to == "web" else {}  # Before the work, since it may have to be downloaded.
+    network = config.network.build(learned_variance=config.diffusion.learned_variance)
+    network.load_state_dict(_plain_tensors(config, checkpoint, part))
+    model = model_of(network.eval().requires_grad_(False), config, torch.device("cpu"))
+    card_file = run.folder / "model.md"
+    card = card_file.read_text(encoding="utf-8") if card_file.is_file() else ""
+    content = to_onnx(model, describe(config, run.name, checkpoint.images, part, card))
+    if to == "onnx":
+        write_atomically(path, content)
+        size = len(content)
+    else:
+        size = sum(write_web(path, model, run.name, content, card, runtime).values())
+    _log_exported(part, checkpoint, path)
+    log.info(f"{size / 1e6:,.1f} MB; its images are torch's within {TOLERANCE:g}.")
+
+
+def _plain_tensors(config: Config, checkpoint: Checkpoint, part: str) -> dict[str, Tensor]:
+    """The weights without those that only training uses: to be told of no augmentation is to be told nothing."""
+    same = ClassChange(config.class_names, config.class_names)
+    return config.network.adapted(checkpoint.tensors(part), same)
 
 
 def import_model(
@@ -143,6 +194,10 @@ def _open(run: RunLike) -> tuple[Run, Checkpoint]:
     if checkpoint is None:
         raise FileNotFoundError(f"{opened.folder.absolute()} has no whole checkpoint: train it first, or for longer.")
     return opened, checkpoint
+
+
+def _log_exported(part: str, checkpoint: Checkpoint, path: Path) -> None:
+    log.info(f"Exported the {part} weights at {checkpoint.images:,} images to {path.absolute()}")
 
 
 def _log_limits(config: Config, label: int | None) -> None:

@@ -8,10 +8,18 @@ from undiffuse.commands.options import unless_given
 from undiffuse.runs.find import find_run
 from undiffuse.utils.terminal import console
 
+Format = Literal["diffusers", "onnx", "web"]
+
+NEXT = {
+    "diffusers": '  in Python   DiffusionPipeline.from_pretrained("{}")',
+    "onnx": '  in Python   onnxruntime.InferenceSession("{}")',
+    "web": "  to look at  python -m http.server --directory {}, and http://localhost:8000 in a browser",
+}
+
 
 def export(
     run: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")],
-    to: Annotated[tuple[Literal["diffusers"], str], tyro.conf.arg(metavar="diffusers DIR")],
+    to: Annotated[tuple[Format, str], tyro.conf.arg(metavar="{diffusers,onnx,web} TARGET")],
     label: Annotated[str | None, unless_given("the model keeps its classes")] = None,
     weights: Literal["ema", "network", "average"] = "ema",
 ) -> None:
@@ -19,10 +27,15 @@ def export(
 
     undiffuse export RUN --to diffusers DIR, and then in Python: DiffusionPipeline.from_pretrained("DIR")
 
+    undiffuse export RUN --to onnx FILE: the denoiser D(x, sigma, label) for any program that reads ONNX
+
+    undiffuse export RUN --to web DIR: a page that runs the model in the visitor's browser, for any static host
+
     Args:
         run: A run folder, its name under runs/, or a model that comes with undiffuse, such as digits.
-        to: The format, and the folder to create.
-        label: Always make images of this class, by name or index, or none: a DDPMPipeline takes no class.
+        to: The format, and the folder or file to create.
+        label: For diffusers, always make images of this class, by name or index, or none: a DDPMPipeline takes no
+            class.
         weights: The EMA of the weights, or the weights in training; average is the old name of ema.
     """
     find_run(run)
@@ -31,4 +44,4 @@ def export(
     from undiffuse import api
 
     api.export(run, format, target, label=label, weights=weights)
-    console.print(f'  in Python   DiffusionPipeline.from_pretrained("{target}")')
+    console.print(NEXT[format].format(target), markup=False, soft_wrap=True)

@@ -6,25 +6,10 @@ Loads no torch, so that a missing file is answered in seconds.
 import hashlib
 import importlib.util
 import os
-import urllib.request
 from dataclasses import dataclass
-from http.client import HTTPException
 from pathlib import Path
 
-from filelock import FileLock
-
-from undiffuse.utils.downloads import is_reachable
-from undiffuse.utils.files import atomic_path
-from undiffuse.utils.terminal import Meter, log
-
-OFFLINE_SECONDS = 2
-"""If the server of the weights does not answer within this time, it counts as unreachable."""
-
-STALLED_SECONDS = 30
-"""If a download receives nothing for this long, it has failed."""
-
-BLOCK = 2**20
-"""Bytes read from a server at once."""
+from undiffuse.utils.downloads import fetch
 
 RELEASES = "https://github.com/toshas/torch-fidelity/releases/download/v0.2.0/"
 
@@ -78,43 +63,12 @@ def find_inception(given: Path | None) -> Path:
     if given is not None:
         return _existing(given)
     path, url = hub_folder() / INCEPTION.file, RELEASES + INCEPTION.file
-    if path.exists():
-        return path
     fix = (
         f"download {INCEPTION.file} (SHA-256 {INCEPTION.sha256}) on another machine and put it at {path.absolute()} or "
         f"name it with --weights, or measure with {OFFLINE_ALTERNATIVE}."
     )
-    if not is_reachable(url, OFFLINE_SECONDS):
-        raise FileNotFoundError(f"{url} cannot be reached: {fix}")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        with FileLock(f"{path}.lock"):  # Under torchrun one process downloads and the others wait.
-            if not path.exists():
-                log.info(f"Downloading {url} to {path.absolute()}")
-                download(url, path, INCEPTION.sha256)
-    except (ValueError, OSError, HTTPException) as error:
-        raise FileNotFoundError(f"{url} could not be downloaded ({str(error).rstrip('.')}): {fix}") from error
+    fetch(url, path, INCEPTION.sha256, fix)
     return path
-
-
-def download(url: str, path: Path, sha256: str) -> None:
-    """Downloads a file whose digest is known; `path` appears only if the file is whole and the digest is right.
-
-    Raises:
-        ValueError: the file has another digest.
-        OSError, HTTPException: the server cannot be reached, or the connection broke.
-    """
-    request = urllib.request.Request(url, headers={"User-Agent": "undiffuse"})
-    digest = hashlib.sha256()
-    with urllib.request.urlopen(request, timeout=STALLED_SECONDS) as response, atomic_path(path) as temporary:
-        total = int(response.headers.get("Content-Length") or 0)
-        with open(temporary, "wb") as file, Meter(f"downloading {path.name}", total) as meter:
-            while block := response.read(BLOCK):
-                file.write(block)
-                digest.update(block)
-                meter.reach(file.tell(), f"{file.tell() / 2**20:,.0f} MiB")
-        if digest.hexdigest() != sha256:
-            raise ValueError(f"its SHA-256 is {digest.hexdigest()}")
 
 
 def find_efficientnet(given: Path | None) -> Path:
