@@ -89,7 +89,7 @@ def main(
 
 def _plot(model: Model, real: dict[str, np.ndarray], columns: int = 12) -> Figure:
     """The same seeds and classes in each row, from the least to the most of one number."""
-    figure = Figure(figsize=(11, 3.6), layout="constrained")
+    figure = Figure(figsize=(11, 2.4), layout="constrained")
     for axes, (name, title) in zip(figure.subplots(1, 2), NUMBERS.items(), strict=True):
         values = np.linspace(*np.quantile(real[name], [0.02, 0.98]), columns)
         rows = [

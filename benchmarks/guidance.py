@@ -61,6 +61,7 @@ def main(
     store = open_store(model.config.data)
     real, labels = store.read(range(len(store))), np.arange(count) % len(model.class_names)
     describe = _describe(features)
+    described = describe(real)
     rows = []
     for way, (each, where) in ways.items():
         for value in values:
@@ -68,7 +69,7 @@ def main(
             # Without guidance all ways are the same; a guide would be refused.
             sampled = (each if value != 1 else model).sample(count, guidance=value, steps=steps, **options)
             found = undiffuse.measure(real, np.asarray(sampled), features=features)
-            reading = read_samples(describe(real), store.labels, describe(np.asarray(sampled)), labels)
+            reading = read_samples(described, store.labels, describe(np.asarray(sampled)), labels)
             sampling = sampling_config(
                 model.config, steps=steps, guidance=value, guide=each.guide is not None and value != 1, **options
             )
@@ -93,11 +94,11 @@ def _describe(features: str) -> Callable[[np.ndarray], np.ndarray]:
         return lambda images: images
     network = load_features(features, None, torch.device("cpu"))
 
-    def described(images: np.ndarray) -> np.ndarray:
+    def features_of(images: np.ndarray) -> np.ndarray:
         chunks = [network(to_nchw(to_rgb(images[i : i + 64]))).features for i in range(0, len(images), 64)]
         return torch.cat(chunks).numpy()[:, None, None]
 
-    return described
+    return features_of
 
 
 def _plot(rows: list[dict]) -> Figure:

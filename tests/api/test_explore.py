@@ -84,7 +84,9 @@ def test_images_in_memory_are_explored_like_files(measurements: list) -> None:
     assert {image.class_name for image in group} == {"a", "b"}
     assert found.duplicates.mixed_class_groups == 1
     assert found.suggestion is not None
-    assert found.suggestion.command == "undiffuse.train(data, size='64', images='100k')"
+    assert found.suggestion.command == (
+        "undiffuse.train(data, size='64', images='100k', set={'augmentation.patches': 0.5})"
+    )
 
 
 def test_bad_files_are_listed_or_fail_with_strict() -> None:

@@ -31,6 +31,8 @@ def images(shapes: Mapping[tuple[int, int], int]) -> Inventory:
 
 PHOTOS = {(500, 500): 300, (500, 750): 100, (750, 500): 100}
 
+MANY_PHOTOS = {shape: 4 * count for shape, count in PHOTOS.items()}
+
 PLAIN = Request("photos")
 
 
@@ -63,12 +65,12 @@ def option(first: Suggestion, name: str) -> str | None:
 def test_a_first_run_on_a_cpu_takes_at_most_two_hours(
     images_per_second: float, size: tuple[int, int], images: int
 ) -> None:
-    first = suggested(PHOTOS, images_per_second)
+    first = suggested(MANY_PHOTOS, images_per_second)
     assert (first.preset, first.size, first.total_images) == ("small", size, images)
     assert first.seconds <= 2 * 3600
     assert first.seconds == pytest.approx(images * size[0] * size[1] / 32**2 / images_per_second)
     assert first.images_per_second == pytest.approx(images / first.seconds)
-    assert first.epochs == pytest.approx(images / 500)
+    assert first.epochs == pytest.approx(images / 2000)
     assert option(first, "--size") == str(size[0])
     assert option(first, "--images") == f"{images // 1000}k"
 
@@ -159,8 +161,21 @@ def test_many_epochs_of_few_images_cause_a_warning() -> None:
 
 
 def test_the_reason_for_the_budget_names_the_measurement() -> None:
-    first = suggested(PHOTOS, 100)
+    first = suggested(MANY_PHOTOS, 100)
     assert "At 25 images/s (estimated from 32x32), 100,000 images take 67 min." in first.reasons[2]
+
+
+def test_few_images_are_trained_on_patches_where_the_network_takes_them() -> None:
+    first = suggested(PHOTOS, 100)
+    assert first.size == (64, 64)
+    assert option(first, "--set") == "augmentation.patches=0.5"
+    assert "Half of the steps train on patches" in first.reasons[0]
+    # Of the pixels of whole images, half of the steps see 0.6 / 4 + 0.4 / 16.
+    assert first.seconds == pytest.approx(100_000 * 4 / 100 * (0.5 + 0.5 * (0.6 / 4 + 0.4 / 16)))
+    assert "(estimated from 32x32, patches counted in)" in first.reasons[2]
+    for whole in (suggested(MANY_PHOTOS, 100), suggested(PHOTOS, 100, request=Request("photos", (48, 48)))):
+        assert option(whole, "--set") is None
+        assert "patches" not in " ".join(whole.reasons)
 
 
 def test_images_in_memory_get_a_python_call() -> None:
@@ -169,7 +184,7 @@ def test_images_in_memory_get_a_python_call() -> None:
 
 
 def test_a_busy_machine_is_named_and_does_not_count() -> None:
-    idle, busy = suggested(PHOTOS, 100), suggested(PHOTOS, 100, slowed=0.2)
+    idle, busy = suggested(MANY_PHOTOS, 100), suggested(MANY_PHOTOS, 100, slowed=0.2)
     assert (busy.seconds, busy.total_images) == (idle.seconds, idle.total_images)
     assert "other work on this machine slowed it down to 5" in " ".join(busy.reasons)
     assert "other work" not in " ".join(idle.reasons)
