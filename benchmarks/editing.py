@@ -95,7 +95,14 @@ class Enlarging:
         )
 
 
-def enlarge(run: str = "digits", /, side: int = 4, steps: int = 18, clip: bool = True) -> None:
+def enlarge(
+    run: str = "digits",
+    /,
+    side: int = 4,
+    steps: int = 18,
+    clip: bool = True,
+    samplers: tuple[str, ...] = ("euler", "euler_ancestral", "dpmpp_2m"),
+) -> None:
     """Images made `side` pixels long and enlarged again, by bicubic and by the model; distances to the images.
 
     Args:
@@ -103,6 +110,7 @@ def enlarge(run: str = "digits", /, side: int = 4, steps: int = 18, clip: bool =
         side: Height and width of the small images.
         steps: Of the sampler.
         clip: Clip each prediction, as `undiffuse edit` does.
+        samplers: Each is measured.
     """
     model = ud.load(run)
     pixels, classes = held_out(model)
@@ -110,7 +118,7 @@ def enlarge(run: str = "digits", /, side: int = 4, steps: int = 18, clip: bool =
     operator, small, std = enlarging.operator, signed(enlarging.small), model.diffusion.sigma_data
     wrap = partial(posterior, operator=operator, y=small, noise_std=editing.NOISE_STD, data_std=std)
     enlarging.report("bicubic", to_pixels(enlarging.bicubic()))
-    for sampler in ("euler", "euler_ancestral", "dpmpp_2m"):
+    for sampler in samplers:
         sampling = sampling_config(model.config, sampler, steps, guidance=1.0, settings=[f"clip={str(clip).lower()}"])
         for name, given in (("no label", None), ("its label", classes)):
             labels = [NO_LABEL] * len(pixels) if given is None else given.tolist()
@@ -126,6 +134,7 @@ def super_resolution(
     data_root: str | None = None,
     size: str | None = None,
     preset: str | None = None,
+    from_run: str | None = None,
     images: str | None = None,
     minutes: float | None = None,
     unconditional: bool = False,
@@ -153,6 +162,7 @@ def super_resolution(
         data_root=data_root,
         size=size,
         preset=preset,
+        from_run=from_run,
         images=images,
         minutes=minutes,
         unconditional=unconditional,
