@@ -100,8 +100,11 @@ class Watched:
         """The finished image, `(height, width, 4)`."""
         expect(self.page.locator("#status")).to_contain_text("Made in", timeout=SECONDS)
         pixels = self.page.evaluate(
+            # From a copy: Chromium warns of a canvas that is read often.
             "() => { const c = document.getElementById('image');"
-            "return [c.height, c.width, ...c.getContext('2d').getImageData(0, 0, c.width, c.height).data]; }"
+            "const copy = new OffscreenCanvas(c.width, c.height).getContext('2d', { willReadFrequently: true });"
+            "copy.drawImage(c, 0, 0);"
+            "return [c.height, c.width, ...copy.getImageData(0, 0, c.width, c.height).data]; }"
         )
         return np.array(pixels[2:], np.uint8).reshape(pixels[0], pixels[1], 4)
 

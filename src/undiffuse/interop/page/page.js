@@ -69,6 +69,7 @@ function generate() {
   film.replaceChildren();
   save.disabled = true;
   [progress.value, progress.max] = [0, asked.steps];
+  status.textContent = `Step 0 of ${asked.steps}`;
   showCommand(asked);
   worker.postMessage({ id: ++id, ...asked });
 }
