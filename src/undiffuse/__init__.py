@@ -25,6 +25,7 @@ __all__ = [
     "NetworkConfig",
     "Observer",
     "Run",
+    "Tuned",
     "compare",
     "edit",
     "evaluate",
@@ -37,6 +38,7 @@ __all__ = [
     "sample",
     "samplers",
     "train",
+    "tune_sampler",
 ]
 
 

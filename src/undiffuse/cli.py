@@ -19,6 +19,10 @@ COMMANDS = {
     "explore": ("undiffuse.commands.explore:explore", "look at images before training, in one page"),
     "train": ("undiffuse.commands.train:train", "train a diffusion model on images, or resume"),
     "sample": ("undiffuse.commands.sample:sample", "make images with a trained model"),
+    "tune-sampler": (
+        "undiffuse.commands.tune_sampler:tune_sampler",
+        "find the noise levels that make the most of few steps",
+    ),
     "edit": ("undiffuse.commands.edit:edit", "inpaint, vary, interpolate, colorize, deblur or enlarge an image"),
     "evaluate": (
         "undiffuse.commands.evaluate:evaluate",

@@ -108,6 +108,7 @@ def sample(
         given = sampler, steps, guidance, precision, settings, guidance_interval
         sampling = sampling_config(opened.config, *given, guide=guide is not None)
         model = with_guide(load_model(opened, weights=checkpoint_part(weights), world=world), guide, world, network)
+        sampling = world.on_main(lambda: model.tuned(sampling))
         labels, stated = model.find_labels(label), find_attributes(opened.config.attributes, attributes)
         given = find_given(opened.config, condition)
         folder = Path(out).expanduser() if out else default_folder(model, sampling, settings, labels, stated, given)

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import jinja2
 
-from undiffuse.config import Config, SamplingConfig
+from undiffuse.config import SamplingConfig
 from undiffuse.interop.onnx_runtime_web import WASM
 from undiffuse.sampling.model import Model, seeded_noise
 from undiffuse.sampling.options import noise_levels, sampling_config
@@ -61,7 +61,7 @@ def write_web(
         "index.html": _index(model, name).encode(),
     }
     sizes = {file: len(files[file]) for file in ("model.onnx", "noise.bin", WASM)}
-    files["model.json"] = json.dumps(_settings(model.config, name, seeds, sizes, card), indent=1).encode()
+    files["model.json"] = json.dumps(_settings(model, name, seeds, sizes, card), indent=1).encode()
     files["offline.js"] = _offline(name, files).encode()
     with atomic_path(folder) as temporary:
         for file, content in files.items():
@@ -70,9 +70,10 @@ def write_web(
     return {file: len(content) for file, content in files.items()}
 
 
-def _settings(config: Config, name: str, seeds: int, sizes: dict[str, int], card: str) -> dict[str, object]:
+def _settings(model: Model, name: str, seeds: int, sizes: dict[str, int], card: str) -> dict[str, object]:
+    config = model.config
     own = config.sampling.steps if config.sampling.steps <= MOST_STEPS else SamplingConfig().steps
-    sampling = {steps: sampling_config(config, SAMPLER, steps) for steps in sorted({*STEPS, own})}
+    sampling = {steps: model.tuned(sampling_config(config, SAMPLER, steps)) for steps in sorted({*STEPS, own})}
     return {
         "name": name,
         "shape": [config.network.image_channels, *config.network.size],

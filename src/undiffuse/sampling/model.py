@@ -24,6 +24,7 @@ from undiffuse.sampling.binding import bound_sampler, in_precision, without_grad
 from undiffuse.sampling.given import find_given, with_given
 from undiffuse.sampling.labels import Label, Pattern, find_pattern, label_tensor, labels_for
 from undiffuse.sampling.options import Settings, as_settings, check_guidance, noise_levels, sampling_config
+from undiffuse.sampling.tuned import with_tuned
 from undiffuse.utils.conditions import NO_LABEL, Condition, Conditions, as_conditions, says_something, simplest
 from undiffuse.utils.device import state_dtype, upload
 from undiffuse.utils.names import SamplingPrecision
@@ -138,7 +139,7 @@ class Model:
         """
         _check_seeds(count, seed)
         given = sampler, steps, guidance, precision, as_settings(set), guidance_interval
-        sampling = sampling_config(self.config, *given, guide=self.guide is not None)
+        sampling = self.tuned(sampling_config(self.config, *given, guide=self.guide is not None))
         seeds = range(seed, seed + count)
         return sample_steps(self, seeds, self._told(seeds, label, attributes, condition), sampling)
 
@@ -172,7 +173,8 @@ class Model:
             guidance: 1 follows the label and attributes as trained; more exaggerates them. None: the run's.
             guidance_interval: Guidance acts at noise levels above the first and up to the second, as in (0.28, 1.6).
             sampler: See `undiffuse sample --help`; None: the run's.
-            steps: At least 1; None: the run's. Below 100, ipndm replaces a run's ancestral or ddim.
+            steps: At least 1; None: the run's. Below 100, ipndm replaces a run's ancestral or ddim. Noise levels that
+                `tune_sampler` found for so many steps are used; `set={"sigmas": "karras"}` takes Karras et al.'s.
             precision: Of the network's convolutions and matrix products: fp32; tf32, which GPUs from Ampere on have
                 and which is fp32 elsewhere; bf16, about twice as fast where the hardware has it; or auto, which is bf16
                 there and fp32 elsewhere. None: the run's.
@@ -192,7 +194,7 @@ class Model:
         """
         _check_seeds(count, seed, batch)
         given = sampler, steps, guidance, precision, as_settings(set), guidance_interval
-        sampling = sampling_config(self.config, *given, guide=self.guide is not None)
+        sampling = self.tuned(sampling_config(self.config, *given, guide=self.guide is not None))
         seeds, chunks = range(seed, seed + count), []
         told = as_conditions(self._told(seeds, label, attributes, condition))
         with speaking(progress), Meter("sampling", count * sampling.steps) as meter:
@@ -279,6 +281,16 @@ class Model:
                 f"checkpoints after {kept} images; --keep keeps more of them in training."
             )
         return replace(self, guide=guide)
+
+    def tuned(self, sampling: SamplingConfig) -> SamplingConfig:
+        """The options with the noise levels that `tune_sampler` found for them, where there are any.
+
+        Raises:
+            ValueError: sigmas is "tuned" and there are none, or the run's file of them is damaged.
+        """
+        if self.run is None or self.checkpoint is None:
+            return sampling
+        return with_tuned(sampling, self.run, self.checkpoint, self.weights, self.guide is not None)
 
     def __repr__(self) -> str:
         c, height, width = self.shape
