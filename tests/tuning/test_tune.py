@@ -115,14 +115,14 @@ def test_an_interrupted_search_goes_on_to_the_same_levels(model: Model) -> None:
     sampling = sampling_config(model.config, "ipndm", 4)
     calls = [0]
     whole, _ = tune(replace(model, predict=counting(model.predict, calls)), sampling, Path("whole"), minutes=1e-9)
-    for most in (90, 60, 40):  # In the many steps, then in the search.
+    for most in (90, 50):  # In the many steps, then in the search.
         interrupted = replace(model, predict=counting(model.predict, [0], most))
         with pytest.raises(KeyboardInterrupt):
             tune(interrupted, sampling, Path("parts"), minutes=1e-9)
     left = [0]
     schedule, again = tune(replace(model, predict=counting(model.predict, left)), sampling, Path("parts"), minutes=1e-9)
     assert (schedule, again) == (whole, False)
-    assert left[0] < calls[0] - 120
+    assert left[0] <= calls[0] - 60, "many steps are not made again"
 
 
 def test_steps_that_cannot_be_tuned_and_damaged_files_are_named(model: Model) -> None:
@@ -133,7 +133,7 @@ def test_steps_that_cannot_be_tuned_and_damaged_files_are_named(model: Model) ->
     search, *teacher = [next(Path("tuning").glob("ipndm-2-*/search.json")), *Path("tuning").glob("teacher-*/*")]
     teacher[0].write_bytes(b"{}")
     search.write_text('{"images": 32}')
-    with pytest.raises(ValueError, match="is damaged.*remove it and tune again"):
+    with pytest.raises(ValueError, match=r"is damaged.*remove it and tune again"):
         tune(model, sampling, Path("tuning"), minutes=1e-9)
     search.write_text('{"images": 10000}')
     with pytest.raises(ValueError, match=r"search\.json is damaged"):

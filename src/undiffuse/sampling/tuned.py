@@ -1,7 +1,8 @@
 """Noise levels that `undiffuse tune-sampler` found for a model: tuned_samplers.json, and when they are used."""
 
+import json
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Annotated, Literal, get_args
 
@@ -97,7 +98,7 @@ def save_tuned(run: Run, schedule: TunedSchedule) -> Path:
     file = run.output_folder / NAME
     kept = [each for each in _read(file) if each.for_options != schedule.for_options]
     content = _File(tuple(sorted([*kept, schedule], key=lambda s: (s.sampling.sampler, s.sampling.steps))))
-    write_atomically(file, TypeAdapter(_File).dump_json(content, indent=1) + b"\n")
+    write_atomically(file, json.dumps(asdict(content), indent=1) + "\n")
     return file
 
 

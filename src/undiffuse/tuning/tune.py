@@ -215,7 +215,7 @@ def _key(digest: str, options: dict[str, object]) -> str:
 
 
 def _write(file: Path, progress: Progress) -> None:
-    write_atomically(file, TypeAdapter(Progress).dump_json(progress))
+    write_atomically(file, json.dumps(asdict(progress)))
 
 
 def _read(file: Path) -> Progress | None:
