@@ -4,10 +4,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from undiffuse.api.runs import RunLike, as_run
+from undiffuse.data.store import Store, open_store
+from undiffuse.runs.run import Run
 from undiffuse.sampling.loading import load_model
 from undiffuse.sampling.model import Model
 from undiffuse.sampling.options import sampling_config
 from undiffuse.sampling.tuned import NAME, TUNABLE, TunedSchedule, save_tuned
+from undiffuse.tuning.bound import tune_stride
 from undiffuse.tuning.tune import tune
 from undiffuse.utils.files import check_writable
 from undiffuse.utils.parsing import at_least
@@ -95,7 +98,10 @@ def tune_sampler(
         folder = opened.output_folder / "tuning"
         check_writable(folder)
         model = run if isinstance(run, Model) else load_model(opened)
-        outcome = tune(model, sampling, folder, minutes)
+        if sampler == "ancestral":
+            outcome = tune_stride(model, sampling, _images(opened), folder, minutes)
+        else:
+            outcome = tune(model, sampling, folder, minutes)
         file = opened.output_folder / NAME
         if outcome.again:
             log.info(f"The search was finished before: {folder.absolute()}")
@@ -106,3 +112,10 @@ def tune_sampler(
         else:
             log.info(f"No better levels were found for {outcome.schedule}: nothing is kept.")
     return Tuned(outcome.schedule, file)
+
+
+def _images(run: Run) -> Store:
+    """The images that the run was trained on."""
+    if not run.config.data_content:
+        raise ValueError(f"{run.folder.absolute()} holds an imported model without images: ancestral cannot be tuned.")
+    return open_store(run.config.data)

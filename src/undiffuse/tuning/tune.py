@@ -2,18 +2,13 @@
 itself. What is done is kept in the run folder, so that an interrupted search goes on.
 """
 
-import hashlib
-import json
 import time
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, NamedTuple
 
 import safetensors.torch
 import torch
 from jaxtyping import Float
-from pydantic import Field, TypeAdapter, ValidationError
-from pydantic.dataclasses import dataclass
 from torch import Tensor
 
 from undiffuse.config import SamplingConfig
@@ -21,12 +16,12 @@ from undiffuse.diffusion.sampler_table import SAMPLERS
 from undiffuse.sampling.model import Model
 from undiffuse.sampling.options import noise_levels, on_device
 from undiffuse.sampling.tuned import TunedSchedule, comparable
+from undiffuse.tuning.progress import Outcome, Progress, key, read_progress, read_tensors, write_progress
 from undiffuse.tuning.search import TRIALS, Sigmas, refined
 from undiffuse.tuning.teacher import LEVELS, Memory, end_points, euler_costs, gits_sigmas, teacher_levels, trajectories
 from undiffuse.utils.files import write_atomically
 from undiffuse.utils.terminal import Meter, log
 from undiffuse.utils.text import duration
-from undiffuse.utils.validation import STRICT
 
 BATCH = 32
 """Images at once, and in a file of the teacher's."""
@@ -45,26 +40,6 @@ STARTS = 1 + 2 * len(COEFFICIENTS)
 MOST_STEPS = 30
 
 
-@dataclass(frozen=True, config=STRICT)
-class Progress:
-    """A search so far: search.json."""
-
-    images: Annotated[int, Field(ge=BATCH, le=MOST_IMAGES, multiple_of=BATCH)]
-    """As many again are checked with."""
-    errors: tuple[tuple[Sigmas, float], ...] = ()
-    """Of the levels tried."""
-    found: TunedSchedule | None = None
-    """The outcome, once it is finished."""
-
-
-class Outcome(NamedTuple):
-    """What a search found."""
-
-    schedule: TunedSchedule
-    again: bool
-    """Whether it was finished before."""
-
-
 def tune(model: Model, sampling: SamplingConfig, folder: Path, minutes: float) -> Outcome:
     """Searches noise levels for the sampler and number of steps of `sampling`, with as many images as `minutes` allow.
 
@@ -80,14 +55,14 @@ def tune(model: Model, sampling: SamplingConfig, folder: Path, minutes: float) -
         raise ValueError(f"--steps {sampling.steps} cannot be tuned: choose 2 to {MOST_STEPS}.")
     sampling = on_device(sampling, model.device)
     digest = model.origin[1].digest(model.weights)
-    file = folder / f"{sampling.sampler}-{sampling.steps}-{_key(digest, asdict(sampling))}" / "search.json"
-    progress = _read(file)
+    file = folder / f"{sampling.sampler}-{sampling.steps}-{key(digest, sampling)}" / "search.json"
+    progress = read_progress(file)
     if progress is not None and progress.found is not None:
         return Outcome(progress.found, again=True)
     if progress is None:
         progress = Progress(_images(model, sampling, minutes))
-        _write(file, progress)
-    search = _Search(model, sampling, folder / f"teacher-{_key(digest, _guidance(sampling))}", file, progress)
+        write_progress(file, progress)
+    search = _Search(model, sampling, folder / f"teacher-{key(digest, _taught_by(sampling))}", file, progress)
     return Outcome(search.run(), again=False)
 
 
@@ -120,7 +95,7 @@ class _Search:
                 if sigmas not in self.errors:
                     self.errors[sigmas] = self._error(sigmas, SEARCHED, ends)
                     self.progress = replace(self.progress, errors=tuple(self.errors.items()))
-                    _write(self.file, self.progress)
+                    write_progress(self.file, self.progress)
                 asked.add(sigmas)
                 known = [self.errors[each] for each in asked]
                 note = f"error {min(known):.4f}, without tuning {self.errors[self.default]:.4f}"
@@ -142,7 +117,7 @@ class _Search:
             default_error=errors[1],
             images_measured=images,
         )
-        _write(self.file, replace(self.progress, found=found))
+        write_progress(self.file, replace(self.progress, found=found))
         return found
 
     def _error(self, sigmas: Sigmas, first: int, ends: Tensor) -> float:
@@ -168,18 +143,9 @@ class _Search:
                 taught = trajectories(self.model, self.sampling, range(first + i, first + i + BATCH), show)
                 tensors = {"ends": taught[0][-1].cpu().float().contiguous(), "cost": euler_costs(sigmas, *taught)}
                 write_atomically(file, safetensors.torch.save(tensors))
-            batches.append(_read_batch(file))
+            batches.append(read_tensors(file, "ends", "cost"))
         ends, costs = zip(*batches, strict=True)
         return torch.cat(ends), torch.stack(costs).mean(dim=0)
-
-
-def _read_batch(file: Path) -> tuple[Tensor, Tensor]:
-    """Raises ValueError for a damaged file."""
-    try:
-        tensors = safetensors.torch.load(file.read_bytes())
-        return tensors["ends"], tensors["cost"]
-    except (KeyError, safetensors.SafetensorError) as error:
-        raise ValueError(f"{file.absolute()} is damaged ({error}): remove it and tune again.") from error
 
 
 def _images(model: Model, sampling: SamplingConfig, minutes: float) -> int:
@@ -204,23 +170,8 @@ def _search_nfe(sampling: SamplingConfig) -> int:
     return (STARTS + 2) * nfe + TRIALS * (sampling.steps - 1) * (nfe + 1) // 2
 
 
-def _guidance(sampling: SamplingConfig) -> dict[str, object]:
-    """What the images of many steps depend on."""
-    kept = comparable(sampling)
-    return {"guidance": kept.guidance, "interval": kept.guidance_interval, "clip": kept.clip, "p": sampling.precision}
-
-
-def _key(digest: str, options: dict[str, object]) -> str:
-    return hashlib.sha256(json.dumps([digest, options], sort_keys=True).encode()).hexdigest()[:8]
-
-
-def _write(file: Path, progress: Progress) -> None:
-    write_atomically(file, json.dumps(asdict(progress)))
-
-
-def _read(file: Path) -> Progress | None:
-    """Raises ValueError for a damaged file."""
-    try:
-        return TypeAdapter(Progress).validate_json(file.read_bytes()) if file.exists() else None
-    except ValidationError as error:
-        raise ValueError(f"{file.absolute()} is damaged: remove it and tune again.") from error
+def _taught_by(sampling: SamplingConfig) -> SamplingConfig:
+    """What the images of many steps depend on: guidance, clipping and precision, not the sampler that is tuned."""
+    kept = comparable(SamplingConfig())
+    same = {"guidance": sampling.guidance, "guidance_interval": sampling.guidance_interval}
+    return replace(kept, clip=sampling.clip, precision=sampling.precision, **same)
