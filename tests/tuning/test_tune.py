@@ -66,7 +66,7 @@ def test_the_trajectories_of_many_steps_are_almost_exact(model: Model) -> None:
     for sigma, state, slope in zip(sigmas, states, slopes, strict=False):
         exact = on_the_path(x, sigmas[0], sigma, MEAN, STD)
         assert float((state - exact.flatten(1)).square().mean().sqrt()) < 1e-3 * float(sigma + 1)
-        x0 = gaussian(MEAN, STD)(state.view_as(x), sigma.expand(len(x)))
+        x0 = gaussian(MEAN, STD)(state.view_as(x), sigma.expand(len(x)), None)
         torch.testing.assert_close(slope, ((state.view_as(x) - x0) / sigma).flatten(1))
 
 

@@ -115,7 +115,7 @@ def evaluate(
         model = with_guide(run if isinstance(run, Model) else load_model(opened, world=world), guide, world)
         sampling = world.on_main(lambda: model.tuned(sampling))
         fake, made_by = run_samples(model, sampling, range(seed, seed + total), context)
-        bits = bits_of(model, references, likelihood, context)
+        bits = bits_of(model, references, likelihood, context, sampling)
         title, log_lines = f"How good is {opened.name}?", opened.log_lines()
         return evaluate_images(title, fake, references, context, made_by, bits, folder, log_lines)
 
