@@ -135,7 +135,8 @@ def _done(moment: Shown, asked: Request, model: Model, film: Film) -> str:
             ("Seeds", f"{asked.seed} to {last}" if last > asked.seed else f"{last}"),
         ]
     )
-    words = f"{asked.steps} steps of {asked.sampler} · done in {moment.seconds:.1f} s"
+    levels = " at tuned noise levels" if asked.is_tuned(model) else ""
+    words = f"{asked.steps} steps of {asked.sampler}{levels} · done in {moment.seconds:.1f} s"
     saved = f'<p class="downloads">{sheet}{animation}</p>'
     return markup.stage(_images(words, moment, asked, model) + about + saved)
 

@@ -73,9 +73,15 @@ class Request:
 
     def nfe(self, model: Model) -> int:
         """Number of function evaluations for the first image."""
+        return nfe(model, self._sampling(model), self.labels(model))
+
+    def is_tuned(self, model: Model) -> bool:
+        """Whether the noise levels are those that `tune_sampler` found for these options."""
+        return not isinstance(self._sampling(model).sigmas, str)
+
+    def _sampling(self, model: Model) -> SamplingConfig:
         given = self.sampler, self.steps, self._guidance(model), None, (), self._interval
-        sampling = sampling_config(model.config, *given, guide=model.guide is not None)
-        return nfe(model, sampling, self.labels(model))
+        return model.tuned(sampling_config(model.config, *given, guide=model.guide is not None))
 
     def steps_of(self, model: Model) -> Iterator[Step]:
         """The sampler's steps, the same as `Model.sample` takes.

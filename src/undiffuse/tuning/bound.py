@@ -103,7 +103,7 @@ def _split(model: Model, store: Store, images: int) -> tuple[list[int], list[int
     """The images to search with, and others to check with, held-out ones where there are enough."""
     training, held_out = split_held_out(len(store), model.config.training.held_out_images)
     order = training[torch.randperm(len(training), generator=generator("strides", len(store))).numpy()].tolist()
-    checked = held_out[:images].tolist() if len(held_out) >= images else order[images : 2 * images]
+    checked = held_out[:MOST_IMAGES].tolist() if len(held_out) >= BATCH else order[images : 2 * images]
     return order[:images], checked
 
 

@@ -53,7 +53,7 @@ def bound_terms(
     """The mean bits/dim of every step from level j to a lower k, and of the decoder at k where the step before came
     from j. Every level sees noise of its own.
     """
-    costs = torch.zeros(2, len(sigmas), len(sigmas), dtype=torch.float64)
+    costs, ends = torch.zeros(2, len(sigmas), len(sigmas), dtype=torch.float64), sigmas.cpu()
     for j, sigma in enumerate(sigmas):
         prediction = predict(x0 + sigma * noise().to(x0), sigma.expand(len(x0)), label)
         for chunk in torch.arange(j + 1, len(sigmas)).split(max(1, CHUNK // x0.numel())):
@@ -61,11 +61,14 @@ def bound_terms(
             lower = sigmas[chunk].repeat_interleave(len(x0))
             bits = step_bits(repeated, images, sigma.expand(len(images)), lower, variance)
             costs[0, j, chunk] = bits.view(len(chunk), len(x0)).mean(dim=1).double().cpu()
-        for i in range(j):
-            last = last_log_variance(torch.stack([sigmas[i], sigma, sigma.new_zeros(())]))
-            level = sigma.view(1, 1, 1, 1)
-            log_variance = variance(level, torch.zeros_like(level), prediction.variance_fraction, last).to(x0)
-            costs[1, i, j] = float(decoder_bits(x0, prediction.x0, log_variance).mean())
+        for chunk in torch.arange(j).split(max(1, CHUNK // x0.numel())):
+            repeated, images = _repeated(prediction, len(chunk)), x0.repeat(len(chunk), 1, 1, 1)
+            before = [torch.stack([ends[i], ends[j], ends.new_zeros(())]) for i in chunk.tolist()]
+            lasts = torch.tensor([last_log_variance(each) for each in before], dtype=torch.float64)
+            last = lasts.to(x0).repeat_interleave(len(x0)).view(-1, 1, 1, 1)
+            log_variance = variance(sigma, torch.zeros_like(last), repeated.variance_fraction, last).to(x0)
+            bits = decoder_bits(images, repeated.x0, log_variance)
+            costs[1, chunk, j] = bits.view(len(chunk), len(x0)).mean(dim=1).double().cpu()
         show(j + 1)
     return costs
 

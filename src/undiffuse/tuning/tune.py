@@ -23,10 +23,11 @@ from undiffuse.utils.files import write_atomically
 from undiffuse.utils.terminal import Meter, log
 from undiffuse.utils.text import duration
 
-BATCH = 32
-"""Images at once, and in a file of the teacher's."""
+LEAST_IMAGES, MOST_IMAGES = 32, 256
+"""To search with; as many others are checked with."""
 
-MOST_IMAGES = 256
+MOST_VALUES = 2**19
+"""In a batch of images: 61 times as many are kept at once."""
 
 SEARCHED, CHECKED = 10**9, 2 * 10**9
 """The first seeds of the images that levels are found with, and of those that they are checked with."""
@@ -73,6 +74,7 @@ class _Search:
         self.model, self.sampling, self.teacher, self.file, self.progress = model, sampling, teacher, file, progress
         self.errors = dict(progress.errors)
         self.memories: dict[int, Memory] = {}
+        self.batch = _batch(model)
         self.nfe = SAMPLERS[sampling.sampler].nfe(sampling.steps)
         self.default: Sigmas = tuple(noise_levels(model.diffusion, sampling)[:-1].tolist())
 
@@ -123,24 +125,24 @@ class _Search:
     def _error(self, sigmas: Sigmas, first: int, ends: Tensor) -> float:
         """The root mean square difference between what the sampler makes along these levels and what many steps do."""
         squares = 0.0
-        for i in range(0, len(ends), BATCH):
-            seeds = range(first + i, first + i + BATCH)
+        for i in range(0, len(ends), self.batch):
+            seeds = range(first + i, first + i + self.batch)
             memory = self.memories.setdefault(first + i, Memory(2 * self.nfe))
             made = end_points(self.model, self.sampling, sigmas, seeds, memory.wrap(sigmas))
-            squares += float((made.cpu().float() - ends[i : i + BATCH]).square().sum(dtype=torch.float64))
+            squares += float((made.cpu().float() - ends[i : i + self.batch]).square().sum(dtype=torch.float64))
         return (squares / ends.numel()) ** 0.5
 
     def _taught(self, first: int, done: int) -> tuple[Float[Tensor, "b d"], Float[Tensor, "2 n n"]]:
         """Where the many steps lead the seeds from `first` on, and what Euler's steps cost along the way."""
         sigmas, batches = teacher_levels(self.model, self.sampling), []
-        for i in range(0, self.progress.images, BATCH):
+        for i in range(0, self.progress.images, self.batch):
             file = self.teacher / f"{first + i}.safetensors"
 
             def show(step: int, before: int = done + i * (LEVELS - 1), i: int = i) -> None:
-                self.meter.reach(before + step * BATCH, f"many steps, {i:,}/{self.progress.images:,} images")
+                self.meter.reach(before + step * self.batch, f"many steps, {i:,}/{self.progress.images:,} images")
 
             if not file.exists():
-                taught = trajectories(self.model, self.sampling, range(first + i, first + i + BATCH), show)
+                taught = trajectories(self.model, self.sampling, range(first + i, first + i + self.batch), show)
                 tensors = {"ends": taught[0][-1].cpu().float().contiguous(), "cost": euler_costs(sigmas, *taught)}
                 write_atomically(file, safetensors.torch.save(tensors))
             batches.append(read_tensors(file, "ends", "cost"))
@@ -151,17 +153,23 @@ class _Search:
 def _images(model: Model, sampling: SamplingConfig, minutes: float) -> int:
     """How many images can be searched with in so many minutes, by the speed of an evaluation."""
     sigmas = (float(noise_levels(model.diffusion, sampling)[0]),)
-    seconds = 0.0
+    seconds, batch = 0.0, _batch(model)
     for _ in range(2):  # The first one warms up.
         began = time.monotonic()
-        end_points(model, replace(sampling, sampler="euler"), sigmas, range(SEARCHED, SEARCHED + BATCH)).cpu()
-        seconds = (time.monotonic() - began) / BATCH
+        end_points(model, replace(sampling, sampler="euler"), sigmas, range(SEARCHED, SEARCHED + batch)).cpu()
+        seconds = (time.monotonic() - began) / batch
     each = seconds * (2 * (LEVELS - 1) + _search_nfe(sampling))
-    images = max(BATCH, min(MOST_IMAGES, int(60 * minutes / each) // BATCH * BATCH))
+    images = max(LEAST_IMAGES, min(MOST_IMAGES, int(60 * minutes / each) // LEAST_IMAGES * LEAST_IMAGES))
     log.info(
         f"{images} images to search with and as many others to check with: at most about {duration(images * each)}."
     )
     return images
+
+
+def _batch(model: Model) -> int:
+    """Images at once, and in a file of the many steps' results: fewer of large ones."""
+    values = torch.Size(model.shape).numel()
+    return next((size for size in (32, 16, 8) if size * values <= MOST_VALUES), 4)
 
 
 def _search_nfe(sampling: SamplingConfig) -> int:
