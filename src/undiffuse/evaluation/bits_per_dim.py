@@ -73,9 +73,13 @@ def bits_per_dim(
     # In the order of the batches, whoever computed them: sums are then the same to the last digit.
     in_order = (each for turn in zip_longest(*by_rank) for each in turn if each is not None)
     names = ["VLB", "probability flow"] + ([] if strided is None else [f"VLB over {len(strided) - 1} steps"])
+    told = {"attributes": "not told"} if model.config.attributes else {}
+    estimates = {
+        name: _joined(batches).summary() for name, batches in zip(names, zip(*in_order, strict=True), strict=True)
+    }
     return {
-        name: {**_joined(batches).summary(), "split": store.split}
-        for name, batches in zip(names, zip(*in_order, strict=True), strict=True)
+        name: {**summary, "split": store.split, "protocol": {**summary["protocol"], **told}}
+        for name, summary in estimates.items()
     }
 
 
