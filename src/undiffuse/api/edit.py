@@ -23,6 +23,7 @@ from undiffuse.runs.gallery import Gallery, open_gallery
 from undiffuse.sampling import edits
 from undiffuse.sampling.attributes import Attributes, Stated, conditions_of, find_attributes
 from undiffuse.sampling.edit_tasks import TASKS, TaskName, check_options
+from undiffuse.sampling.editing import check_can_edit
 from undiffuse.sampling.generate import source_of
 from undiffuse.sampling.labels import Label, find_label
 from undiffuse.sampling.loading import load_model
@@ -123,6 +124,7 @@ def edit(
                 f"{opened.name} makes images from others and cannot edit: give a run that was trained without "
                 f"--condition, or make images with undiffuse sample {opened.name} --condition FILE."
             )
+        check_can_edit(opened.config, task, sampler, opened.name)
         stated = _attributes(opened.config, attributes)
         guided = (guidance is not None or guidance_interval is not None) and not stated
         index = _label(opened.config, label, guided, guide is not None)

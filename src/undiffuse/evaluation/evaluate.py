@@ -73,6 +73,8 @@ def bits_of(model: Model, references: References, count: int, context: Evaluatio
     store = references.held_out
     if count == 0:
         return Skipped("Not computed: --likelihood 100 computes it for 100 held-out images, which takes long.")
+    if model.diffusion.jumps:
+        return Skipped("Not computed: a distilled model makes samples, and gives no probability to an image.")
     if store is None:
         return Skipped(
             "Not computed: no images are known to be held out from training, and the model's bits/dim on its training "

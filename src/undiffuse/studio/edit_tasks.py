@@ -13,6 +13,7 @@ from torch import Tensor
 from undiffuse.data.pixels import to_pixels
 from undiffuse.diffusion.inverse_problems import area_downsampling, gaussian_blur, grayscale
 from undiffuse.sampling.edit_tasks import TASKS
+from undiffuse.sampling.editing import check_can_edit
 from undiffuse.sampling.edits import Edit, colorize, deblur, enlarge, inpaint, interpolate_images, signed, vary
 from undiffuse.sampling.labels import find_label
 from undiffuse.sampling.model import Model
@@ -106,8 +107,10 @@ def prepared_edit(
     Raises:
         ValueError: an image is missing, nothing is painted, or the model cannot do it.
     """
+    check_can_edit(model.config, options.task, None, asked.run or "This model")
     image = given_image(model, options, (drawn or {}).get("background"))
-    sampling = sampling_config(model.config, asked.sampler, asked.steps)
+    sampler = model.config.sampling.sampler if model.diffusion.jumps else asked.sampler
+    sampling = sampling_config(model.config, sampler, asked.steps)
     sampling = replace(sampling, clip=sampling.clip or TASKS[options.task].clip)
     label = None if asked.label == NO_CLASS else find_label(model.class_names, asked.label)
     if label is None and model.class_names:
