@@ -158,7 +158,7 @@ def test_the_exact_consistency_function_has_the_least_loss_on_gaussian_data() ->
     def loss(scale: float) -> float:
         def network(x: Tensor, c_noise: Tensor, label: Tensor | None) -> Tensor:
             at_t = (c_noise == 1).view(-1, 1, 1, 1)
-            D = exact(MEAN, STD)(x, c_noise)
+            D = exact(MEAN, STD)(x, c_noise, None)
             return torch.where(at_t, MEAN + scale * (D - MEAN), D)
 
         return float(consistency_loss(network, as_given, lambda t: 0.999 * t, x0=x0, eps=eps, sigma=t).mean())
