@@ -46,7 +46,7 @@ def distill(
         run: The run to start from, its folder, its name under runs/, or a model that comes with undiffuse.
         data: The run's images, where they have moved, or others of the same size and channels; None: where they were.
         data_root: Where cifar10 and flowers102 are; None: where they were.
-        condition: The run's table or other images, as in `train`; None: the other images where they were.
+        condition: The run's table or other images, as in `train`, where they have moved; None: where they were.
         images: Budget in images seen, as in 50_000 or "2M". None takes the budget of the run itself.
         minutes: Budget in minutes instead.
         batch: As in `train`, and so are checkpoint_images, keep, seed, compile, set, dry_run, observers and progress.
@@ -98,11 +98,11 @@ def distill(
 
 
 def _condition(config: Config, name: str) -> str | None:
-    """The other images that the run was told of, which its config can name, unlike a table.
+    """What the run was told of its images besides their classes, as `train` takes it.
 
     Raises:
-        ValueError: it was told of a table.
+        ValueError: it is a table, and an older version did not record where that is.
     """
-    if config.attributes is not None:
+    if config.attributes is not None and config.condition is None:
         raise ValueError(f"{name} was trained with a table: give that with --condition.")
-    return None if config.image_condition is None else str(config.image_condition)
+    return config.condition

@@ -41,7 +41,7 @@ def distill(
         run: A run folder, its name under runs/, or a model that comes with undiffuse, such as digits.
         data: The run's images, where they have moved.
         data_root: Where cifar10 and flowers102 are.
-        condition: Of a run trained with --condition, the same, where it has moved; a table must be given.
+        condition: Of a run trained with --condition, the same, where it has moved.
         images: Budget in images seen, such as 50k or 2M.
         minutes: Budget in minutes, instead of images.
         batch: Images per step, over all processes.
