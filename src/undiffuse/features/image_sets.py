@@ -13,10 +13,11 @@ from torch import Tensor
 from undiffuse.data.open import open_source
 from undiffuse.data.paths import DATASETS, DataLike, data_name
 from undiffuse.data.pixels import to_nhwc
+from undiffuse.data.readers.arrays import as_images
 from undiffuse.data.source import NO_CLASS, Source
 from undiffuse.data.store import FORMAT, DataConfig, Store, cache_folder, store_of
 from undiffuse.data.survey import survey
-from undiffuse.features.arrays import as_images, find_array, to_rgb
+from undiffuse.features.arrays import find_array, to_rgb
 from undiffuse.runs.gallery import Gallery
 from undiffuse.utils.files import write_atomically
 from undiffuse.utils.names import Fit, Split
