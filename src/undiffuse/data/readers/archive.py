@@ -18,7 +18,7 @@ import PIL.Image
 
 from undiffuse.data.image_files import MAX_IMAGE_BYTES, in_words, open_image_file
 from undiffuse.data.paths import ARCHIVE_SUFFIXES, is_image, printable, read_layout, source_name
-from undiffuse.data.readers.tars import open_tar
+from undiffuse.data.readers.tars import Refused, open_tar
 from undiffuse.data.readers.zips import open_zip, read_entry
 from undiffuse.data.source import Image, Source
 from undiffuse.utils.limits import scaled
@@ -45,6 +45,7 @@ END_BYTES = 2**20
 """Read at each end of an archive to tell whether it is still the same."""
 
 DAMAGED = (
+    Refused,
     tarfile.TarError,
     zipfile.BadZipFile,
     zlib.error,
@@ -174,11 +175,9 @@ def _is_tar(path: Path) -> bool:
     try:
         with open_tar(path):
             return True
-    except tarfile.ReadError as error:
+    except tarfile.ReadError:
         if zipfile.is_zipfile(path):
             return False
-        if isinstance(error.__cause__ or error.__context__, tarfile.HeaderError):
-            raise
         raise tarfile.ReadError("it looks like neither") from None
 
 

@@ -16,7 +16,8 @@ MAX_DICTIONARY_BYTES = 192 * 2**20
 
 BLOCK_BYTES = 2**18
 
-XZ_START = b"\xfd7zXZ\0"
+COMPRESSIONS = {b"\x1f\x8b": "gz", b"BZh": "bz2", b"\xfd7zXZ\0": "xz"}
+"""How compressed files begin. tarfile would try them all, on a file that is none of them for hours."""
 
 HEADER_TYPES = (
     tarfile.GNUTYPE_LONGNAME,
@@ -27,17 +28,24 @@ HEADER_TYPES = (
 )
 
 
+class Refused(Exception):
+    """Reading would take too much memory or time. No TarError, which tarfile takes for the end of the archive."""
+
+
 @contextmanager
 def open_tar(path: Path) -> Generator[tarfile.TarFile, None, None]:
     """The .tar, whatever compresses it.
 
     Raises:
-        tarfile.TarError, lzma.LZMAError, OSError, EOFError: it is none, or is damaged.
+        Refused: it would take too much memory or time; the reason.
+        tarfile.TarError, lzma.LZMAError, zlib.error, OSError, EOFError: it is none, or is damaged.
     """
     with open(path, "rb") as file:
-        is_xz = file.read(len(XZ_START)) == XZ_START
+        start = file.read(6)
+        kind = next((kind for mark, kind in COMPRESSIONS.items() if start.startswith(mark)), "")
         file.seek(0)
-        with tarfile.open(fileobj=_Xz(file) if is_xz else file, mode="r:" if is_xz else "r:*", tarinfo=Header) as tar:
+        content, mode = (_Xz(file), "r:") if kind == "xz" else (file, f"r:{kind}")
+        with tarfile.open(fileobj=content, mode=mode, tarinfo=Header) as tar:  # ty: ignore[no-matching-overload]
             yield tar
 
 
@@ -53,7 +61,7 @@ class Header(tarfile.TarInfo):
                 raise  # Really the end.
             raise tarfile.ReadError(str(error)) from error
         if header.type in HEADER_TYPES and header.size > MAX_HEADER_BYTES:
-            raise tarfile.ReadError(f"a header claims {header.size:,} bytes")
+            raise Refused(f"a header claims {header.size:,} bytes")
         if header.type == tarfile.GNUTYPE_SPARSE:
             raise _sparse()
         return header
@@ -63,8 +71,8 @@ class Header(tarfile.TarInfo):
         raise _sparse()
 
 
-def _sparse() -> tarfile.ReadError:
-    return tarfile.ReadError("it holds a sparse file: make it again without tar's --sparse")
+def _sparse() -> Refused:
+    return Refused("it holds a sparse file: make it again without tar's --sparse")
 
 
 class _Xz(io.RawIOBase):
@@ -91,7 +99,7 @@ class _Xz(io.RawIOBase):
             pass
         return self.position
 
-    def readinto(self, buffer: memoryview) -> int:  # ty: ignore[incompatible-method-override]
+    def readinto(self, buffer: bytearray | memoryview) -> int:  # ty: ignore[incompatible-method-override]
         while True:
             if self.decoder.eof and not self._next_stream():
                 return 0
