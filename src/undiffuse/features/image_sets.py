@@ -20,6 +20,7 @@ from undiffuse.data.survey import survey
 from undiffuse.features.arrays import find_array, to_rgb
 from undiffuse.runs.gallery import Gallery
 from undiffuse.utils.files import write_atomically
+from undiffuse.utils.limits import cache_key
 from undiffuse.utils.names import Fit, Split
 from undiffuse.utils.parsing import parse_size
 from undiffuse.utils.text import size_text
@@ -199,7 +200,7 @@ def _shared_size(source: Source) -> tuple[int, int] | None:
     Reads the headers of all images, since a single image may have another size.
     """
     key = source.content() if source.signature is None else source.signature()
-    file = cache_folder() / f"sizes-{key}.json"
+    file = cache_folder() / f"sizes-{'-'.join([key, *map(str, cache_key())])}.json"
     if not file.exists():
         write_atomically(file, json.dumps(list(survey(source).sizes)))
     sizes = json.loads(file.read_text(encoding="utf-8"))

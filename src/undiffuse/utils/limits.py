@@ -37,6 +37,11 @@ def scaled(limit: int) -> int:
     return int(limit * memory_gb() / DEFAULT_GB)
 
 
+def cache_key() -> tuple[float, ...]:
+    """Belongs to the key of whatever is kept of files: with other limits, other files can be read."""
+    return () if memory_gb() == DEFAULT_GB else (memory_gb(),)
+
+
 def how_to_raise(needed: float, limit: float) -> str:
     """What to set so that something passes which needs `needed` where `limit` is allowed now."""
     gigabytes = math.ceil(10 * memory_gb() * needed / limit) / 10
