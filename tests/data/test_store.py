@@ -133,6 +133,16 @@ def test_any_other_option_gives_another_store(tmp_path: Path, options: dict) -> 
     assert second.content == first.content
 
 
+def test_renamed_classes_have_a_store_of_their_own(tmp_path: Path) -> None:
+    """The same images with the same labels: only the names differ."""
+    folder = save_noise(tmp_path / "photos", *SIX)
+    assert opened(folder).class_names == ("cats", "dogs")
+    (folder / "cats").rename(folder / "birds")
+    renamed = opened(folder)
+    assert renamed.class_names == ("birds", "dogs")
+    assert renamed.labels.tolist() == [0, 0, 0, 1, 1, 1]
+
+
 def test_each_split_has_its_own_store(tmp_path: Path) -> None:
     folder = save_noise(tmp_path / "photos", "train/a/1.png", "train/b/1.png", "test/a/1.png", "test/b/1.png")
     assert len({opened(folder, split=split).folder for split in ("train", "test", "all")}) == 3

@@ -72,3 +72,32 @@ def test_too_few_images_have_no_neighborhood() -> None:
     radii = neighbors.radii(few, CPU)
     assert torch.isinf(radii.k_density).all()
     assert neighbors.neighborhood(few, few, radii, radii, CPU) is None
+
+
+def test_ties_count_for_precision_and_recall_but_not_for_density_and_coverage() -> None:
+    """The papers' own: a ball of precision is closed (Kynkaanniemi et al., Eq. 1), one of density open (prdc)."""
+    # Real images 1 apart in a row, where the 3rd neighbor of 0 is 3 away and the 5th is 5; a fake one just there.
+    real = np.arange(0.0, 6.0, dtype=np.float32)[:, None] * np.ones((1, 1), np.float32)
+    for distance, precise, balls in ((3, True, 1), (3.5, False, 1), (5, False, 0)):
+        fake = np.concatenate([np.float32([[-distance]]), -1000 * np.arange(1, 7, dtype=np.float32)[:, None]])
+        found = compare(real, fake)
+        assert found.is_precise.tolist() == [precise] + 6 * [False]
+        assert found.density * 5 * len(fake) == pytest.approx(balls)
+        assert found.coverage == pytest.approx(balls / len(real))
+    assert compare(fake, real).recall == found.precision
+    swapped = compare(np.concatenate([np.float32([[-3]]), -1000 * np.arange(1, 7, dtype=np.float32)[:, None]]), real)
+    assert swapped.recall == pytest.approx(1 / 7)
+
+
+def test_an_image_as_far_as_the_next_one_is_not_authentic() -> None:
+    real = np.arange(0.0, 6.0, dtype=np.float32)[:, None].copy()
+    fake = np.concatenate([np.float32([[-1], [-1.5]]), np.arange(10.0, 15.0, dtype=np.float32)[:, None]])
+    assert compare(real, fake).authentic == pytest.approx(6 / 7)
+
+
+def test_the_error_of_the_density_is_that_of_a_mean() -> None:
+    real, fake = cloud(40, 0, 0), cloud(30, 1, 1)
+    distances = np.linalg.norm(fake[:, None] - real[None], axis=2)
+    radii = np.sort(np.linalg.norm(real[:, None] - real[None], axis=2), axis=1)[:, 5]
+    by_fake = (distances < radii).sum(axis=1) / 5
+    assert compare(real, fake).density_error == pytest.approx(by_fake.std(ddof=1) / 30**0.5)

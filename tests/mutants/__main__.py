@@ -1,0 +1,165 @@
+"""Mutation testing: `make mutants` makes small mistakes in a copy of the source, one at a time, and runs the tests that reach them.
+
+    python -m mutants --sample 300 --seed 0             # with src and tests in PYTHONPATH, from the root
+    python -m mutants --only training --sample 40
+
+Results are kept in .mutants/: a run that was stopped goes on, and which tests run which lines is recorded once. A
+mutation that survives and changes nothing that a test could see is listed in equivalent.json, with the reason.
+"""
+
+import argparse
+import ast
+import json
+import os
+import shutil
+import sys
+import time
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mutants.forks import in_fork, preload
+from mutants.mutations import Mutation, chosen
+from mutants.reach import Reach, Test
+from mutants.table import equivalents, report
+
+ROOT = Path(__file__).resolve().parents[2]
+AREAS = ("diffusion", "networks", "sampling", "training", "evaluation", "metrics", "data", "runs", "interop")
+COPIED = ("src", "tests", "docs", "notebooks", "README.md", "pyproject.toml", "CHANGELOG.md")
+SECONDS_OF_TESTS = 60.0
+"""Of the tests that reach a line, at most so much is run."""
+
+
+class FirstFailure:
+    """A pytest plugin that remembers which test failed first."""
+
+    def __init__(self) -> None:
+        self.node = ""
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        if report.failed and not self.node:
+            self.node = report.nodeid
+
+    def pytest_collectreport(self, report: pytest.CollectReport) -> None:
+        if report.failed and not self.node:
+            self.node = f"{report.nodeid} (collecting)"
+
+
+def copy_tree(target: Path) -> Path:
+    """A copy of what the tests need, with the files as they are now."""
+    shutil.rmtree(target, ignore_errors=True)
+    for name in COPIED:
+        source = ROOT / name
+        if source.is_dir():
+            shutil.copytree(source, target / name, ignore=shutil.ignore_patterns("__pycache__", "*.egg-info"))
+        elif source.exists():
+            target.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(source, target / name)
+    return target
+
+
+def in_function(source: str, line: int) -> bool:
+    """Whether a line runs when a function is called, rather than at import."""
+    return any(
+        isinstance(node, ast.FunctionDef) and node.body[0].lineno <= line <= (node.end_lineno or 0)
+        for node in ast.walk(ast.parse(source))
+    )
+
+
+def tried(mutation: Mutation, tests: list[Test], tree: Path, work: Path) -> dict[str, Any]:
+    """Runs the tests on the copy with the mutation: caught, survived or timed out."""
+    file = tree / "src" / "undiffuse" / mutation.path
+    source, kept = file.read_text(encoding="utf-8"), file.stat()
+    found = work / "first-failure"
+    found.unlink(missing_ok=True)
+
+    def run() -> int:
+        sys.dont_write_bytecode = True
+        failure = FirstFailure()
+        nodes = [test.node for test in tests]
+        code = pytest.main([*nodes, "-x", "--tb=line", "-p", "no:cacheprovider", "-p", "no:xdist"], plugins=[failure])
+        found.write_text(failure.node)
+        return int(code)
+
+    began = time.monotonic()
+    try:
+        file.write_text(mutation.apply(source), encoding="utf-8")
+        os.utime(file, ns=(kept.st_atime_ns, kept.st_mtime_ns + 10_000_000_000))  # No compiled file is taken for it.
+        limit = 60 + 6 * sum(test.seconds for test in tests)
+        code = in_fork(run, tree, work / "last.log", limit)
+    finally:
+        file.write_text(source, encoding="utf-8")
+        os.utime(file, ns=(kept.st_atime_ns, kept.st_mtime_ns))
+    seconds = round(time.monotonic() - began, 1)
+    outcome = "timed out" if code is None else "survived" if code == 0 else "caught"
+    by = found.read_text() if found.exists() else f"exit code {code}"
+    return {"outcome": outcome, "by": by, "seconds": seconds}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="mutants", description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("--sample", type=int, default=300, help="how many mutations")
+    parser.add_argument("--seed", type=int, default=0, help="which ones")
+    parser.add_argument("--only", default="", help="mutations whose path:line begins so, such as training/loop.py")
+    parser.add_argument("--patches", type=Path, help="a JSON list of {path, before, after} to try instead")
+    parser.add_argument("--again", action="store_true", help="try those that survived again")
+    parser.add_argument("--out", type=Path, default=ROOT / ".mutants", help="the folder of results and records")
+    options = parser.parse_args()
+    work: Path = options.out
+    work.mkdir(parents=True, exist_ok=True)
+    tree = copy_tree(work / "tree")
+    package = tree / "src" / "undiffuse"
+    if options.patches:
+        sample = [_patch(package, each) for each in json.loads(options.patches.read_text())]
+        results = work / f"results-{options.patches.stem}.json"
+    else:
+        sample = chosen(package, AREAS, options.sample, options.seed)
+        results = work / f"results-{options.seed}.json"
+    sample = [each for each in sample if f"{each.path}:{each.line}".startswith(options.only)]
+    known: dict[str, dict[str, Any]] = json.loads(results.read_text()) if results.exists() else {}
+    preload()
+    reach = Reach(tree, work / "reach")
+    for number, mutation in enumerate(sample, 1):
+        before = known.get(mutation.key)
+        if before and not (options.again and before["outcome"] != "caught"):
+            continue
+        source = (package / mutation.path).read_text(encoding="utf-8")
+        # What is outside functions runs at import only: for that, every test that runs anything of the module counts.
+        line = mutation.line if in_function(source, mutation.line) else None
+        outcome = {"outcome": "not reached", "by": "", "seconds": 0.0, "tests": 0}
+        for files in reach.files(mutation.path):
+            tests = reach.tests(files, mutation.path, line, SECONDS_OF_TESTS)
+            if tests and outcome["outcome"] in ("not reached", "survived"):
+                outcome = tried(mutation, tests, tree, work) | {"tests": outcome["tests"] + len(tests)}
+        old, new = mutation.lines(source)
+        about = {"before": old, "after": new}
+        known[mutation.key] = {
+            **asdict(mutation),
+            "area": mutation.area,
+            **outcome,
+            **about,
+            "diff": mutation.diff(source),
+        }
+        results.write_text(json.dumps(known, indent=1))
+        print(
+            f"{number}/{len(sample)} {outcome['outcome']:9} {outcome['seconds']:5} s {mutation.path}:{mutation.line}  {new}",
+            flush=True,
+        )
+    print(report([known[each.key] for each in sample], equivalents()))
+
+
+def _patch(package: Path, patch: dict[str, str]) -> Mutation:
+    """A mutation given by hand: `before` must stand once in the file, on one line."""
+    lines = (package / patch["path"]).read_text(encoding="utf-8").splitlines()
+    places = [(number, line) for number, line in enumerate(lines, 1) if patch["before"] in line]
+    if len(places) != 1:
+        raise SystemExit(f"{patch['before']!r} stands on {len(places)} lines of {patch['path']}")
+    number, line = places[0]
+    start = len(line[: line.index(patch["before"])].encode())
+    return Mutation(patch["path"], number, start, start + len(patch["before"].encode()), patch["after"], "by hand")
+
+
+if __name__ == "__main__":
+    main()
