@@ -1,10 +1,10 @@
-"""Mutation testing: `make mutants` makes small mistakes in a copy of the source, one at a time, and runs the tests that reach them.
+"""Mutation testing: small mistakes in a copy of the source, one at a time, and the tests that run the line.
 
-    python -m mutants --sample 300 --seed 0             # with src and tests in PYTHONPATH, from the root
-    python -m mutants --only training --sample 40
+    make mutants                                      # 300 mutations
+    make mutants ARGUMENTS="--only training/ --sample 100"
 
-Results are kept in .mutants/: a run that was stopped goes on, and which tests run which lines is recorded once. A
-mutation that survives and changes nothing that a test could see is listed in equivalent.json, with the reason.
+Results are kept in .mutants/: a run that was stopped goes on, and which tests run which lines is recorded once a test
+file. A mutation that survives because it changes nothing that a test could see is listed in equivalent.json.
 """
 
 import argparse
@@ -53,7 +53,7 @@ def copy_tree(target: Path) -> Path:
     for name in COPIED:
         source = ROOT / name
         if source.is_dir():
-            shutil.copytree(source, target / name, ignore=shutil.ignore_patterns("__pycache__", "*.egg-info"))
+            shutil.copytree(source, target / name, ignore=shutil.ignore_patterns("*.egg-info"))
         elif source.exists():
             target.mkdir(parents=True, exist_ok=True)
             shutil.copy2(source, target / name)
@@ -68,7 +68,9 @@ def in_function(source: str, line: int) -> bool:
     )
 
 
-def tried(mutation: Mutation, tests: list[Test], tree: Path, work: Path) -> dict[str, Any]:
+def tried(
+    mutation: Mutation, tests: list[Test], tree: Path, work: Path, importers: dict[str, set[str]]
+) -> dict[str, Any]:
     """Runs the tests on the copy with the mutation: caught, survived or timed out."""
     file = tree / "src" / "undiffuse" / mutation.path
     source, kept = file.read_text(encoding="utf-8"), file.stat()
@@ -88,7 +90,7 @@ def tried(mutation: Mutation, tests: list[Test], tree: Path, work: Path) -> dict
         file.write_text(mutation.apply(source), encoding="utf-8")
         os.utime(file, ns=(kept.st_atime_ns, kept.st_mtime_ns + 10_000_000_000))  # No compiled file is taken for it.
         limit = 60 + 6 * sum(test.seconds for test in tests)
-        code = in_fork(run, tree, work / "last.log", limit)
+        code = in_fork(run, tree, work / "last.log", limit, importers[mutation.module])
     finally:
         file.write_text(source, encoding="utf-8")
         os.utime(file, ns=(kept.st_atime_ns, kept.st_mtime_ns))
@@ -119,7 +121,7 @@ def main() -> None:
         results = work / f"results-{options.seed}.json"
     sample = [each for each in sample if f"{each.path}:{each.line}".startswith(options.only)]
     known: dict[str, dict[str, Any]] = json.loads(results.read_text()) if results.exists() else {}
-    preload()
+    importers = preload(tree)
     reach = Reach(tree, work / "reach")
     for number, mutation in enumerate(sample, 1):
         before = known.get(mutation.key)
@@ -132,7 +134,7 @@ def main() -> None:
         for files in reach.files(mutation.path):
             tests = reach.tests(files, mutation.path, line, SECONDS_OF_TESTS)
             if tests and outcome["outcome"] in ("not reached", "survived"):
-                outcome = tried(mutation, tests, tree, work) | {"tests": outcome["tests"] + len(tests)}
+                outcome = tried(mutation, tests, tree, work, importers) | {"tests": outcome["tests"] + len(tests)}
         old, new = mutation.lines(source)
         about = {"before": old, "after": new}
         known[mutation.key] = {
@@ -143,10 +145,8 @@ def main() -> None:
             "diff": mutation.diff(source),
         }
         results.write_text(json.dumps(known, indent=1))
-        print(
-            f"{number}/{len(sample)} {outcome['outcome']:9} {outcome['seconds']:5} s {mutation.path}:{mutation.line}  {new}",
-            flush=True,
-        )
+        place = f"{mutation.path}:{mutation.line}"
+        print(f"{number}/{len(sample)} {outcome['outcome']} in {outcome['seconds']} s: {place}  {new}", flush=True)
     print(report([known[each.key] for each in sample], equivalents()))
 
 

@@ -1,57 +1,66 @@
-"""Pytest in forks of a process that has loaded the dependencies, so that a run of a few tests costs a second."""
+"""Pytest in forks of a process that has loaded the package, so that a few tests cost a second.
 
+A fork forgets the module that was changed and all that import it, directly or not, and loads those again.
+"""
+
+import contextlib
 import importlib
 import os
+import re
 import signal
 import sys
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 
-PRELOADED = (
-    "torch",
-    "torch._dynamo",
-    "torch.distributed.fsdp",
-    "torch.nn.parallel",
-    "torch.utils.tensorboard.writer",
-    "torchvision.transforms.v2",
-    "torch_fidelity",
-    "sklearn.datasets",
-    "scipy.linalg",
-    "matplotlib.figure",
-    "pydantic",
-    "tyro",
-    "rich.progress",
-    "jinja2",
-    "PIL.Image",
-    "fsspec",
-    "jaxtyping",
-    "beartype",
-    "pytest",
-    "diffusers",
-)
-"""Dependencies, but nothing of undiffuse: that is what is mutated."""
+from jaxtyping import install_import_hook
+
+LEFT_OUT = {"undiffuse.__main__", "undiffuse.studio"}
+"""Modules that are not loaded: they do work when they are, or take long."""
 
 
-def preload() -> None:
-    """Loads the dependencies; those that are not installed are left to the tests, which skip or fail without them."""
-    for module in PRELOADED:
-        try:
-            importlib.import_module(module)
-        except ImportError:
-            print(f"{module} is not installed: the tests that need it will not help.", flush=True)
+def preload(tree: Path) -> dict[str, set[str]]:
+    """Loads the package in `tree`, checked as under pytest; returns by module which ones import it, directly or not."""
+    sys.path[:0] = [str(tree / "src"), str(tree / "tests")]
+    install_import_hook("undiffuse", "helpers.enforcement.enforce")
+    imports: dict[str, set[str]] = {}
+    for file in sorted((tree / "src" / "undiffuse").rglob("*.py")):
+        name = ".".join(file.relative_to(tree / "src").with_suffix("").parts).removesuffix(".__init__")
+        imports[name] = _imported(file.read_text(encoding="utf-8"))
+        if not any(name == each or name.startswith(f"{each}.") for each in LEFT_OUT):
+            importlib.import_module(name)
+    importers: dict[str, set[str]] = {}
+    for name in imports:
+        reached, waiting = {name}, [name]
+        while waiting:
+            last = waiting.pop()
+            new = {each for each, needs in imports.items() if last in needs} - reached
+            reached |= new
+            waiting += new
+        importers[name] = reached
+    return importers
 
 
-def in_fork(work: Callable[[], int], tree: Path, output: Path, seconds: float) -> int | None:
-    """Calls `work` in a fork with the package and the tests of `tree`; its exit code, or None if it took too long.
+def _imported(source: str) -> set[str]:
+    """The modules of the package that a source imports, and perhaps names in them."""
+    found = set(re.findall(r"(?:import|from) (undiffuse[\w.]*)", source))
+    for package, names in re.findall(r"from (undiffuse[\w.]*) import \(?([\w, \n]+)", source):
+        found |= {f"{package}.{name}" for name in re.findall(r"\w+", names)}
+    return found
+
+
+def in_fork(
+    work: Callable[[], int], tree: Path, output: Path, seconds: float, changed: Collection[str] = ()
+) -> int | None:
+    """Calls `work` in a fork where the `changed` modules are loaded again; its exit code, or None if it took too long.
 
     What it and its own processes print goes to `output`.
     """
     sys.stdout.flush()
     child = os.fork()
     if not child:
-        _child(work, tree, output)
+        _child(work, tree, output, changed)
     deadline = time.monotonic() + seconds
     pause = 0.02
     while time.monotonic() < deadline:
@@ -66,17 +75,19 @@ def in_fork(work: Callable[[], int], tree: Path, output: Path, seconds: float) -
     return None
 
 
-def _child(work: Callable[[], int], tree: Path, output: Path) -> None:
+def _child(work: Callable[[], int], tree: Path, output: Path, changed: Collection[str]) -> None:
     code = 70
     try:
         os.setpgid(0, 0)
         descriptor = os.open(output, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
         for stream in (1, 2):
             os.dup2(descriptor, stream)
-        source = str(tree / "src")
         os.chdir(tree)
-        os.environ["PYTHONPATH"] = source
-        sys.path.insert(0, source)
+        os.environ["PYTHONPATH"] = str(tree / "src")  # For processes of its own.
+        for name in changed:
+            package, _, last = name.rpartition(".")
+            if package and sys.modules.pop(name, None) is not None and package in sys.modules:
+                vars(sys.modules[package]).pop(last, None)  # Otherwise `from package import last` finds the old.
         code = work()
     except BaseException:
         traceback.print_exc()
@@ -87,7 +98,5 @@ def _child(work: Callable[[], int], tree: Path, output: Path) -> None:
 
 
 def _kill_group(child: int) -> None:
-    try:
+    with contextlib.suppress(ProcessLookupError):
         os.killpg(child, signal.SIGKILL)
-    except ProcessLookupError:
-        pass

@@ -70,6 +70,10 @@ class Mutation:
         return self.path.partition("/")[0]
 
     @property
+    def module(self) -> str:
+        return f"undiffuse.{self.path.removesuffix('.py').removesuffix('/__init__').replace('/', '.')}"
+
+    @property
     def key(self) -> str:
         return f"{self.path}:{self.line}:{self.start}-{self.end}:{self.replacement}"
 
