@@ -74,25 +74,31 @@ def test_too_few_images_have_no_neighborhood() -> None:
     assert neighbors.neighborhood(few, few, radii, radii, CPU) is None
 
 
-def test_ties_count_for_precision_and_recall_but_not_for_density_and_coverage() -> None:
-    """The papers' own: a ball of precision is closed (Kynkaanniemi et al., Eq. 1), one of density open (prdc)."""
-    # Real images 1 apart in a row, where the 3rd neighbor of 0 is 3 away and the 5th is 5; a fake one just there.
-    real = np.arange(0.0, 6.0, dtype=np.float32)[:, None] * np.ones((1, 1), np.float32)
-    for distance, precise, balls in ((3, True, 1), (3.5, False, 1), (5, False, 0)):
-        fake = np.concatenate([np.float32([[-distance]]), -1000 * np.arange(1, 7, dtype=np.float32)[:, None]])
-        found = compare(real, fake)
-        assert found.is_precise.tolist() == [precise] + 6 * [False]
-        assert found.density * 5 * len(fake) == pytest.approx(balls)
-        assert found.coverage == pytest.approx(balls / len(real))
+def column(*values: float) -> np.ndarray:
+    """Rows of one number."""
+    return np.array(values, np.float32)[:, None]
+
+
+ROW, STRAYS = (0, 1, 2, 3, 4, 5), (-1000, -2000, -3000, -4000, -5000, -6000)
+"""The 3rd neighbor of 0 is 3 away, the 5th is 5; strays are near nothing."""
+
+
+@pytest.mark.parametrize(("at", "is_precise", "balls"), [(-3, True, 1), (-3.5, False, 1), (-5, False, 0)])
+def test_ties_count_for_precision_and_recall_but_not_for_density_and_coverage(
+    at: float, is_precise: bool, balls: int
+) -> None:
+    """A ball of precision is closed (Kynkaanniemi et al. 2019, Eq. 1), one of density open (Naeem et al., released)."""
+    real, fake = column(*ROW), column(at, *STRAYS)
+    found = compare(real, fake)
+    assert found.is_precise.tolist() == [is_precise] + 6 * [False]
+    assert found.density == pytest.approx(balls / 5 / 7)
+    assert found.coverage == pytest.approx(balls / 6)
     assert compare(fake, real).recall == found.precision
-    swapped = compare(np.concatenate([np.float32([[-3]]), -1000 * np.arange(1, 7, dtype=np.float32)[:, None]]), real)
-    assert swapped.recall == pytest.approx(1 / 7)
 
 
 def test_an_image_as_far_as_the_next_one_is_not_authentic() -> None:
-    real = np.arange(0.0, 6.0, dtype=np.float32)[:, None].copy()
-    fake = np.concatenate([np.float32([[-1], [-1.5]]), np.arange(10.0, 15.0, dtype=np.float32)[:, None]])
-    assert compare(real, fake).authentic == pytest.approx(6 / 7)
+    found = compare(column(*ROW), column(-1, -1.5, 10, 11, 12, 13, 14))
+    assert found.authentic == pytest.approx(6 / 7)
 
 
 def test_the_error_of_the_density_is_that_of_a_mean() -> None:

@@ -14,13 +14,14 @@ import os
 import shutil
 import sys
 import time
-from dataclasses import asdict
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from mutants.forks import in_fork, preload
+from mutants.forks import BROKEN, in_fork, preload
 from mutants.mutations import Mutation, chosen
 from mutants.reach import Reach, Test
 from mutants.table import equivalents, report
@@ -68,36 +69,62 @@ def in_function(source: str, line: int) -> bool:
     )
 
 
-def tried(
-    mutation: Mutation, tests: list[Test], tree: Path, work: Path, importers: dict[str, set[str]]
-) -> dict[str, Any]:
-    """Runs the tests on the copy with the mutation: caught, survived or timed out."""
-    file = tree / "src" / "undiffuse" / mutation.path
-    source, kept = file.read_text(encoding="utf-8"), file.stat()
-    found = work / "first-failure"
-    found.unlink(missing_ok=True)
+@dataclass
+class Trial:
+    """Runs tests on the copy with a mutation, and on the copy as it is to know that they pass there."""
 
-    def run() -> int:
-        sys.dont_write_bytecode = True
-        failure = FirstFailure()
-        nodes = [test.node for test in tests]
-        code = pytest.main([*nodes, "-x", "--tb=line", "-p", "no:cacheprovider", "-p", "no:xdist"], plugins=[failure])
-        found.write_text(failure.node)
-        return int(code)
+    tree: Path
+    work: Path
+    importers: dict[str, set[str]]
+    sound: dict[tuple[str, str], bool] = field(default_factory=dict)
+    """By path and test: whether the test passes in a fork that loads the module again."""
 
-    began = time.monotonic()
-    try:
-        file.write_text(mutation.apply(source), encoding="utf-8")
-        os.utime(file, ns=(kept.st_atime_ns, kept.st_mtime_ns + 10_000_000_000))  # No compiled file is taken for it.
-        limit = 60 + 6 * sum(test.seconds for test in tests)
-        code = in_fork(run, tree, work / "last.log", limit, importers[mutation.module])
-    finally:
-        file.write_text(source, encoding="utf-8")
-        os.utime(file, ns=(kept.st_atime_ns, kept.st_mtime_ns))
-    seconds = round(time.monotonic() - began, 1)
-    outcome = "timed out" if code is None else "survived" if code == 0 else "caught"
-    by = found.read_text() if found.exists() else f"exit code {code}"
-    return {"outcome": outcome, "by": by, "seconds": seconds}
+    def outcome(self, mutation: Mutation, tests: list[Test]) -> dict[str, Any]:
+        """Caught and by which test, survived, or timed out. Tests that fail without the mutation do not count."""
+        while tests:
+            found = self.run(mutation, mutation.apply, tests)
+            by = found["by"]
+            if found["outcome"] != "caught" or by not in [test.node for test in tests]:
+                return found
+            if (mutation.path, by) not in self.sound:
+                unchanged = self.run(mutation, lambda source: source, [test for test in tests if test.node == by])
+                self.sound[mutation.path, by] = unchanged["outcome"] == "survived"
+            if self.sound[mutation.path, by]:
+                return found
+            print(f"{by} fails without a mutation too: left out", flush=True)
+            tests = [test for test in tests if test.node != by]
+        return {"outcome": "not reached", "by": "", "seconds": 0.0}
+
+    def run(self, mutation: Mutation, change: Callable[[str], str], tests: list[Test]) -> dict[str, Any]:
+        """What the tests say of a changed source."""
+        file = self.tree / "src" / "undiffuse" / mutation.path
+        source, kept = file.read_text(encoding="utf-8"), file.stat()
+        first_failure, log = self.work / "first-failure", self.work / "last.log"
+        first_failure.unlink(missing_ok=True)
+
+        def work() -> int:
+            sys.dont_write_bytecode = True
+            failure = FirstFailure()
+            nodes = [test.node for test in tests]
+            code = pytest.main([*nodes, "-x", "--tb=line", "-p", "no:cacheprovider", "-p", "no:xdist"], [failure])
+            first_failure.write_text(failure.node)
+            return int(code)
+
+        began = time.monotonic()
+        try:
+            file.write_text(change(source), encoding="utf-8")
+            # No compiled file is taken for it.
+            os.utime(file, ns=(kept.st_atime_ns, kept.st_mtime_ns + 10_000_000_000))
+            limit = 120 + 10 * sum(test.seconds for test in tests)
+            code = in_fork(work, self.tree, log, limit, self.importers[mutation.module])
+        finally:
+            file.write_text(source, encoding="utf-8")
+            os.utime(file, ns=(kept.st_atime_ns, kept.st_mtime_ns))
+        if code == BROKEN:
+            raise RuntimeError(f"The harness failed at {mutation.key}:\n{log.read_text()}")
+        by = first_failure.read_text() if first_failure.exists() else f"exit code {code}"
+        outcome = "timed out" if code is None else "survived" if code == 0 else "caught"
+        return {"outcome": outcome, "by": by, "seconds": round(time.monotonic() - began, 1)}
 
 
 def main() -> None:
@@ -122,7 +149,7 @@ def main() -> None:
     sample = [each for each in sample if f"{each.path}:{each.line}".startswith(options.only)]
     known: dict[str, dict[str, Any]] = json.loads(results.read_text()) if results.exists() else {}
     importers = preload(tree)
-    reach = Reach(tree, work / "reach")
+    reach, trial = Reach(tree, work / "reach"), Trial(tree, work, importers)
     for number, mutation in enumerate(sample, 1):
         before = known.get(mutation.key)
         if before and not (options.again and before["outcome"] != "caught"):
@@ -130,11 +157,11 @@ def main() -> None:
         source = (package / mutation.path).read_text(encoding="utf-8")
         # What is outside functions runs at import only: for that, every test that runs anything of the module counts.
         line = mutation.line if in_function(source, mutation.line) else None
-        outcome = {"outcome": "not reached", "by": "", "seconds": 0.0, "tests": 0}
+        outcome: dict[str, Any] = {"outcome": "not reached", "by": "", "seconds": 0.0, "tests": 0}
         for files in reach.files(mutation.path):
             tests = reach.tests(files, mutation.path, line, SECONDS_OF_TESTS)
             if tests and outcome["outcome"] in ("not reached", "survived"):
-                outcome = tried(mutation, tests, tree, work, importers) | {"tests": outcome["tests"] + len(tests)}
+                outcome = trial.outcome(mutation, tests) | {"tests": outcome["tests"] + len(tests)}
         old, new = mutation.lines(source)
         about = {"before": old, "after": new}
         known[mutation.key] = {

@@ -14,10 +14,15 @@ import traceback
 from collections.abc import Callable, Collection
 from pathlib import Path
 
+from beartype._cache.cacheclear import clear_caches
 from jaxtyping import install_import_hook
 
 LEFT_OUT = {"undiffuse.__main__", "undiffuse.studio"}
 """Modules that are not loaded: they do work when they are, or take long."""
+
+
+BROKEN = 70
+"""The exit code of a fork in which the work itself failed, rather than a test."""
 
 
 def preload(tree: Path) -> dict[str, set[str]]:
@@ -76,7 +81,7 @@ def in_fork(
 
 
 def _child(work: Callable[[], int], tree: Path, output: Path, changed: Collection[str]) -> None:
-    code = 70
+    code = BROKEN
     try:
         os.setpgid(0, 0)
         descriptor = os.open(output, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
@@ -88,6 +93,7 @@ def _child(work: Callable[[], int], tree: Path, output: Path, changed: Collectio
             package, _, last = name.rpartition(".")
             if package and sys.modules.pop(name, None) is not None and package in sys.modules:
                 vars(sys.modules[package]).pop(last, None)  # Otherwise `from package import last` finds the old.
+        clear_caches()  # Beartype keeps hints by their text: the old classes would be asked for.
         code = work()
     except BaseException:
         traceback.print_exc()

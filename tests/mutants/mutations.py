@@ -51,6 +51,9 @@ SAME_TYPE = {"abs", "clamp", "detach", "eval", "exp", "lower", "mean", "sign", "
 MODULES = ("math", "np", "os", "torch")
 
 
+Node = ast.expr | ast.stmt | ast.keyword
+
+
 @dataclass(frozen=True)
 class Mutation:
     """A part of one line of a file, and what replaces it."""
@@ -142,22 +145,22 @@ class _Finder(ast.NodeVisitor):
         self.found: list[Mutation] = []
         self.may_return_none = False
 
-    def replace(self, node: ast.AST, replacement: str, kind: str) -> None:
+    def replace(self, node: Node, replacement: str, kind: str) -> None:
         """Replaces a node that is on one line."""
         if node.lineno == node.end_lineno:
-            self.add(node.lineno, node.col_offset, node.end_col_offset, replacement, kind)
+            self.add(node.lineno, node.col_offset, _end(node), replacement, kind)
 
     def add(self, line: int, start: int, end: int, replacement: str, kind: str) -> None:
         self.found.append(Mutation(self.path, line, start, end, replacement, kind))
 
-    def text(self, node: ast.AST) -> str:
-        return self.lines[node.lineno - 1][node.col_offset : node.end_col_offset].decode()
+    def text(self, node: Node) -> str:
+        return self.lines[node.lineno - 1][node.col_offset : _end(node)].decode()
 
-    def between(self, left: ast.AST, right: ast.AST, edit: Callable[[str], str | None], kind: str) -> None:
+    def between(self, left: Node, right: Node, edit: Callable[[str], str | None], kind: str) -> None:
         """Edits what is between two nodes on one line: their operator, and perhaps parentheses."""
         if left.end_lineno != right.lineno:
             return
-        line, start, end = right.lineno, left.end_col_offset, right.col_offset
+        line, start, end = right.lineno, _end(left), right.col_offset
         changed = edit(self.lines[line - 1][start:end].decode())
         if changed is not None:
             self.add(line, start, end, changed, kind)
@@ -257,7 +260,7 @@ class _Finder(ast.NodeVisitor):
     def visit_Call(self, node: ast.Call) -> None:
         name = node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
         if name in OPPOSITES and node.func.lineno == node.func.end_lineno:
-            end = node.func.end_col_offset
+            end = _end(node.func)
             self.add(node.func.end_lineno, end - len(name), end, OPPOSITES[name], "opposite function")
         if isinstance(node.func, ast.Attribute) and node.lineno == node.end_lineno:
             arguments = [*node.args, *node.keywords]
@@ -274,12 +277,12 @@ class _Finder(ast.NodeVisitor):
             if not isinstance(each, ast.keyword) or each.arg is None or each.lineno != each.end_lineno:
                 continue
             if before is not None and before.end_lineno == each.lineno:
-                self.add(each.lineno, before.end_col_offset, each.end_col_offset, "", "argument dropped")
+                self.add(each.lineno, _end(before), _end(each), "", "argument dropped")
             elif after is not None and after.lineno == each.lineno:
                 self.add(each.lineno, each.col_offset, after.col_offset, "", "argument dropped")
             else:
                 line = self.lines[each.lineno - 1]
-                end = each.end_col_offset
+                end = _end(each)
                 self.add(each.lineno, each.col_offset, end + (line[end : end + 1] == b","), "", "argument dropped")
 
     def visit_Expr(self, node: ast.Expr) -> None:
@@ -299,6 +302,11 @@ class _Finder(ast.NodeVisitor):
 
     def visit_Break(self, node: ast.Break) -> None:
         self.replace(node, "continue", "loop")
+
+
+def _end(node: Node) -> int:
+    assert node.end_col_offset is not None, "parsed from a source"
+    return node.end_col_offset
 
 
 def _is_type(node: ast.BinOp) -> bool:

@@ -106,12 +106,12 @@ def test_a_finite_loss_with_a_gradient_that_is_not_is_skipped(
 
     class Overflows(torch.autograd.Function):
         @staticmethod
-        def forward(ctx: object, loss: Tensor) -> Tensor:
-            return loss.clone()
+        def forward(ctx: object, *losses: Tensor) -> Tensor:
+            return losses[0].clone()
 
         @staticmethod
-        def backward(ctx: object, gradient: Tensor) -> Tensor:
-            return gradient * math.inf
+        def backward(ctx: object, *gradients: Tensor) -> Tensor:
+            return gradients[0] * math.inf
 
     usual = DiffusionConfig().make_loss()
     monkeypatch.setattr(
