@@ -108,3 +108,20 @@ def test_a_run_that_started_from_another_is_resumed(monkeypatch: pytest.MonkeyPa
     main(["train", *resume_words(run), "--out", "runs/mine"])
     assert run.checkpoints()[0].images == 12
     assert open_run(run.folder).config == run.config
+
+
+@pytest.mark.parametrize("condition", ["low-res:4", "gray"])
+def test_a_run_that_is_told_of_other_images_is_resumed(monkeypatch: pytest.MonkeyPatch, condition: str) -> None:
+    monkeypatch.setattr(previews, "PREVIEWS", 0)
+    for i in range(4):
+        save(Path("photos") / f"{i}.png", noise(i, 9, 9))
+        save(Path("gray") / f"{i}.png", noise(i, 9, 9).convert("L"))
+    ud.train("photos", condition=condition, size=8, images=4, batch=2, out="runs/told", set=TINY)
+    run = open_run(Path("runs/told"))
+    main(["train", *resume_words(run), "--out", "runs/told"])
+    assert open_run(run.folder).config == run.config
+
+
+def test_a_run_that_does_not_say_where_its_table_is_is_a_sentence(told_config) -> None:
+    with pytest.raises(ValueError, match="x does not say where its table is"):
+        resume_words(Run(Path("runs/x"), told_config("table")))

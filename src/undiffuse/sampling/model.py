@@ -22,6 +22,7 @@ from undiffuse.runs.run import Checkpoint, Run
 from undiffuse.sampling.attributes import Attributes, Stated, conditions_of, find_attributes
 from undiffuse.sampling.binding import bound_sampler, in_precision, without_gradients
 from undiffuse.sampling.given import find_given, with_given
+from undiffuse.sampling.guides import check_can_guide
 from undiffuse.sampling.labels import Label, Pattern, find_pattern, label_tensor, labels_for
 from undiffuse.sampling.options import Settings, as_settings, check_guidance, noise_levels, sampling_config
 from undiffuse.utils.conditions import NO_LABEL, Condition, Conditions, as_conditions, says_something, simplest
@@ -140,7 +141,7 @@ class Model:
         given = sampler, steps, guidance, precision, as_settings(set), guidance_interval
         sampling = sampling_config(self.config, *given, guide=self.guide is not None)
         seeds = range(seed, seed + count)
-        return sample_steps(self, seeds, self._told(seeds, label, attributes, condition), sampling)
+        return sample_steps(self, seeds, self.told(seeds, label, attributes, condition), sampling)
 
     def sample(
         self,
@@ -194,7 +195,7 @@ class Model:
         given = sampler, steps, guidance, precision, as_settings(set), guidance_interval
         sampling = sampling_config(self.config, *given, guide=self.guide is not None)
         seeds, chunks = range(seed, seed + count), []
-        told = as_conditions(self._told(seeds, label, attributes, condition))
+        told = as_conditions(self.told(seeds, label, attributes, condition))
         with speaking(progress), Meter("sampling", count * sampling.steps) as meter:
             for start in range(0, count, batch):
                 chunk, part = seeds[start : start + batch], slice(start, start + batch)
@@ -207,13 +208,18 @@ class Model:
                 chunks.append(to_pixels(last(watched(steps_taken, show)).x))
         return Images(torch.cat(chunks))
 
-    def _told(
+    def told(
         self,
         seeds: Sequence[int],
-        label: Label | Sequence[Label] | Tensor | None,
-        attributes: Attributes,
-        condition: GivenLike | None,
+        label: Label | Sequence[Label] | Tensor | None = None,
+        attributes: Attributes = (),
+        condition: GivenLike | None = None,
     ) -> Condition:
+        """All that the network is told of the images of these seeds, where `sample` gets these options.
+
+        Raises:
+            ValueError: an option is out of range, or the model cannot be told that.
+        """
         told = conditions_of(self.config, self._labels(seeds, label), self._stated(attributes, seeds), seeds)
         # The first image is made from the first one, whatever its seed.
         return with_given(told, find_given(self.config, condition), self.shape, range(len(seeds)))
@@ -265,13 +271,7 @@ class Model:
         Example:
             model.guided_by(undiffuse.load("runs/small")).sample(8, guidance=2)
         """
-        if guide.shape != self.shape or guide.class_names not in ((), self.class_names):
-            raise ValueError(f"{guide!r} cannot guide {self!r}: it must make images of the same size and classes.")
-        ours, theirs = (each.config.attributes and each.config.attributes.columns for each in (self, guide))
-        if theirs not in (None, ours):
-            raise ValueError(f"{guide!r} cannot guide {self!r}: its table has other columns, or other images.")
-        if guide.config.image_condition not in (None, self.config.image_condition):
-            raise ValueError(f"{guide!r} cannot guide {self!r}: it makes images from others of another kind.")
+        check_can_guide(guide.config, self.config)
         if self.run is not None and guide.run is not None and _digest(guide) == _digest(self):
             kept = ", ".join(f"{each.images:,}" for each in self.run.checkpoints())
             raise ValueError(

@@ -125,6 +125,8 @@ def resume_words(run: Run) -> list[str]:
     config: Config = run.config
     if not config.data_content:
         raise ValueError(f"{run.name} was imported, without the images that training would need.")
+    if config.attributes is not None:
+        raise ValueError(f"{run.name} does not say where its table is: resume it with undiffuse train --condition.")
     data = config.data
     words = ["--data", data.data, "--split", data.split, "--size", size_text(config.network.size), "--fit", data.fit]
     words += ["--channels", str(config.network.image_channels), "--seed", str(config.seed)]
@@ -132,6 +134,7 @@ def resume_words(run: Run) -> list[str]:
     words += ["--preset", config.preset] if config.origin is None else ["--from", config.origin.run]
     words += [] if data.data_root is None else ["--data-root", data.data_root]
     words += [] if config.class_names else ["--unconditional"]
+    words += [] if config.image_condition is None else ["--condition", str(config.image_condition)]
     groups = ("network", "diffusion", "augmentation", "optimizer", "training", "sampling")
     settings = {name: value for name, value in flat(config).items() if name.partition(".")[0] in groups}
     return [

@@ -7,6 +7,7 @@ from pathlib import Path
 import gradio as gr
 
 from undiffuse.data.paths import folder_name
+from undiffuse.exploration.suggestion import Suggestion
 from undiffuse.runs.find import SHIPPED, is_run
 from undiffuse.studio import markup
 from undiffuse.studio.context import Studio
@@ -36,7 +37,7 @@ UPLOADED = ["image", ".zip", ".tar", ".tgz", ".gz", ".xz", ".bz2"]
 
 def train_tab(studio: Studio, tab: gr.Tab) -> None:
     """Builds the tab and its events."""
-    data = gr.State("")
+    data, suggested = gr.State(""), gr.State(None)
     with gr.Row(elem_classes="panes"):
         with gr.Column(elem_classes="controls", scale=0, min_width=300):
             files = gr.File(
@@ -69,14 +70,14 @@ def train_tab(studio: Studio, tab: gr.Tab) -> None:
         """Keeps what was uploaded, and says what is in it."""
         kept = None
         if not files:
-            yield "", "", *3 * [gr.skip()]
+            yield "", "", None, *3 * [gr.skip()]
             return
         try:
             kept = studio.places.keep(files)
             looks = explored(str(kept), True, studio.exploring)
             while True:
                 try:
-                    yield gr.skip(), next(looks), *3 * [gr.skip()]
+                    yield gr.skip(), next(looks), *4 * [gr.skip()]
                 except StopIteration as end:
                     seen, suggestion = end.value
                     break
@@ -85,18 +86,25 @@ def train_tab(studio: Studio, tab: gr.Tab) -> None:
             )
             side = size_text(suggestion.size) if suggestion else gr.skip()
             spent = math.ceil(suggestion.seconds / 60) if suggestion else gr.skip()
-            yield str(kept), page, kept.name.rpartition("-")[0], side, spent
+            yield str(kept), page, suggestion, kept.name.rpartition("-")[0], side, spent
         except Exception as error:
             if kept is not None and isinstance(error, ValueError):  # Nothing can be trained on it.
                 remove(kept)
-            yield "", markup.stage(markup.note(explain(error), "trouble")), *3 * [gr.skip()]
+            yield "", markup.stage(markup.note(explain(error), "trouble")), None, *3 * [gr.skip()]
 
     def begin(
-        data: str, name: str | None, size: str | None, minutes: float | None, classes: bool, origin: str | None
+        data: str,
+        suggested: Suggestion | None,
+        name: str | None,
+        size: str | None,
+        minutes: float | None,
+        classes: bool,
+        origin: str | None,
     ) -> tuple:
         """Starts a training of its own process."""
         try:
-            words, folder = train_words(studio, data, name or "", size or "", minutes or 0, classes, origin or "")
+            asked = name or "", size or "", minutes or 0, classes, origin or ""
+            words, folder = train_words(studio, data, *asked, suggested)
             studio.trainer.start(words, folder)
         except Exception as error:
             return markup.note(explain(error), "trouble"), gr.skip(), gr.skip()
@@ -116,11 +124,11 @@ def train_tab(studio: Studio, tab: gr.Tab) -> None:
         return (gr.skip(), gr.skip()) if now == before else (now, now)
 
     files.change(
-        streamed(look), files, [data, found, name, size, minutes], concurrency_limit=None,
+        streamed(look), files, [data, found, suggested, name, size, minutes], concurrency_limit=None,
         show_progress="hidden", api_visibility="private",
     )  # fmt: skip
     start.click(
-        begin, [data, name, size, minutes, classes, origin], [told, watched, timer], queue=False,
+        begin, [data, suggested, name, size, minutes, classes, origin], [told, watched, timer], queue=False,
         api_visibility="private",
     )  # fmt: skip
     resume.click(go_on, unfinished, [told, watched, timer], queue=False, api_visibility="private")
@@ -135,9 +143,18 @@ def train_tab(studio: Studio, tab: gr.Tab) -> None:
 
 
 def train_words(
-    studio: Studio, data: str, name: str, size: str, minutes: float, classes: bool, origin: str = ""
+    studio: Studio,
+    data: str,
+    name: str,
+    size: str,
+    minutes: float,
+    classes: bool,
+    origin: str = "",
+    suggestion: Suggestion | None = None,
 ) -> tuple[list[str], Path]:
-    """The words of the command line, and the run folder; `origin` is the run to start from, if any.
+    """The words of the command line, and the run folder.
+
+    `origin` is the run to start from, if any; without one, the preset and settings are those of the suggestion.
 
     Raises:
         ValueError: something is missing or out of range, or there is such a run already.
@@ -154,6 +171,9 @@ def train_words(
         raise ValueError(f"There is a run {folder.name} already: give another name, or resume that one.")
     words = ["--data", data, "--size", size.strip(), "--minutes", f"{minutes:g}"]
     words += [] if classes else ["--unconditional"]
+    if not origin and suggestion is not None:
+        settings = [f"{name}={value:g}" for name, value in suggestion.settings_at(sides).items()]
+        words += ["--preset", suggestion.preset, *(["--set", *settings] if settings else [])]
     if not origin:
         return words, folder
     start = studio.places.run(origin)
