@@ -228,6 +228,13 @@ class Config(Recipe):
         )
 
     @property
+    def condition(self) -> str | None:
+        """What `train --condition` takes to resume; None: nothing, or a table that an older version did not record."""
+        if self.image_condition:
+            return str(self.image_condition)
+        return self.attributes.table if self.attributes else None
+
+    @property
     def is_conditional(self) -> bool:
         """Whether there is anything that guidance could strengthen."""
         return bool(self.class_names or self.attributes or self.image_condition)

@@ -14,6 +14,7 @@ from torch import Tensor
 import undiffuse
 from undiffuse.config import Config, from_dict, to_json
 from undiffuse.data.batches import ImageStream, partly_told
+from undiffuse.data.image_condition import ImageConditionConfig
 from undiffuse.data.store import Store
 from undiffuse.data.table import read_table
 from undiffuse.runs.run import Run, open_run
@@ -90,6 +91,31 @@ def test_it_resumes_exactly_and_refuses_another_table(
     other = replace(config, attributes=replace(config.attributes, content="other"))
     with pytest.raises(ValueError, match=r"--condition is not the table that .* was trained with"):
         begin_or_resume(run.folder, other, len(told), ALONE)
+
+
+def test_resuming_says_which_condition_is_missing_and_takes_a_moved_table(
+    run: Run, config: Config, told: Store
+) -> None:
+    table = run.config.condition
+    assert table
+    assert Path(table).name == "ink.csv"
+    assert Path(table).is_absolute()
+    with pytest.raises(ValueError, match=rf"was trained with --condition {table}: give that again to resume it"):
+        begin_or_resume(run.folder, replace(config, attributes=None), len(told), ALONE)
+    low_res = ImageConditionConfig(low_res=4, channels=1)
+    with pytest.raises(ValueError, match=r"was trained with --condition .*ink\.csv: give that again"):
+        begin_or_resume(run.folder, replace(config, attributes=None, image_condition=low_res), len(told), ALONE)
+    assert config.attributes
+    moved = replace(config, attributes=replace(config.attributes, table="/elsewhere/ink.csv"))
+    halves = trained(Path("moved"), replace(config, training=replace(config.training, total_images=100)), told)
+    moved = replace(halves.config, attributes=moved.attributes)
+    assert begin_or_resume(halves.folder, moved, len(told), ALONE).config.condition == "/elsewhere/ink.csv"
+    plain = trained(Path("plain"), replace(halves.config, attributes=None), replace(told, table=None))
+    with pytest.raises(ValueError, match="was trained without --condition: leave it out"):
+        begin_or_resume(plain.folder, config, len(told), ALONE)
+    older = json.loads(to_json(moved))
+    del older["attributes"]["table"]
+    assert from_dict(older).condition is None
 
 
 def test_what_is_stated_moves_the_prediction(run: Run) -> None:

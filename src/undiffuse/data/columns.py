@@ -62,6 +62,8 @@ class AttributesConfig:
     columns: Annotated[tuple[Column, ...], Field(min_length=1)]
     content: str
     """A digest of all their values."""
+    table: str | None = None
+    """The file that they are from, at that time; null: older versions did not record it."""
 
     @property
     def numbers(self) -> list[NumberColumn]:

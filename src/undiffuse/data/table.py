@@ -109,7 +109,7 @@ def read_table(
     if not columns:
         raise ValueError(f"{path.absolute()} has no column that tells one image from another: add one.")
     return Table(
-        AttributesConfig(tuple(columns), digest.hexdigest()),
+        AttributesConfig(tuple(columns), digest.hexdigest(), str(path.absolute())),
         np.stack(numbers, axis=1).astype(np.float32) if numbers else np.empty((len(names), 0), np.float32),
         np.stack(categories, axis=1).astype(np.int64) if categories else np.empty((len(names), 0), np.int64),
     )

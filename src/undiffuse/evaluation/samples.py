@@ -55,7 +55,7 @@ def run_samples(
         "ema": model.weights == "ema",
         "ema_halflife_images": run.config.training.ema_halflife_images,
         **asdict(sampling),
-        "nfe": nfe(model, sampling, conditions.map(lambda each: each[:1])),
+        "nfe": nfe(model, sampling, conditions),
         "seeds": f"{seeds[0]} to {seeds[-1]}",
         "classes": in_turn if model.class_names else "none",
         **attributes,

@@ -22,9 +22,9 @@ from undiffuse.report import grids
 from undiffuse.sampling.labels import labels_for
 from undiffuse.sampling.model import Model, sample_steps
 from undiffuse.sampling.nfe import nfe
-from undiffuse.sampling.options import sampling_config
+from undiffuse.sampling.options import sampling_config, with_acting_guidance
 from undiffuse.studio.told import checked_image, stated
-from undiffuse.utils.conditions import Condition
+from undiffuse.utils.conditions import Condition, says_something
 from undiffuse.utils.validation import STRICT
 
 MOST_IMAGES = 64
@@ -78,7 +78,8 @@ class Request:
 
     def nfe(self, model: Model, image: PIL.Image.Image | None = None) -> int:
         """Number of function evaluations for the first image."""
-        return nfe(model, self._sampling(model), self._told(model, image))
+        told = self._told(model, image)
+        return nfe(model, self._sampling(model, told), told)
 
     def steps_of(self, model: Model, image: PIL.Image.Image | None = None) -> Iterator[Step]:
         """The sampler's steps, the same as `Model.sample` takes; `image` is what a model makes others from.
@@ -86,7 +87,8 @@ class Request:
         Raises:
             ValueError: the model cannot do it.
         """
-        return sample_steps(model, self.seeds, self._told(model, image), self._sampling(model))
+        told = self._told(model, image)
+        return sample_steps(model, self.seeds, told, self._sampling(model, told))
 
     def names(self, model: Model) -> list[str]:
         """What each image is, in words."""
@@ -94,11 +96,18 @@ class Request:
         words = [f", {model.class_names[k]}" if k >= 0 else "" for k in labels]
         return [f"seed {seed}{word}" for seed, word in zip(self.seeds, words, strict=True)]
 
-    def _sampling(self, model: Model) -> SamplingConfig:
+    def _sampling(self, model: Model, told: Condition) -> SamplingConfig:
         # Not spoken where it is the run's own: a model without classes refuses guidance.
         guidance = None if self.guidance == model.config.sampling.guidance else self.guidance
-        given = self.sampler, self.steps, guidance, None, (), self.interval.strip() or None
-        return sampling_config(model.config, *given, guide=model.guide is not None)
+        interval = self.interval.strip() or None
+        given = self.sampler, self.steps, guidance, None, (), interval
+        sampling = sampling_config(model.config, *given, guide=model.guide is not None)
+        acts = says_something(told) or model.guide is not None or not model.config.is_conditional
+        if not acts and sampling.guidance != 1 and (guidance is not None or interval):
+            raise ValueError(
+                f"Guidance {self.guidance:g} has nothing to strengthen here: choose what to make, or set it to 1."
+            )
+        return with_acting_guidance(sampling, acts, asked=False)
 
     def _told(self, model: Model, image: PIL.Image.Image | None) -> Condition:
         attributes = stated(model.config.attributes, self.attributes)
