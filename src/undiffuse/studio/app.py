@@ -22,7 +22,7 @@ from undiffuse.studio.guard import Guard
 from undiffuse.studio.line import MOST_WAITING
 from undiffuse.studio.places import Places
 from undiffuse.studio.runs import runs_tab
-from undiffuse.studio.train import train_tab
+from undiffuse.studio.train import TrainTab
 from undiffuse.utils.terminal import silence
 
 HOST = "127.0.0.1"
@@ -53,7 +53,7 @@ def build(studio: Studio) -> gr.Blocks:
             with gr.Tab("Edit", id="edit"):
                 EditTab(studio, page)
             with gr.Tab("Train", id="train") as tab:
-                train_tab(studio, tab)
+                TrainTab(studio, tab)
             with gr.Tab("Runs", id="runs") as tab:
                 runs_tab(studio, tab)
             with gr.Tab("Compare", id="compare") as tab:

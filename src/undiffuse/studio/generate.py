@@ -40,7 +40,7 @@ class GenerateTab:
     def _build_controls(self) -> None:
         runs = self.studio.places.trained()
         self.run = gr.Dropdown(runs, value=runs[0], label="Run", elem_id="generate-run")
-        with gr.Column(visible=False, elem_classes="given") as self.given:
+        with gr.Column(visible=False, elem_classes="given", elem_id="generate-given") as self.given:
             self.image = gr.Image(
                 type="pil", image_mode="RGBA", format="png", sources=["upload"], label="Image to start from",
                 show_label=False, buttons=[], height=180, elem_id="generate-image", placeholder="Drop an image",
@@ -50,7 +50,7 @@ class GenerateTab:
         self.attributes = gr.Textbox(
             "", label="Attributes", lines=2, max_length=3000, visible=False, elem_id="generate-attributes"
         )
-        self.guidance = gr.Slider(0, 8, value=1, step=0.1, label="Guidance", info="1 follows the class as trained")
+        self.guidance = gr.Slider(0, 8, value=1, step=0.1, label="Guidance", info="1 is as trained, more exaggerates")
         self.sampler = gr.Dropdown(list(SAMPLERS), value="ipndm", label="Sampler")
         self.steps = gr.Slider(1, 200, value=18, step=1, label="Steps", elem_id="generate-steps")
         with gr.Row(elem_classes="pair"):
