@@ -277,7 +277,8 @@ def test_a_training_is_started_watched_stopped_and_resumed(
             visit.fill("train-name", name)
             visit.fill("train-size", 16)
             visit.page.click("#train-start")
-            visit.wait("document.querySelector('#train-watched .curve')", 240)
+            watched = "document.querySelector('#train-watched')"  # Another training may have been watched before.
+            visit.wait(f"{watched}.innerText.includes('{name}') && {watched}.querySelector('.curve')", 240)
             assert "left" in visit.page.inner_text("#train-watched .meter + .status")
             visit.page.click("#train-start")
             visit.wait("document.querySelector('#train-told').innerText.includes('a run journey')")

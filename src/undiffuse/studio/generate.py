@@ -50,7 +50,7 @@ class GenerateTab:
         self.attributes = gr.Textbox(
             "", label="Attributes", lines=2, max_length=3000, visible=False, elem_id="generate-attributes"
         )
-        self.guidance = gr.Slider(0, 8, value=1, step=0.1, label="Guidance", info="1 is as trained, more exaggerates")
+        self.guidance = gr.Slider(0, 8, value=1, step=0.1, label="Guidance", info="1 is as it was trained")
         self.sampler = gr.Dropdown(list(SAMPLERS), value="ipndm", label="Sampler")
         self.steps = gr.Slider(1, 200, value=18, step=1, label="Steps", elem_id="generate-steps")
         with gr.Row(elem_classes="pair"):
