@@ -12,8 +12,9 @@ import torch
 from torch import Tensor
 
 import undiffuse
-from undiffuse.config import Config, from_dict, to_json
+from undiffuse.config import Config, Origin, from_dict, to_json
 from undiffuse.data.batches import ImageStream, partly_told
+from undiffuse.data.columns import AttributesConfig, CategoryColumn, Column, NumberColumn
 from undiffuse.data.image_condition import ImageConditionConfig
 from undiffuse.data.store import Store
 from undiffuse.data.table import read_table
@@ -23,15 +24,17 @@ from undiffuse.sampling.attributes import of_training_images
 from undiffuse.sampling.loading import load_model
 from undiffuse.training import loop, session
 from undiffuse.training.held_out import HeldOut
+from undiffuse.training.observers import Event
 from undiffuse.training.session import begin_or_resume, train_run
 from undiffuse.training.signals import StopRequest
-from undiffuse.training.start import Start, weights_for
+from undiffuse.training.start import Start, log_start, weights_for
 from undiffuse.training.state import new_state
 from undiffuse.utils.conditions import Conditions, as_conditions
 from undiffuse.utils.randomness import ImageRandomness
 from undiffuse.utils.world import World
 
 ALONE = World(0, 1, torch.device("cpu"))
+ORIGIN = Origin(run="run", images=600, digest="")
 
 
 def with_table(store: Store, path: Path) -> Store:
@@ -118,6 +121,22 @@ def test_resuming_says_which_condition_is_missing_and_takes_a_moved_table(
     assert from_dict(older).condition is None
 
 
+def test_a_run_that_died_before_its_first_checkpoint_leaves_no_values_behind(config: Config, told: Store) -> None:
+    short = replace(config, training=replace(config.training, total_images=100))
+
+    def failing(event: Event) -> None:
+        raise RuntimeError
+
+    with StopRequest() as stop, pytest.raises(RuntimeError):
+        train_run(begin_or_resume(Path("run"), short, len(told), ALONE), told, ALONE, stop, observers=[failing])
+    assert told.table
+    table = replace(told.table, numbers=-told.table.numbers, config=replace(told.table.config, content="other"))
+    again = trained(Path("run"), replace(short, attributes=table.config), replace(told, table=table))
+    numbers = read_told(again).numbers
+    assert numbers is not None
+    np.testing.assert_array_equal(numbers.numpy(), table.numbers)
+
+
 def test_what_is_stated_moves_the_prediction(run: Run) -> None:
     model = load_model(run, ALONE.device)
     x = torch.randn(2, 1, 8, 8, generator=torch.Generator().manual_seed(0))
@@ -202,6 +221,10 @@ def test_evaluation_samples_like_the_training_images(run: Run, told: Store) -> N
     assert evaluation.made_by["attributes"] == "those of training images, chosen at random"
     samples = next((run.folder / "evaluation" / "samples").iterdir())
     assert '"conditions": "those of training images"' in (samples / "samples.json").read_text()
+    assert run.config.attributes
+    other = replace(run.config, attributes=replace(run.config.attributes, content="other"))
+    with pytest.raises(ValueError, match=r"told\.safetensors is of another table"):
+        read_told(Run(run.folder, other))
     with pytest.raises(ValueError, match=r"told\.safetensors cannot be read"):
         read_told(Run(Path("elsewhere"), run.config))
 
@@ -237,6 +260,33 @@ def test_a_run_with_a_table_starts_from_one_without_and_the_other_way_round(
     torch.testing.assert_close(
         predicts(changed, fitted, new), predicts(config, checkpoint.tensors("ema"), values), rtol=1e-5, atol=1e-6
     )
+
+
+def test_what_becomes_of_the_columns_is_told(run: Run, config: Config, notices: pytest.LogCaptureFixture) -> None:
+    checkpoint = run.last_good()
+    assert checkpoint
+    assert config.attributes
+    start, (ink, weight) = Start(run, checkpoint), config.attributes.columns
+    assert isinstance(weight, CategoryColumn)
+
+    def told(*columns: Column) -> list[str]:
+        notices.clear()
+        attributes = AttributesConfig(columns, "") if columns else None
+        log_start(start, replace(config, origin=ORIGIN, attributes=attributes))
+        return notices.messages
+
+    assert told(ink, weight)[1:] == ["         its columns"]
+    assert told()[1:] == ["         without its table: give --condition to go on with one"]
+    changed = CategoryColumn("weight", ("feather", "heavy"))
+    assert told(changed, NumberColumn("age", 0, 1, 0, 9))[1:] == [
+        "         1 column kept, new (age), dropped (ink), words of weight: 1 new, 1 dropped"
+    ]
+    assert told(CategoryColumn("ink", ("a", "b")))[1:] == ["         0 columns kept, new (ink), dropped (ink, weight)"]
+    notices.clear()
+    low_res, pairs = ImageConditionConfig(low_res=2, channels=1), ImageConditionConfig(pairs="/sketches", channels=1)
+    other = Start(Run(run.folder, replace(config, attributes=None, image_condition=low_res)), checkpoint)
+    log_start(other, replace(config, origin=ORIGIN, attributes=None, image_condition=pairs))
+    assert "another kind of other images, to be learned anew: /sketches, there low-res:2" in notices.text
 
 
 def test_attributes_need_a_table_and_diffusers_has_none(run: Run) -> None:

@@ -12,7 +12,7 @@ from undiffuse.utils.validation import STRICT
 Value = float | str | None
 """Of a column, as the user writes it; None: missing."""
 
-MISSING_WORDS = ("", "na", "n/a", "nan", "null")
+MISSING_WORDS = ("", "na", "n/a", "nan", "null", "none", "-", "?")
 """In any case."""
 
 NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", re.ASCII)

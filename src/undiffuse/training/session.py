@@ -111,9 +111,9 @@ def _check_condition(run: Run, config: Config, changed: Iterable[str]) -> None:
     folder, before = run.folder.absolute(), run.config
     scratch = "or give another --out to start from scratch."
 
-    def kind(of: Config) -> tuple[bool, int | None, bool]:
+    def kind(of: Config) -> tuple[bool, str | None, int | None]:
         image = of.image_condition
-        return of.attributes is not None, image and image.low_res, bool(image and image.pairs)
+        return of.attributes is not None, image.kind if image else None, image.low_res if image else None
 
     if kind(before) != kind(config):
         if before.attributes is None and before.image_condition is None:
