@@ -15,7 +15,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from undiffuse.config import SamplingConfig
+from undiffuse.config import Config, SamplingConfig
 from undiffuse.diffusion import samplers
 from undiffuse.diffusion.inverse_problems import Separable, corrected, posterior
 from undiffuse.diffusion.sampler_table import SAMPLERS
@@ -179,6 +179,15 @@ def interpolate_steps(
     x = torch.stack([slerp(first, second, fraction) for fraction in fractions])
     sigmas = noise_levels(model.diffusion, sampling)
     return steps_from(model, x, sigmas, conditions, sampling, seeded_noise(model, range(len(x))))
+
+
+def check_can_edit(config: Config) -> None:
+    """Raises ValueError for a model that makes images from others, which no edit gives it."""
+    if config.image_condition is not None:
+        raise ValueError(
+            "This model makes images from others and cannot edit: choose one that was trained without other images, or "
+            "generate with this one."
+        )
 
 
 def check_can_inpaint(sampling: SamplingConfig) -> None:
