@@ -18,6 +18,7 @@ from undiffuse.utils.terminal import console, errors, shown, speaking
 COMMANDS = {
     "explore": ("undiffuse.commands.explore:explore", "look at images before training, in one page"),
     "train": ("undiffuse.commands.train:train", "train a diffusion model on images, or resume"),
+    "distill": ("undiffuse.commands.distill:distill", "train a student of a model that needs one or two steps"),
     "sample": ("undiffuse.commands.sample:sample", "make images with a trained model"),
     "edit": ("undiffuse.commands.edit:edit", "inpaint, vary, interpolate, colorize, deblur or enlarge an image"),
     "evaluate": (

@@ -131,8 +131,9 @@ class SamplingConfig:
     clip: bool = False
     """Clip each predicted clean image to [-1, 1], as DDPM does."""
     sigmas: Literal["auto", *SIGMAS] = "auto"  # ty: ignore[invalid-type-form]
-    """Noise levels of the steps: the discrete schedule's, Karras et al.'s, or evenly spaced in log SNR. auto: the
-    discrete schedule's for ancestral and ddim where the model has one, Karras et al.'s otherwise."""
+    """Noise levels of the steps: the discrete schedule's, Karras et al.'s, evenly spaced in log SNR, or those of the
+    sampler consistency. auto: the discrete schedule's for ancestral and ddim where the model has one, its own for
+    consistency, Karras et al.'s otherwise."""
 
     def __post_init__(self) -> None:
         if self.guidance_interval and self.guidance_interval[0] >= self.guidance_interval[1]:

@@ -127,7 +127,7 @@ def edit(
     check_options(task, len(images), mask=mask, **own)
     with speaking(progress):
         opened, guide = as_run(run, network), guide_of(run, guide)
-        check_can_edit(opened.config)
+        check_can_edit(opened.config, task, sampler, opened.name)
         stated = _attributes(opened.config, attributes)
         index = _label(opened.config, label)
         best, settings = TASKS[task], as_settings(set)
