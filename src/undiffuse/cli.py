@@ -13,7 +13,7 @@ from rich.console import Console
 from undiffuse import __version__
 from undiffuse.utils import validation
 from undiffuse.utils.errors import Interrupted, PeerFailed, WorkFailed, sentence
-from undiffuse.utils.terminal import console, errors, speaking
+from undiffuse.utils.terminal import console, errors, shown, speaking
 
 COMMANDS = {
     "explore": ("undiffuse.commands.explore:explore", "look at images before training, in one page"),
@@ -138,7 +138,7 @@ def _overview() -> None:
 
 def _tell(where: Console, text: str) -> None:
     if os.environ.get("RANK", "0") == "0":  # Under torchrun one of the processes speaks.
-        where.print(text)
+        where.print(shown(text))
 
 
 def _sentence(error: ValueError | OSError) -> str:

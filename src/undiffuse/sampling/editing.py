@@ -183,7 +183,15 @@ def interpolate_steps(
 
 
 def check_can_edit(config: Config, task: str, sampler: str | None, name: str) -> None:
-    """Raises ValueError for an edit that needs another sampler than a student has, unless one is given."""
+    """Raises ValueError for a model that makes images from others, or for a student whose sampler cannot do the edit.
+
+    `sampler` is the one that was asked for.
+    """
+    if config.image_condition is not None:
+        raise ValueError(
+            f"{name} makes images from others and cannot edit: choose one that was trained without other images, or "
+            "generate with this one."
+        )
     if config.diffusion.jumps and TASKS[task].sampler is not None and sampler is None:
         source = f", {config.origin.run}" if config.origin else ""
         raise ValueError(
