@@ -3,6 +3,7 @@
 import json
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,7 @@ from helpers.commands import refused
 
 import undiffuse as ud
 from undiffuse.cli import main
-from undiffuse.config import Config, with_settings
+from undiffuse.config import Config, Origin, with_settings
 from undiffuse.runs.run import Run, open_run
 from undiffuse.sampling.model import last
 from undiffuse.sampling.options import as_settings, noise_levels
@@ -132,7 +133,8 @@ def test_any_parametrization_becomes_a_student_on_a_continuum(
     assert not student.diffusion.is_discrete
     assert student.diffusion.sigma_mean == -1.1
     assert student.diffusion.parametrization == config.diffusion.parametrization
-    assert student_settings(student, "two") == student_settings(config, "one")
+    origin = Origin(run="one", images=1, digest="", learning_rate=config.optimizer.learning_rate)
+    assert student_settings(replace(student, origin=origin), "two") == student_settings(config, "one")
     told = noise_levels(student.diffusion, student.sampling).tolist()
     assert told == pytest.approx([80, 0.821, 0])
 
