@@ -25,6 +25,7 @@ __all__ = [
     "NetworkConfig",
     "Observer",
     "Run",
+    "Tuned",
     "compare",
     "distill",
     "edit",
@@ -38,6 +39,7 @@ __all__ = [
     "sample",
     "samplers",
     "train",
+    "tune_sampler",
 ]
 
 

@@ -20,6 +20,10 @@ COMMANDS = {
     "train": ("undiffuse.commands.train:train", "train a diffusion model on images, or resume"),
     "distill": ("undiffuse.commands.distill:distill", "train a student of a model that needs one or two steps"),
     "sample": ("undiffuse.commands.sample:sample", "make images with a trained model"),
+    "tune-sampler": (
+        "undiffuse.commands.tune_sampler:tune_sampler",
+        "find the noise levels that make the most of few steps",
+    ),
     "edit": ("undiffuse.commands.edit:edit", "inpaint, vary, interpolate, colorize, deblur or enlarge an image"),
     "evaluate": (
         "undiffuse.commands.evaluate:evaluate",

@@ -7,7 +7,7 @@ from dataclasses import asdict, field, fields, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, TypeAdapter, ValidationError
+from pydantic import Field, PlainValidator, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass
 from torch import nn
 
@@ -17,7 +17,7 @@ from undiffuse.data.image_condition import ImageConditionConfig
 from undiffuse.data.nonleaky import NUMBERS
 from undiffuse.data.patches import patch_sizes
 from undiffuse.data.store import DataConfig
-from undiffuse.diffusion.recipe import SIGMAS, DiffusionConfig
+from undiffuse.diffusion.recipe import DiffusionConfig, check_sigmas
 from undiffuse.diffusion.sampler_table import SAMPLERS, options
 from undiffuse.networks.classes import ClassChange
 from undiffuse.networks.network import NetworkConfig
@@ -130,10 +130,11 @@ class SamplingConfig:
     fp16, about twice as fast where the hardware has it; or auto, which takes the one it has."""
     clip: bool = False
     """Clip each predicted clean image to [-1, 1], as DDPM does."""
-    sigmas: Literal["auto", *SIGMAS] = "auto"  # ty: ignore[invalid-type-form]
-    """Noise levels of the steps: the discrete schedule's, Karras et al.'s, evenly spaced in log SNR, or those of the
-    sampler consistency. auto: the discrete schedule's for ancestral and ddim where the model has one, its own for
-    consistency, Karras et al.'s otherwise."""
+    sigmas: Annotated[str | tuple[float, ...], PlainValidator(check_sigmas)] = "auto"
+    """Noise levels of the steps: the discrete schedule's, Karras et al.'s, evenly spaced in log SNR, those of the
+    sampler consistency, those that tune-sampler found, or the falling levels themselves. auto: the tuned ones where
+    there are any for these options, else the discrete schedule's for ancestral and ddim where the model has one, its
+    own for consistency, Karras et al.'s otherwise."""
 
     def __post_init__(self) -> None:
         if self.guidance_interval and self.guidance_interval[0] >= self.guidance_interval[1]:

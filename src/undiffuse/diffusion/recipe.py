@@ -1,8 +1,11 @@
 """The diffusion part of a recipe by name, and the functions that the names stand for."""
 
+import math
+import reprlib
 from collections.abc import Callable
 from functools import partial
-from typing import Annotated, Literal
+from itertools import pairwise
+from typing import Annotated, Any, Literal
 
 import torch
 from jaxtyping import Float
@@ -177,3 +180,24 @@ SIGMAS: dict[str, Callable[[DiffusionConfig, int], Tensor]] = {
     "consistency": DiffusionConfig.consistency_sigmas,
 }
 """The sigmas of sampling by the name used in config.json: (diffusion, steps) -> falling sigmas, ending in 0."""
+
+MOST_SIGMAS = 10_000
+
+
+def check_sigmas(value: Any) -> str | tuple[float, ...]:
+    """How sampling chooses its noise levels: a row of `SIGMAS`, auto, tuned, or the falling levels themselves.
+
+    Raises:
+        ValueError: it is none of these.
+    """
+    names = ["auto", "tuned", *SIGMAS]
+    if isinstance(value, str) and value in names:
+        return value
+    if not isinstance(value, list | tuple):
+        raise ValueError(f"{reprlib.repr(value)} is not among {', '.join(names)}, nor a list of noise levels.")
+    if not 1 <= len(value) <= MOST_SIGMAS or not all(type(each) in (int, float) for each in value):
+        raise ValueError(f"{reprlib.repr(value)} is not a list of 1 to {MOST_SIGMAS:,} noise levels.")
+    levels = tuple(map(float, value))
+    if not all(low < high < math.inf for high, low in pairwise([*levels, 0.0])):
+        raise ValueError(f"{reprlib.repr(value)} are not falling noise levels above 0.")
+    return levels

@@ -13,7 +13,7 @@ from pathlib import Path
 import jinja2
 import torch
 
-from undiffuse.config import Config, SamplingConfig
+from undiffuse.config import SamplingConfig
 from undiffuse.interop.onnx_runtime_web import WASM
 from undiffuse.sampling.model import Model, seeded_noise
 from undiffuse.sampling.options import noise_levels, sampling_config
@@ -78,7 +78,7 @@ def write_web(
         "index.html": _index(model, name).encode(),
     }
     sizes = {file: len(files[file]) for file in ("model.onnx", "noise.bin", WASM)}
-    files["model.json"] = json.dumps(_settings(model.config, sampler, name, seeds, sizes, card), indent=1).encode()
+    files["model.json"] = json.dumps(_settings(model, sampler, name, seeds, sizes, card), indent=1).encode()
     files["offline.js"] = _offline(name, files).encode()
     with atomic_path(folder) as temporary:
         for file, content in files.items():
@@ -88,12 +88,14 @@ def write_web(
 
 
 def _settings(
-    config: Config, sampler: PageSampler, name: str, seeds: int, sizes: dict[str, int], card: str
+    model: Model, sampler: PageSampler, name: str, seeds: int, sizes: dict[str, int], card: str
 ) -> dict[str, object]:
+    config = model.config
     own = config.sampling.steps if config.sampling.steps <= MOST_STEPS else SamplingConfig().steps
     if sampler.draws > 1:
         own = min(own, sampler.draws)  # There is no noise for more.
-    sampling = {steps: sampling_config(config, sampler.name, steps) for steps in sorted({*sampler.steps, own})}
+    chosen = {steps: sampling_config(config, sampler.name, steps) for steps in sorted({*sampler.steps, own})}
+    sampling = {steps: model.tuned(each) for steps, each in chosen.items()}
     return {
         "name": name,
         "shape": [config.network.image_channels, *config.network.size],

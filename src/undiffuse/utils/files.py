@@ -36,6 +36,15 @@ def atomic_path(path: Path, durable: bool = True) -> Generator[Path, None, None]
         remove(temporary)
 
 
+def check_writable(folder: Path) -> None:
+    """Makes the folder, and raises ValueError where files cannot be written there."""
+    try:
+        write_atomically(folder / "writable", "")
+        remove(folder / "writable")
+    except OSError as error:
+        raise ValueError(f"{folder.absolute()} cannot be written to ({error.strerror}): copy the run first.") from error
+
+
 def write_atomically(path: Path, content: bytes | str) -> None:
     """Writes a small file completely or not at all."""
     with atomic_path(path) as temporary:
