@@ -27,6 +27,7 @@ __all__ = [
     "Run",
     "Tuned",
     "compare",
+    "distill",
     "edit",
     "evaluate",
     "explore",

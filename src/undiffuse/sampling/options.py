@@ -158,7 +158,7 @@ def noise_levels(diffusion: DiffusionConfig, sampling: SamplingConfig) -> Tensor
             )
         return torch.tensor([*sampling.sigmas, 0.0], dtype=torch.float64)
     discrete = diffusion.is_discrete and SAMPLERS[sampling.sampler].discrete
-    auto = "discrete" if discrete else "karras"
+    auto = "discrete" if discrete else SAMPLERS[sampling.sampler].sigmas
     return SIGMAS[auto if sampling.sigmas == "auto" else sampling.sigmas](diffusion, sampling.steps)
 
 
