@@ -92,3 +92,11 @@ def test_samples_of_other_classes_give_a_warning(period: int, difference: float)
     assert len(sentences) == (difference > 0)
     assert not difference or "25% of the samples would have to change theirs" in sentences[0]
     assert class_difference(real.images, features(n, "samples").images) == 0  # No classes at all.
+
+
+def test_classes_that_only_one_set_has_count_as_different() -> None:
+    """A quarter dogs in common: three quarters of the samples would have to change their class."""
+    real = features(4, "train", labels=np.array([0, 0, 0, 1]), class_names=("cats", "dogs"))
+    fake = features(4, "samples", labels=np.array([0, 1, 1, 1]), class_names=("dogs", "snow"))
+    assert class_difference(real.images, fake.images) == 0.75
+    assert class_difference(fake.images, real.images) == 0.75

@@ -21,6 +21,22 @@ DEAREST = 20.0
 """Seconds of a test; one that takes longer is not run for a mutation."""
 
 
+THROUGH_COMMANDS = {
+    "data": ("commands/test_explore.py", "commands/test_train.py"),
+    "evaluation": (
+        "api/test_evaluate.py",
+        "commands/test_compare.py",
+        "commands/test_evaluate.py",
+        "commands/test_measure.py",
+    ),
+    "interop": ("commands/test_export.py", "commands/test_import.py"),
+    "runs": ("api/test_runs.py", "commands/test_train.py"),
+    "sampling": ("commands/test_sample.py", "commands/test_edit.py"),
+    "training": ("api/test_train.py", "commands/test_train.py"),
+}
+"""Test files outside an area's folder that run its modules all the way, and take long: the last to be asked."""
+
+
 class Recorder:
     """A pytest plugin that notes the lines of the package that each test runs.
 
@@ -126,14 +142,17 @@ class Reach:
         self.tree, self.cache = tree, cache
         self.recorded: dict[Path, dict[tuple[str, int], list[Test]]] = {}
 
-    def files(self, path: str) -> tuple[list[Path], list[Path]]:
-        """The test files that mirror or import a module and are in its area's folder, and the others there."""
+    def files(self, path: str) -> tuple[list[Path], list[Path], list[Path]]:
+        """In the folder of a module's area the test files that mirror or import it, the others there, and those
+        that run it through a command."""
         area, _, module = path.removesuffix(".py").rpartition("/")
         stem, tests = module.rpartition("/")[2], self.tree / "tests"
         imports = re.compile(rf"undiffuse\.{area.replace('/', '.')}(\.{stem}\b| import [^\n]*\b{stem}\b)")
         in_area = sorted((tests / path.partition("/")[0]).rglob("test_*.py"))
         first = [file for file in in_area if file.name == f"test_{stem}.py" or imports.search(file.read_text())]
-        return first, [file for file in in_area if file not in first]
+        named = THROUGH_COMMANDS.get(path.partition("/")[0], ())
+        elsewhere = [tests / name for name in named if (tests / name).exists()]
+        return first, [file for file in in_area if file not in first], elsewhere
 
     def tests(self, files: list[Path], path: str, line: int | None, seconds: float) -> list[Test]:
         """The tests of these files that run a line, or with None any of the module, the quickest first.
