@@ -12,8 +12,9 @@ from undiffuse.data.image_files import MAX_PIXELS, open_image_file
 from undiffuse.utils.limits import DEFAULT_GB, VARIABLE
 
 
-def allow(monkeypatch: pytest.MonkeyPatch, pixels: float) -> None:
-    monkeypatch.setenv(VARIABLE, repr(DEFAULT_GB * (pixels + 0.5) / MAX_PIXELS))
+def allow(monkeypatch: pytest.MonkeyPatch, pixels: int) -> None:
+    """Lowers the limit of pixels alone: that of a file's length would come first."""
+    monkeypatch.setattr("undiffuse.data.image_files.MAX_PIXELS", pixels)
 
 
 def smooth(height: int, width: int) -> Image.Image:
@@ -23,12 +24,12 @@ def smooth(height: int, width: int) -> Image.Image:
 
 def test_a_larger_limit_reads_what_a_smaller_one_left_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     save(tmp_path / "photos" / "small.png", noise(0))
-    save(tmp_path / "photos" / "large.png", noise(1, 100, 100))
-    allow(monkeypatch, 5_000)
+    save(tmp_path / "photos" / "large.png", Image.new("RGB", (100, 100), "red"))
+    monkeypatch.setenv(VARIABLE, repr(DEFAULT_GB * 5_000 / MAX_PIXELS))
     ((name, reason),) = opened("photos").skipped
     assert name == "large.png"
     assert "more than the 0 megapixels that are decoded" in reason
-    allow(monkeypatch, 10_000)
+    monkeypatch.setenv(VARIABLE, repr(DEFAULT_GB * 10_001 / MAX_PIXELS))
     assert opened("photos").names == ["large.png", "small.png"]
 
 

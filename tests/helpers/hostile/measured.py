@@ -16,7 +16,11 @@ STATUS = Path("/proc/self/status")
 MAX_BYTES = 8 * 2**30
 """A child that asks for more gets a MemoryError, so that a test that fails does not take the machine with it."""
 
-MAX_SECONDS = 60
+MAX_CPU_SECONDS = 60
+"""A child that computes for longer is ended."""
+
+MAX_SECONDS = 600
+"""Of the clock: other work on the machine may take most of it."""
 
 
 @dataclass(frozen=True)
@@ -65,6 +69,7 @@ def _work(work: Callable[[], str], writable: int) -> None:
     """Ends this process at once: what was forked with it is not to be cleaned up twice."""
     try:
         resource.setrlimit(resource.RLIMIT_AS, (_now("VmSize") + MAX_BYTES, resource.RLIM_INFINITY))
+        resource.setrlimit(resource.RLIMIT_CPU, (MAX_CPU_SECONDS, MAX_CPU_SECONDS))
         before, began = _begin(), time.process_time()
         try:
             sentence = work()
