@@ -25,7 +25,9 @@ __all__ = [
     "NetworkConfig",
     "Observer",
     "Run",
+    "Tuned",
     "compare",
+    "distill",
     "edit",
     "evaluate",
     "explore",
@@ -37,6 +39,7 @@ __all__ = [
     "sample",
     "samplers",
     "train",
+    "tune_sampler",
 ]
 
 

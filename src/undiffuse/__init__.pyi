@@ -8,7 +8,9 @@ from undiffuse.api import Model as Model
 from undiffuse.api import NetworkConfig as NetworkConfig
 from undiffuse.api import Observer as Observer
 from undiffuse.api import Run as Run
+from undiffuse.api import Tuned as Tuned
 from undiffuse.api import compare as compare
+from undiffuse.api import distill as distill
 from undiffuse.api import edit as edit
 from undiffuse.api import evaluate as evaluate
 from undiffuse.api import explore as explore
@@ -20,6 +22,7 @@ from undiffuse.api import quickstart as quickstart
 from undiffuse.api import sample as sample
 from undiffuse.api import samplers as samplers
 from undiffuse.api import train as train
+from undiffuse.api import tune_sampler as tune_sampler
 
 __version__: str
 __all__: list[str]

@@ -3,11 +3,11 @@
 import json
 import math
 from collections.abc import Sequence
-from dataclasses import asdict, field, fields
+from dataclasses import asdict, field, fields, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, TypeAdapter, ValidationError
+from pydantic import Field, PlainValidator, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass
 from torch import nn
 
@@ -17,19 +17,23 @@ from undiffuse.data.image_condition import ImageConditionConfig
 from undiffuse.data.nonleaky import NUMBERS
 from undiffuse.data.patches import patch_sizes
 from undiffuse.data.store import DataConfig
-from undiffuse.diffusion.recipe import SIGMAS, DiffusionConfig
+from undiffuse.diffusion.recipe import DiffusionConfig, check_sigmas
 from undiffuse.diffusion.sampler_table import SAMPLERS, options
 from undiffuse.networks.classes import ClassChange
 from undiffuse.networks.network import NetworkConfig
 from undiffuse.networks.unet import UNetConfig
 from undiffuse.old_names import current, current_name, current_value
 from undiffuse.utils.conditions import ConditionSizes
+from undiffuse.utils.files import read_small
 from undiffuse.utils.names import Precision, SamplingPrecision
-from undiffuse.utils.text import size_text
+from undiffuse.utils.text import printable, size_text
 from undiffuse.utils.validation import STRICT, sentence
 
 VERSION = 1
 """Version of config.json: raise it when older programs would misread a new one."""
+
+MAX_CONFIG_BYTES = 16 * 2**20
+"""No config is longer, with however many classes."""
 
 FROM_IMAGES = {
     "network.size": "--size",
@@ -126,9 +130,11 @@ class SamplingConfig:
     fp16, about twice as fast where the hardware has it; or auto, which takes the one it has."""
     clip: bool = False
     """Clip each predicted clean image to [-1, 1], as DDPM does."""
-    sigmas: Literal["auto", *SIGMAS] = "auto"  # ty: ignore[invalid-type-form]
-    """Noise levels of the steps: the discrete schedule's, Karras et al.'s, or evenly spaced in log SNR. auto: the
-    discrete schedule's for ancestral and ddim where the model has one, Karras et al.'s otherwise."""
+    sigmas: Annotated[str | tuple[float, ...], PlainValidator(check_sigmas)] = "auto"
+    """Noise levels of the steps: the discrete schedule's, Karras et al.'s, evenly spaced in log SNR, those of the
+    sampler consistency, those that tune-sampler found, or the falling levels themselves. auto: the tuned ones where
+    there are any for these options, else the discrete schedule's for ancestral and ddim where the model has one, its
+    own for consistency, Karras et al.'s otherwise."""
 
     def __post_init__(self) -> None:
         if self.guidance_interval and self.guidance_interval[0] >= self.guidance_interval[1]:
@@ -266,9 +272,12 @@ def read_config(file: Path, network: type[NetworkConfig] = UNetConfig) -> Config
         ValueError: it is not a config, or has a setting that this version does not know.
     """
     try:
-        return from_dict(json.loads(file.read_text(encoding="utf-8")), network)
-    except (ValueError, RecursionError) as error:  # UnicodeDecodeError is a ValueError.
-        raise ValueError(f"{file.absolute()} is not the config of a run ({error}).") from error
+        config = from_dict(json.loads(read_small(file, MAX_CONFIG_BYTES)), network)
+    except RecursionError as error:
+        raise ValueError(f"{file.absolute()} is not the config of a run (it is nested too deeply).") from error
+    except ValueError as error:  # UnicodeDecodeError is one too.
+        raise ValueError(f"{file.absolute()} is not the config of a run ({printable(str(error))}).") from error
+    return replace(config, class_names=tuple(map(printable, config.class_names)))
 
 
 def from_dict(values: Any, network: type[NetworkConfig] = UNetConfig) -> Config:

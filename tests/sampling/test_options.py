@@ -41,6 +41,20 @@ def test_any_sampler_takes_the_sigmas_that_are_named() -> None:
         assert torch.equal(noise_levels(DISCRETE, replace(sampling, sigmas="discrete")), DISCRETE.discrete_sigmas(25))
 
 
+def test_noise_levels_can_be_given_themselves(preset_config: Callable[[str], Config]) -> None:
+    config = preset_config("small")
+    sampling = sampling_config(config, settings=["sigmas=[9, 3, 1]"])
+    assert (sampling.sigmas, sampling.steps) == ((9.0, 3.0, 1.0), 3)
+    assert noise_levels(config.diffusion, sampling).tolist() == [9, 3, 1, 0]
+    with pytest.raises(ValueError, match="3 noise levels do not fit 4 steps: give one for each step"):
+        sampling_config(config, steps=4, settings=["sigmas=[9, 3, 1]"])
+    own = replace(config, sampling=sampling)
+    assert sampling_config(own).sigmas == (9.0, 3.0, 1.0)
+    assert sampling_config(own, steps=4).sigmas == "auto", "its own levels are of another number of steps"
+    slow = replace(config, sampling=SamplingConfig(sampler="ancestral", steps=1000))
+    assert sampling_config(slow, "ipndm", settings=["sigmas=[9, 3, 1]"]).steps == 3
+
+
 def test_few_steps_bring_the_sampler_that_is_best_at_few() -> None:
     for sampler in ("ancestral", "ddim"):
         sampling = SamplingConfig(sampler=sampler, steps=99, guidance=2.0, clip=True)

@@ -10,9 +10,11 @@ import torch
 from pydantic import ValidationError
 
 from undiffuse import api
+from undiffuse.config import SamplingConfig
 from undiffuse.data.pixels import to_nhwc, to_pixels
 from undiffuse.report import grids
 from undiffuse.sampling.model import Model
+from undiffuse.sampling.tuned import TunedSchedule, save_tuned
 from undiffuse.studio import sampling
 from undiffuse.studio.sampling import EVERY_CLASS, Film, Request, label_choices, shown
 
@@ -149,3 +151,14 @@ def test_a_film_keeps_few_frames_with_the_last(digits: Model, monkeypatch: pytes
 def test_classes_can_be_chosen_by_name() -> None:
     assert label_choices(("rose", "none"))[2:] == [("rose", "rose"), ("none", "none")]
     assert label_choices(()) == [("no classes", EVERY_CLASS)]
+
+
+def test_tuned_noise_levels_are_named(digits: Model) -> None:
+    tuned = SamplingConfig(steps=3, guidance=digits.config.sampling.guidance, sigmas=(80.0, 5.0, 0.5))
+    run, checkpoint = digits.origin
+    assert not Request(run="digits", steps=3).is_tuned(digits)
+    save_tuned(run, TunedSchedule(tuned, checkpoint.digest("ema"), checkpoint.images, "pixel error", 0.1, 0.2, 32))
+    guidance = digits.config.sampling.guidance
+    assert Request(run="digits", steps=3, guidance=guidance).is_tuned(digits)
+    assert not Request(run="digits", steps=4, guidance=guidance).is_tuned(digits)
+    assert not Request(run="digits", steps=3, guidance=guidance + 1).is_tuned(digits)

@@ -1,5 +1,6 @@
 """Everything that the command line does, one function per capability; `undiffuse` has them under the same names."""
 
+from undiffuse.api.distill import distill as distill
 from undiffuse.api.edit import Edited as Edited
 from undiffuse.api.edit import edit as edit
 from undiffuse.api.evaluate import compare as compare
@@ -12,6 +13,8 @@ from undiffuse.api.quickstart import quickstart as quickstart
 from undiffuse.api.sample import load as load
 from undiffuse.api.sample import sample as sample
 from undiffuse.api.train import train as train
+from undiffuse.api.tune import Tuned as Tuned
+from undiffuse.api.tune import tune_sampler as tune_sampler
 from undiffuse.diffusion import samplers as samplers
 from undiffuse.evaluation.metrics import Metric as Metric
 from undiffuse.evaluation.result import Evaluation as Evaluation

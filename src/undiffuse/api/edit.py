@@ -127,7 +127,7 @@ def edit(
     check_options(task, len(images), mask=mask, **own)
     with speaking(progress):
         opened, guide = as_run(run, network), guide_of(run, guide)
-        check_can_edit(opened.config)
+        check_can_edit(opened.config, task, sampler, opened.name)
         stated = _attributes(opened.config, attributes)
         index = _label(opened.config, label)
         best, settings = TASKS[task], as_settings(set)
@@ -143,6 +143,8 @@ def edit(
         files = [open_image(each) for each in images]
         mask_file = None if mask is None else open_mask(mask)
         model = with_guide(load_model(opened, weights=checkpoint_part(weights)), guide, network=network)
+        # An edit starts elsewhere or steers each step: levels that were found for sampling are used where asked for.
+        sampling = model.tuned(sampling) if sampling.sigmas == "tuned" else sampling
         evaluations = edits.Evaluations()
         given = {name: value for name, value in own.items() if value is not None}
         told = as_conditions(conditions_of(opened.config, None if index is None else [index], stated, [0]))

@@ -113,8 +113,9 @@ def evaluate(
             spec = DataSpec(real, root, split, None, fit)
             references = world.in_turn(lambda: named_references(opened, spec, real_total, strict))
         model = with_guide(run if isinstance(run, Model) else load_model(opened, world=world), guide, world)
+        sampling = world.on_main(lambda: model.tuned(sampling))
         fake, made_by = run_samples(model, sampling, range(seed, seed + total), context)
-        bits = bits_of(model, references, likelihood, context)
+        bits = bits_of(model, references, likelihood, context, sampling)
         title, log_lines = f"How good is {opened.name}?", opened.log_lines()
         return evaluate_images(title, fake, references, context, made_by, bits, folder, log_lines)
 
@@ -257,6 +258,7 @@ def compare(
             ]
             model = source if isinstance(source, Model) else load_model(run, world=world)
             model = with_guide(model, its_guide, world)
+            ways = world.on_main(lambda model=model, ways=ways: [model.tuned(way) for way in ways])
             candidates += [Candidate(label, model, sampling) for sampling in dict.fromkeys(ways)]
         real = world.in_turn(lambda: run_references(found[0], split, real_total)).sets[0]
         comparison = compare_candidates(candidates, real, range(seed, seed + total), context)

@@ -1,5 +1,6 @@
 """Models for other programs, and from them."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
@@ -117,6 +118,7 @@ def _export_denoiser(path: Path, run: Run, checkpoint: Checkpoint, part: str, to
     network = config.network.build(learned_variance=config.diffusion.learned_variance)
     network.load_state_dict(_plain_tensors(config, checkpoint, part))
     model = model_of(network.eval().requires_grad_(False), config, torch.device("cpu"))
+    model = replace(model, run=run, checkpoint=checkpoint, weights=part)
     card_file = run.folder / "model.md"
     card = card_file.read_text(encoding="utf-8") if card_file.is_file() else ""
     content = to_onnx(model, describe(config, run.name, checkpoint.images, part, card))

@@ -116,6 +116,7 @@ def sample(
         check_told_with_images(opened.config, given, of_class)
         acts = of_class or bool(stated) or given is not None or guide is not None or not opened.config.is_conditional
         sampling = with_acting_guidance(sampling, acts, asks_guidance(guidance, guidance_interval, settings))
+        sampling = world.on_main(lambda: model.tuned(sampling))
         folder = Path(out).expanduser() if out else default_folder(model, sampling, settings, labels, stated, given)
         gallery = world.on_main(lambda: gallery_in(folder, model, sampling, labels, stated, given=given))
         log.info(f"Images go to {folder.absolute()}")

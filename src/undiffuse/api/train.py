@@ -145,7 +145,7 @@ def train(
         raise ValueError("A budget is either --images or --minutes: give one of them.")
     every = None if checkpoint_images is None else parse_count(checkpoint_images, "--checkpoint-images")
     with StopRequest() as stop, init_distributed() as world, speaking(progress and world.is_main):
-        start = world.on_main(lambda: _start(from_run, out, preset, network))
+        start = world.on_main(lambda: starting_point(from_run, out, preset, network))
         name = parse_preset(preset, data) if start is None else start.run.config.preset
         own_size = RECIPES[name]().size if start is None else start.run.config.network.size
         request = _Request(
@@ -242,7 +242,7 @@ def _with_table(store: Store, path: Path, start: Start | Begun | None, config: D
     return replace(store, table=read_table(path, store.names, [name for name, _ in store.skipped], known, elsewhere))
 
 
-def _start(
+def starting_point(
     from_run: RunLike,
     out: str | Path | None,
     preset: str | None,

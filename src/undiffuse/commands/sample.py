@@ -12,7 +12,7 @@ from undiffuse.utils.names import SamplingPrecision
 from undiffuse.utils.parsing import at_least
 
 SAMPLERS_HELP = f"{'; '.join(f'{name}: {row.about}' for name, row in SAMPLERS.items())}.".replace("`", "")
-SETTINGS_HELP = f"{options_help()} Also sigmas=auto, discrete, karras or log_snr, and clip=true."
+SETTINGS_HELP = f"{options_help()} Also sigmas=auto, tuned, discrete, karras or log_snr, and clip=true."
 
 
 def sample(

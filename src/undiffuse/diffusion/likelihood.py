@@ -105,13 +105,25 @@ def term_bits(
     log_mass: LogMass = exact,
 ) -> Float[Tensor, " b"]:
     """One term of the VLB: the step from sigma to s, or the decoder where s = 0; `last` as in `reverse.LogVariance`."""
+    kl = step_bits(prediction, x0, sigma, s, variance, last)
+    log_variance = variance(spread(sigma), spread(s), prediction.variance_fraction, last).to(prediction.x0)
+    return torch.where(s > 0, kl, decoder_bits(x0, prediction.x0, log_variance, log_mass))
+
+
+def step_bits(
+    prediction: Prediction,
+    x0: Float[Tensor, "b c h w"],
+    sigma: Float[Tensor, " b"],
+    s: Float[Tensor, " b"],
+    variance: LogVariance,
+    last: float = -math.inf,
+) -> Float[Tensor, " b"]:
+    """KL(q(x_s | x_sigma, x0) || p(x_s | x_sigma)) of the step from sigma to s > 0."""
     sigma, s = spread(sigma), spread(s)
     log_variance = variance(sigma, s, prediction.variance_fraction, last).to(prediction.x0)
     # The posterior means of x0 and of the predicted x0, subtracted this way, keep the digits of their difference.
     difference = (1 - (s / sigma) ** 2).to(prediction.x0) * (x0 - prediction.x0)
-    kl = _bits(_kl(difference**2, small(sigma, s, last=last).to(prediction.x0), log_variance.expand_as(x0)))
-    decoder = decoder_bits(x0, prediction.x0, log_variance, log_mass)
-    return torch.where(s.flatten() > 0, kl, decoder)
+    return _bits(_kl(difference**2, small(sigma, s, last=last).to(prediction.x0), log_variance.expand_as(x0)))
 
 
 class Term(NamedTuple):

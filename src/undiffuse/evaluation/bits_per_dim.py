@@ -8,11 +8,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from undiffuse.config import SamplingConfig
 from undiffuse.data.pixels import to_nchw, to_signed_range
 from undiffuse.data.store import Store
 from undiffuse.diffusion import flow_likelihood, likelihood, reverse
 from undiffuse.diffusion.denoiser import clipped, denoiser
+from undiffuse.diffusion.sampler_table import SAMPLERS
 from undiffuse.sampling.model import Model
+from undiffuse.sampling.options import noise_levels
 from undiffuse.utils.device import state_dtype, upload
 from undiffuse.utils.randomness import ImageRandomness
 from undiffuse.utils.terminal import Meter
@@ -39,14 +42,18 @@ class Batch:
         return ImageRandomness(purpose, self.seed, self.indices)
 
 
-def bits_per_dim(model: Model, store: Store, count: int, seed: int, batch: int, world: World) -> dict[str, Any]:
+def bits_per_dim(
+    model: Model, store: Store, count: int, seed: int, batch: int, world: World, sampling: SamplingConfig | None = None
+) -> dict[str, Any]:
     """The VLB and the probability flow's bits/dim of `count` images that `seed` chooses, as JSON has them.
 
-    The processes share the images; in all but the main one the result is empty.
+    With a sampler that takes the VLB's reverse steps, also the VLB over its levels. The processes share the images; in
+    all but the main one the result is empty.
     """
     chosen = torch.randperm(len(store), generator=torch.Generator().manual_seed(seed))[:count].sort().values.tolist()
     mine = world.deal(chosen, batch)[world.rank :: world.size]
     total, done, found = sum(map(len, mine)), 0, []
+    every, strided = _levels(model), None if sampling is None else _strided(model, sampling)
     with Meter("bits/dim", total) as meter:
         for indices in mine:
             images = _read(model, store, list(indices), seed)
@@ -54,21 +61,41 @@ def bits_per_dim(model: Model, store: Store, count: int, seed: int, batch: int, 
             def show(fraction: float, done: int = done, size: int = len(indices)) -> None:
                 meter.reach(done + fraction * size, f"{done * world.size:,}/{len(chosen):,} images")
 
-            bound = _vlb(model, images, lambda fraction: show(fraction / 2))
+            bound = _vlb(model, images, every, lambda fraction: show(fraction / 2))
             flow = _flow(model, images, lambda fraction: show((1 + fraction) / 2))
-            found.append((_on_cpu(bound), _on_cpu(flow)))  # The main process may not see the others' devices.
+            shorter = [] if strided is None else [_vlb(model, images, strided, lambda fraction: None)]
+            # The main process may not see the others' devices.
+            found.append([_on_cpu(each) for each in (bound, flow, *shorter)])
             done += len(indices)
     by_rank = world.collect(found)
     if not by_rank:
         return {}
     # In the order of the batches, whoever computed them: sums are then the same to the last digit.
-    bounds, flows = zip(*(each for turn in zip_longest(*by_rank) for each in turn if each is not None), strict=True)
-    estimates = {"VLB": _joined(bounds).summary(), "probability flow": _joined(flows).summary()}
+    in_order = (each for turn in zip_longest(*by_rank) for each in turn if each is not None)
+    names = ["VLB", "probability flow"] + ([] if strided is None else [f"VLB over {len(strided) - 1} steps"])
     told = {"attributes": "not told"} if model.config.attributes else {}
+    estimates = {
+        name: _joined(batches).summary() for name, batches in zip(names, zip(*in_order, strict=True), strict=True)
+    }
     return {
         name: {**summary, "split": store.split, "protocol": {**summary["protocol"], **told}}
         for name, summary in estimates.items()
     }
+
+
+def _levels(model: Model) -> Tensor:
+    """The levels of the VLB: the whole discrete schedule, or a fine one of our own."""
+    diffusion = model.diffusion
+    if diffusion.is_discrete:
+        return diffusion.discrete_sigmas(diffusion.num_timesteps)
+    return diffusion.log_snr_sigmas(CONTINUOUS_STEPS)
+
+
+def _strided(model: Model, sampling: SamplingConfig) -> Tensor | None:
+    """The levels of a sampler that takes the VLB's steps, if they are fewer than all and more than one."""
+    takes_steps = SAMPLERS[sampling.sampler].takes_prediction
+    sigmas = noise_levels(model.diffusion, sampling)
+    return sigmas if takes_steps and 3 <= len(sigmas) < len(_levels(model)) else None
 
 
 def _read(model: Model, store: Store, indices: list[int], seed: int) -> Batch:
@@ -79,13 +106,9 @@ def _read(model: Model, store: Store, indices: list[int], seed: int) -> Batch:
 
 
 @torch.no_grad()
-def _vlb(model: Model, images: Batch, show: Show) -> likelihood.VLB:
+def _vlb(model: Model, images: Batch, sigmas: Tensor, show: Show) -> likelihood.VLB:
     diffusion = model.diffusion
     randomness = images.randomness("bound")
-    if diffusion.is_discrete:
-        sigmas = diffusion.discrete_sigmas(diffusion.num_timesteps)
-    else:
-        sigmas = diffusion.log_snr_sigmas(CONTINUOUS_STEPS)
 
     def watch(terms: Iterator[likelihood.Term]) -> Iterator[likelihood.Term]:
         for i, term in enumerate(terms, 1):

@@ -1,6 +1,7 @@
 """Several runs and samplers compared: the same reference, equally many samples, the same seeds."""
 
 import json
+import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -113,12 +114,13 @@ class Comparison:
 
     @property
     def best(self) -> Entry:
-        """The entry with the smallest Frechet distance.
+        """The entry with the smallest Frechet distance; one whose distance is not finite is never better.
 
         Raises:
             ValueError: there are no entries.
         """
-        return min(self.entries, key=lambda entry: entry.value(self._distance) or 0.0)
+        distances = [entry.value(self._distance) for entry in self.entries]
+        return self.entries[int(np.argmin([math.inf if each is None else each for each in distances]))]
 
     @property
     def why(self) -> str:

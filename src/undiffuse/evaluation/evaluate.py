@@ -5,6 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from undiffuse.config import SamplingConfig
 from undiffuse.evaluation.bits_per_dim import bits_per_dim
 from undiffuse.evaluation.colors import color
 from undiffuse.evaluation.context import EvaluationContext
@@ -68,11 +69,15 @@ def evaluate_images(
     return evaluation
 
 
-def bits_of(model: Model, references: References, count: int, context: EvaluationContext) -> Bits | Skipped:
+def bits_of(
+    model: Model, references: References, count: int, context: EvaluationContext, sampling: SamplingConfig
+) -> Bits | Skipped:
     """Computes bits/dim of `count` held-out images, or says why it cannot."""
     store = references.held_out
     if count == 0:
         return Skipped("Not computed: --likelihood 100 computes it for 100 held-out images, which takes long.")
+    if model.diffusion.jumps:
+        return Skipped("Not computed: a distilled model makes samples, and gives no probability to an image.")
     if model.config.image_condition is not None:
         return Skipped(
             "Not computed: this model makes images from others, and was never trained to tell how likely an image is "
@@ -85,4 +90,4 @@ def bits_of(model: Model, references: References, count: int, context: Evaluatio
         )
     if count > len(store):
         log.warning(f"--likelihood {count:,}: only {len(store):,} images are held out, and all are used.")
-    return lambda: bits_per_dim(model, store, count, 0, context.batch, context.world)
+    return lambda: bits_per_dim(model, store, count, 0, context.batch, context.world, sampling)

@@ -76,7 +76,9 @@ def default_folder(
     """A folder among the run's samples that is named after the options."""
     run, checkpoint = model.origin
     words = [sampling.sampler, str(sampling.steps), model.weights, str(checkpoint.images)]
-    words += [setting.replace("=", "-").replace("/", "") for setting in settings]
+    words += [each.replace("=", "-").replace("/", "") for each in settings if not each.startswith("sigmas=[")]
+    if not isinstance(sampling.sigmas, str):
+        words += [f"sigmas-{hashlib.sha256(json.dumps(sampling.sigmas).encode()).hexdigest()[:8]}"]
     words += [f"guidance-{sampling.guidance:g}"] if model.config.is_conditional or model.guide else []
     words += [] if sampling.guidance_interval is None else ["{:g}-{:g}".format(*sampling.guidance_interval)]
     words += [] if model.guide is None else ["by-{.name}-{.images}".format(*model.guide.origin)]

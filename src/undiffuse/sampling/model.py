@@ -34,6 +34,7 @@ from undiffuse.sampling.options import (
     sampling_config,
     with_acting_guidance,
 )
+from undiffuse.sampling.tuned import with_tuned
 from undiffuse.utils.conditions import NO_LABEL, Condition, Conditions, as_conditions, says_something, simplest
 from undiffuse.utils.device import state_dtype, upload
 from undiffuse.utils.names import SamplingPrecision
@@ -152,7 +153,7 @@ class Model:
         seeds = range(seed, seed + count)
         told = self.told(seeds, label, attributes, condition)
         asked = asks_guidance(guidance, guidance_interval, as_settings(set))
-        return sample_steps(self, seeds, told, self._guided_as_told(sampling, told, asked))
+        return sample_steps(self, seeds, told, self.tuned(self._guided_as_told(sampling, told, asked)))
 
     def sample(
         self,
@@ -184,7 +185,8 @@ class Model:
             guidance: 1 follows the label and attributes as trained; more exaggerates them. None: the run's.
             guidance_interval: Guidance acts at noise levels above the first and up to the second, as in (0.28, 1.6).
             sampler: See `undiffuse sample --help`; None: the run's.
-            steps: At least 1; None: the run's. Below 100, ipndm replaces a run's ancestral or ddim.
+            steps: At least 1; None: the run's. Below 100, ipndm replaces a run's ancestral or ddim. Noise levels that
+                `tune_sampler` found for so many steps are used; `set={"sigmas": "karras"}` takes Karras et al.'s.
             precision: Of the network's convolutions and matrix products: fp32; tf32, which GPUs from Ampere on have
                 and which is fp32 elsewhere; bf16, about twice as fast where the hardware has it; or auto, which is bf16
                 there and fp32 elsewhere. None: the run's.
@@ -208,7 +210,7 @@ class Model:
         seeds, chunks = range(seed, seed + count), []
         told = as_conditions(self.told(seeds, label, attributes, condition))
         asked = asks_guidance(guidance, guidance_interval, as_settings(set))
-        sampling = self._guided_as_told(sampling, told, asked)
+        sampling = self.tuned(self._guided_as_told(sampling, told, asked))
         with speaking(progress), Meter("sampling", count * sampling.steps) as meter:
             for start in range(0, count, batch):
                 chunk, part = seeds[start : start + batch], slice(start, start + batch)
@@ -300,6 +302,16 @@ class Model:
                 f"checkpoints after {kept} images; --keep keeps more of them in training."
             )
         return replace(self, guide=guide)
+
+    def tuned(self, sampling: SamplingConfig) -> SamplingConfig:
+        """The options with the noise levels that `tune_sampler` found for them, where there are any.
+
+        Raises:
+            ValueError: sigmas is "tuned" and there are none, or the run's file of them is damaged.
+        """
+        if self.run is None or self.checkpoint is None:
+            return sampling
+        return with_tuned(sampling, self.run, self.checkpoint, self.weights, self.guide is not None)
 
     @property
     def name(self) -> str:

@@ -60,7 +60,10 @@ def sampling_config(
             raise ValueError(
                 f"--set {name} does nothing for {sampling.sampler}: it is for {' and '.join(users(name))}."
             )
-    levels = noise_levels(config.diffusion, sampling)  # Fails for steps that the model does not have.
+    # Fails for steps that the model does not have; tuned levels are looked up later, and lie in the same range.
+    levels = noise_levels(
+        config.diffusion, replace(sampling, sigmas="auto") if sampling.sigmas == "tuned" else sampling
+    )
     if sampling.guidance_interval is not None and "guidance_interval" in named:
         low, high = sampling.guidance_interval
         if not bool(((low < levels) & (levels <= high)).any()):
@@ -101,6 +104,11 @@ def _adapted(sampling: SamplingConfig, named: set[str], own: SamplingConfig) -> 
     Few steps alone replace a slow sampler by the one that is best at few; a quick sampler alone replaces the thousands
     of steps of a slow one by the default number.
     """
+    if not isinstance(sampling.sigmas, str):
+        if "steps" not in named:
+            return replace(sampling, steps=len(sampling.sigmas))
+        if "sigmas" not in named and len(sampling.sigmas) != sampling.steps:
+            sampling = replace(sampling, sigmas="auto")  # The run's own levels are those of another number of steps.
     if "steps" in named and not named & {"sampler", "sigmas", *options()}:
         return at_few_steps(sampling)
     if "steps" not in named and is_slow(own.sampler) and not is_slow(sampling.sampler):
@@ -136,10 +144,21 @@ def noise_levels(diffusion: DiffusionConfig, sampling: SamplingConfig) -> Tensor
     """The falling sigmas of the steps, ending in 0, float64, `(steps + 1,)`.
 
     Raises:
-        ValueError: the number of steps does not fit the model's discrete schedule, or it has none.
+        ValueError: the number of steps does not fit the model's discrete schedule, or it has none; the levels are
+            others than so many, or are to be tuned ones, and there are none.
     """
+    if sampling.sigmas == "tuned":
+        raise ValueError(
+            f"There are no tuned noise levels for {sampling.steps} {sampling.sampler} steps: choose sigmas auto."
+        )
+    if not isinstance(sampling.sigmas, str):
+        if len(sampling.sigmas) != sampling.steps:
+            raise ValueError(
+                f"{len(sampling.sigmas)} noise levels do not fit {sampling.steps} steps: give one for each step."
+            )
+        return torch.tensor([*sampling.sigmas, 0.0], dtype=torch.float64)
     discrete = diffusion.is_discrete and SAMPLERS[sampling.sampler].discrete
-    auto = "discrete" if discrete else "karras"
+    auto = "discrete" if discrete else SAMPLERS[sampling.sampler].sigmas
     return SIGMAS[auto if sampling.sigmas == "auto" else sampling.sigmas](diffusion, sampling.steps)
 
 

@@ -110,9 +110,10 @@ def prepared_edit(
     Raises:
         ValueError: an image is missing, nothing is painted, or the model cannot do it.
     """
-    check_can_edit(model.config)
+    check_can_edit(model.config, options.task, None, asked.run or "This model")
     image = given_image(model, options, (drawn or {}).get("background"))
-    sampling = sampling_config(model.config, asked.sampler, asked.steps)
+    sampler = model.config.sampling.sampler if model.diffusion.jumps else asked.sampler
+    sampling = sampling_config(model.config, sampler, asked.steps)
     sampling = replace(sampling, clip=sampling.clip or TASKS[options.task].clip)
     label = _told(model, asked)
     if options.task == "inpaint":
@@ -158,7 +159,7 @@ def sampled(model: Model, asked: Request, options: Options) -> list[UInt8[Tensor
     Raises:
         ValueError: the model cannot edit, or there is no such class or attribute.
     """
-    check_can_edit(model.config)
+    check_can_edit(model.config, options.task, None, asked.run or "This model")
     label, attributes = asked.model_label, stated(model.config.attributes, asked.attributes)
     label = label if model.class_names else None
     images = model.sample(asked.count, label=label, attributes=attributes, seed=asked.seed).to_torch()

@@ -149,7 +149,8 @@ def generated(studio: Studio, asked: Request, image: PIL.Image.Image | None, sto
     if moment.step < asked.steps:
         yield _stopped(moment, asked, model)
     else:
-        yield _done(moment, asked, model, film, asked.nfe(model, image))
+        levels = " at tuned noise levels" if asked.is_tuned(model, image) else ""
+        yield _done(moment, asked, model, film, asked.nfe(model, image), levels)
 
 
 def _classes(config: Config) -> gr.Dropdown:
@@ -182,7 +183,7 @@ def _stopped(moment: Shown, asked: Request, model: Model) -> str:
     return markup.stage(_images(words, moment, asked, model))
 
 
-def _done(moment: Shown, asked: Request, model: Model, film: Film, nfe: int) -> str:
+def _done(moment: Shown, asked: Request, model: Model, film: Film, nfe: int, levels: str) -> str:
     name, last = f"{asked.run}-{asked.seed}", asked.seed + asked.count - 1
     sheet = markup.download(markup.png_bytes(Images(moment.pixels).grid()), "png", f"{name}.png", "Save PNG")
     animation = markup.download(film.gif(), "gif", f"{name}.gif", "Save GIF")
@@ -194,7 +195,7 @@ def _done(moment: Shown, asked: Request, model: Model, film: Film, nfe: int) -> 
             ("Seeds", f"{asked.seed} to {last}" if last > asked.seed else f"{last}"),
         ]
     )
-    words = f"{asked.steps} steps of {asked.sampler} · done in {moment.seconds:.1f} s"
+    words = f"{asked.steps} steps of {asked.sampler}{levels} · done in {moment.seconds:.1f} s"
     saved = f'<p class="downloads">{sheet}{animation}</p>'
     return markup.stage(_images(words, moment, asked, model) + about + saved)
 

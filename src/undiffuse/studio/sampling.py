@@ -81,6 +81,10 @@ class Request:
         told = self._told(model, image)
         return nfe(model, self._sampling(model, told), told)
 
+    def is_tuned(self, model: Model, image: PIL.Image.Image | None = None) -> bool:
+        """Whether the noise levels are those that `tune_sampler` found for these options."""
+        return not isinstance(self._sampling(model, self._told(model, image)).sigmas, str)
+
     def steps_of(self, model: Model, image: PIL.Image.Image | None = None) -> Iterator[Step]:
         """The sampler's steps, the same as `Model.sample` takes; `image` is what a model makes others from.
 
@@ -107,7 +111,7 @@ class Request:
             raise ValueError(
                 f"Guidance {self.guidance:g} has nothing to strengthen here: choose what to make, or set it to 1."
             )
-        return with_acting_guidance(sampling, acts, asked=False)
+        return model.tuned(with_acting_guidance(sampling, acts, asked=False))
 
     def _told(self, model: Model, image: PIL.Image.Image | None) -> Condition:
         attributes = stated(model.config.attributes, self.attributes)

@@ -36,10 +36,33 @@ def atomic_path(path: Path, durable: bool = True) -> Generator[Path, None, None]
         remove(temporary)
 
 
+def check_writable(folder: Path) -> None:
+    """Makes the folder, and raises ValueError where files cannot be written there."""
+    try:
+        write_atomically(folder / "writable", "")
+        remove(folder / "writable")
+    except OSError as error:
+        raise ValueError(f"{folder.absolute()} cannot be written to ({error.strerror}): copy the run first.") from error
+
+
 def write_atomically(path: Path, content: bytes | str) -> None:
     """Writes a small file completely or not at all."""
     with atomic_path(path) as temporary:
         temporary.write_bytes(content.encode() if isinstance(content, str) else content)
+
+
+def read_small(file: Path, most: int) -> str:
+    """The text in a file that may come from anywhere.
+
+    Raises:
+        OSError: it cannot be read.
+        ValueError: it is longer than `most` bytes, or not UTF-8.
+    """
+    with open(file, "rb") as opened:
+        content = opened.read(most + 1)
+    if len(content) > most:
+        raise ValueError(f"it is longer than {most:,} bytes")
+    return content.decode()
 
 
 def remove(path: Path) -> None:

@@ -13,3 +13,6 @@ Channels = Literal["auto", "1", "3", "4"]
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
 SamplingPrecision = Literal[Precision, "tf32"]
 Compile = Literal["auto", "on", "graphs", "off"]
+
+TunedSampler = Literal["ipndm", "dpmpp_2m", "heun", "ancestral"]
+"""Samplers whose noise levels can be tuned."""

@@ -168,7 +168,7 @@ def bits_section(bits: Mapping[str, Any] | Skipped) -> page.Section:
         rows.append([name, f"{value['bits_per_dim']:.3f}", spread, f"{value['images']:,}", value["split"], details])
     return page.Section(
         "Bits/dim",
-        "How many bits a pixel's channel costs to encode with this model; fewer is better. Both are upper bounds.",
+        "How many bits a pixel's channel costs to encode with this model; fewer is better. All are upper bounds.",
         head=["estimate", "bits/dim", "standard error", "images", "split", "details"],
         rows=rows,
     )

@@ -1,0 +1,1 @@
+"""The noise levels of few steps, found for one model."""
