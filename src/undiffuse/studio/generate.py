@@ -50,7 +50,7 @@ class GenerateTab:
         self.attributes = gr.Textbox(
             "", label="Attributes", lines=2, max_length=3000, visible=False, elem_id="generate-attributes"
         )
-        self.guidance = gr.Slider(0, 8, value=1, step=0.1, label="Guidance", info="1 is as it was trained")
+        self.guidance = gr.Slider(0, 8, value=1, step=0.1, label="Guidance", info="1 follows the class as trained")
         self.sampler = gr.Dropdown(list(SAMPLERS), value="ipndm", label="Sampler")
         self.steps = gr.Slider(1, 200, value=18, step=1, label="Steps", elem_id="generate-steps")
         with gr.Row(elem_classes="pair"):
@@ -125,7 +125,11 @@ class GenerateTab:
         can_guide = config.is_conditional and config.training.label_dropout > 0
         return (
             _classes(config),
-            gr.Slider(value=config.sampling.guidance if can_guide else 1, interactive=can_guide or bool(guides)),
+            gr.Slider(
+                value=config.sampling.guidance if can_guide else 1,
+                interactive=can_guide or bool(guides),
+                info=f"1 follows {_strengthened(config)} as trained",
+            ),
             config.sampling.sampler,
             gr.Slider(maximum=max(200, config.sampling.steps), value=config.sampling.steps),
             gr.Dropdown([NO_GUIDE, *map(_guide_choice, guides)], value="", interactive=bool(guides)),
@@ -154,6 +158,13 @@ def _classes(config: Config) -> gr.Dropdown:
     if config.class_names and config.image_condition is not None:  # Its class is unknown, unless it is chosen.
         choices, value = choices[1:], NO_CLASS
     return gr.Dropdown(choices, value=value, interactive=bool(config.class_names))
+
+
+def _strengthened(config: Config) -> str:
+    """What guidance strengthens, in a word."""
+    if config.class_names or not config.is_conditional:
+        return "the class"
+    return "the attributes" if config.attributes else "the image"
 
 
 def _guide_choice(guide: str) -> tuple[str, str]:
