@@ -2,6 +2,7 @@
 
 python benchmarks/editing.py round-trip digits
 python benchmarks/editing.py enlarge digits --side 4
+python benchmarks/editing.py colorize flowers
 python benchmarks/editing.py super-resolution digits --factor 4
 python benchmarks/editing.py super-resolution flowers102 --data-root data --size 32 --minutes 60
 """
@@ -22,7 +23,7 @@ from undiffuse.data.batches import split_held_out
 from undiffuse.data.low_resolution import small_size
 from undiffuse.data.pixels import to_nchw, to_nhwc, to_pixels
 from undiffuse.data.store import open_store
-from undiffuse.diffusion.inverse_problems import Separable, area_downsampling, corrected, posterior
+from undiffuse.diffusion.inverse_problems import Separable, area_downsampling, corrected, grayscale, posterior
 from undiffuse.report.grids import to_pil
 from undiffuse.sampling import editing
 from undiffuse.sampling.edits import Evaluations, rms, signed
@@ -61,29 +62,25 @@ def round_trip(run: str = "digits", /, steps: tuple[int, ...] = (9, 18, 36, 72))
 
 
 @dataclass(frozen=True)
-class Enlarging:
-    """Images that a run held out, made smaller: whoever enlarges them is measured here."""
+class Restoring:
+    """Images that a run held out, and what was measured of them: whoever restores them is measured here."""
 
     pixels: UInt8[Tensor, "n c h w"]
-    side: tuple[int, int]
+    operator: Separable
 
     @cached_property
-    def operator(self) -> Separable:
-        return area_downsampling(self.pixels.shape[1:], self.side)
-
-    @cached_property
-    def small(self) -> UInt8[Tensor, "n c k l"]:
+    def measured(self) -> UInt8[Tensor, "n d k l"]:
         return to_pixels(self.operator(signed(self.pixels)))
 
     def bicubic(self) -> Tensor:
-        return interpolate(signed(self.small), size=self.pixels.shape[2:], mode="bicubic")
+        return interpolate(signed(self.measured), size=self.pixels.shape[2:], mode="bicubic")
 
-    def report(self, name: str, enlarged: UInt8[Tensor, "n c h w"]) -> None:
-        """Prints the distances to the images, and how far the small ones are met."""
-        difference = signed(enlarged) - signed(self.pixels)
+    def report(self, name: str, restored: UInt8[Tensor, "n c h w"]) -> None:
+        """Prints the distances to the images, and how far the measurements are met."""
+        difference = signed(restored) - signed(self.pixels)
         psnr = (20 * torch.log10(2 / difference.square().mean(dim=(1, 2, 3)).sqrt())).mean()
-        met = 127.5 * rms(self.operator(signed(enlarged)) - signed(self.small))
-        arrays = to_nhwc(self.pixels), to_nhwc(enlarged)
+        met = 127.5 * rms(self.operator(signed(restored)) - signed(self.measured))
+        arrays = to_nhwc(self.pixels), to_nhwc(restored)
         distances = [
             ud.measure(real=arrays[0], fake=arrays[1], features=features, metrics=())[f"FD-{short}"].value
             for features, short in (("pixels", "pixels"), ("efficientnet-lite0", "EffNet"))
@@ -93,6 +90,22 @@ class Enlarging:
             f"FD-EffNet {distances[1]:.0f}, measurement met to {met:.2f} levels",
             flush=True,
         )
+
+    def report_guided(
+        self, model: Model, classes: np.ndarray, steps: int, clip: bool, samplers: tuple[str, ...]
+    ) -> None:
+        """Reports the model guided by the measurements, with each sampler, without and with labels."""
+        y, std = signed(self.measured), model.diffusion.sigma_data
+        wrap = partial(posterior, operator=self.operator, y=y, noise_std=editing.NOISE_STD, data_std=std)
+        for sampler in samplers:
+            sampling = sampling_config(
+                model.config, sampler, steps, guidance=1.0, settings=[f"clip={str(clip).lower()}"]
+            )
+            for name, given in (("no label", None), ("its label", classes)):
+                labels = [NO_LABEL] * len(y) if given is None else given.tolist()
+                x = last(sample_steps(model, range(len(y)), labels, sampling, wrap)).x
+                restored = corrected(x, self.operator, y, noise_std=editing.NOISE_STD)
+                self.report(f"{sampler}, {name}", to_pixels(restored))
 
 
 def enlarge(
@@ -114,17 +127,31 @@ def enlarge(
     """
     model = ud.load(run)
     pixels, classes = held_out(model)
-    enlarging = Enlarging(pixels, (side, side))
-    operator, small, std = enlarging.operator, signed(enlarging.small), model.diffusion.sigma_data
-    wrap = partial(posterior, operator=operator, y=small, noise_std=editing.NOISE_STD, data_std=std)
-    enlarging.report("bicubic", to_pixels(enlarging.bicubic()))
-    for sampler in samplers:
-        sampling = sampling_config(model.config, sampler, steps, guidance=1.0, settings=[f"clip={str(clip).lower()}"])
-        for name, given in (("no label", None), ("its label", classes)):
-            labels = [NO_LABEL] * len(pixels) if given is None else given.tolist()
-            x = last(sample_steps(model, range(len(pixels)), labels, sampling, wrap)).x
-            enlarged = corrected(x, operator, small, noise_std=editing.NOISE_STD)
-            enlarging.report(f"{sampler}, {name}", to_pixels(enlarged))
+    restoring = Restoring(pixels, area_downsampling(model.shape, (side, side)))
+    restoring.report("bicubic", to_pixels(restoring.bicubic()))
+    restoring.report_guided(model, classes, steps, clip, samplers)
+
+
+def colorize(
+    run: str = "flowers",
+    /,
+    steps: int = 18,
+    clip: bool = True,
+    samplers: tuple[str, ...] = ("euler", "euler_ancestral", "dpmpp_2m"),
+) -> None:
+    """Images made gray and colored again by the model; distances to the images, also of the gray ones.
+
+    Args:
+        run: A run of color images that held images out.
+        steps: Of the sampler.
+        clip: Clip each prediction, as `undiffuse edit` does.
+        samplers: Each is measured.
+    """
+    model = ud.load(run)
+    pixels, classes = held_out(model)
+    restoring = Restoring(pixels, grayscale(model.shape))
+    restoring.report("gray", restoring.measured.expand_as(pixels))
+    restoring.report_guided(model, classes, steps, clip, samplers)
 
 
 def super_resolution(
@@ -174,20 +201,21 @@ def super_resolution(
     )
     model = ud.load(run)
     pixels, classes = held_out(model)
-    enlarging = Enlarging(pixels, small_size((pixels.shape[2], pixels.shape[3]), factor))
+    small = small_size((pixels.shape[2], pixels.shape[3]), factor)
+    restoring = Restoring(pixels, area_downsampling(model.shape, small))
     labels = {"no label": "none", "its label": classes.tolist()} if model.class_names else {"no classes": None}
-    by_pillow = np.stack([_reduced_by_pillow(image, enlarging.side) for image in to_nhwc(pixels)])
-    enlarging.report("bicubic", to_pixels(enlarging.bicubic()))
+    by_pillow = np.stack([_reduced_by_pillow(image, small) for image in to_nhwc(pixels)])
+    restoring.report("bicubic", to_pixels(restoring.bicubic()))
     for told, label in labels.items():
         sample = partial(model.sample, len(pixels), label=label, steps=steps)
         for sampler in samplers:
             for scale in guidance:
-                made = sample(condition=enlarging.small, sampler=sampler, guidance=scale).to_torch()
-                enlarging.report(f"{sampler}, guidance {scale:g}, {told}", made)
+                made = sample(condition=restoring.measured, sampler=sampler, guidance=scale).to_torch()
+                restoring.report(f"{sampler}, guidance {scale:g}, {told}", made)
         best = partial(sample, sampler=samplers[-1], guidance=guidance[-1])
-        enlarging.report(f"as the last, but reduced by Pillow's bicubic, {told}", best(condition=by_pillow).to_torch())
-        made = [best(condition=enlarging.small, seed=len(pixels) * i).to_torch().double() for i in range(draws)]
-        enlarging.report(f"as the last, mean of {draws}, {told}", torch.stack(made).mean(dim=0).round().to(torch.uint8))
+        restoring.report(f"as the last, but reduced by Pillow's bicubic, {told}", best(condition=by_pillow).to_torch())
+        made = [best(condition=restoring.measured, seed=len(pixels) * i).to_torch().double() for i in range(draws)]
+        restoring.report(f"as the last, mean of {draws}, {told}", torch.stack(made).mean(dim=0).round().to(torch.uint8))
 
 
 def _reduced_by_pillow(image: UInt8[np.ndarray, "h w c"], side: tuple[int, int]) -> UInt8[np.ndarray, "k l c"]:
@@ -197,5 +225,5 @@ def _reduced_by_pillow(image: UInt8[np.ndarray, "h w c"], side: tuple[int, int])
 
 if __name__ == "__main__":
     tyro.extras.subcommand_cli_from_dict(
-        {"round-trip": round_trip, "enlarge": enlarge, "super-resolution": super_resolution}
+        {"round-trip": round_trip, "enlarge": enlarge, "colorize": colorize, "super-resolution": super_resolution}
     )

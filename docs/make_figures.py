@@ -3,6 +3,7 @@
 .venv/bin/python docs/make_figures.py models             # of the models that come with undiffuse
 .venv/bin/python docs/make_figures.py editing            # the edits, of held-out digits
 .venv/bin/python docs/make_figures.py image-conditions   # trains two runs of digits first
+.venv/bin/python docs/make_figures.py enlarging          # held-out flowers; the run is of benchmarks/editing.py
 make quickstart && .venv/bin/python docs/make_figures.py quickstart
 """
 
@@ -23,7 +24,7 @@ import undiffuse
 from undiffuse.data.batches import split_held_out
 from undiffuse.data.conditioned import conditioned
 from undiffuse.data.low_resolution import enlarged
-from undiffuse.data.pixels import to_nchw, to_pixels
+from undiffuse.data.pixels import to_nchw, to_nhwc, to_pixels
 from undiffuse.data.store import DataConfig, Store, open_store
 from undiffuse.diffusion.inverse_problems import area_downsampling, gaussian_blur
 from undiffuse.report.before_after import Panel, Section, before_after
@@ -125,6 +126,37 @@ def image_conditions(runs: Path = Path("runs"), images: str = "32k", out: Path =
         before_after(sections).savefig(out / "conditions-images.png", dpi=110)
 
 
+def enlarging(run: str = "runs/flowers-low-res-4", flowers: int = 6, out: Path = HERE) -> None:
+    """enlarging.png: the first flowers held out, from 8x8 by `edit enlarge` and by a run trained for it.
+
+    Args:
+        run: Trained with `--condition low-res:4` on what the flowers model was trained on.
+        flowers: How many.
+        out: Folder of the image.
+    """
+    trained = undiffuse.load(run)
+    store = open_store(trained.config.data)
+    _, held_out = split_held_out(len(store), trained.config.training.held_out_images)
+    small_size = store.size[0] // 4, store.size[1] // 4
+    operator = area_downsampling(trained.shape, small_size)
+    sections = []
+    for index in held_out[:flowers]:
+        image = to_nchw(store.read([index]))
+        small = to_pixels(operator(signed(image)))
+        bicubic = to_pixels(enlarged(small, store.size))
+        with tempfile.TemporaryDirectory() as folder:
+            edited = undiffuse.edit("flowers", "enlarge", image=to_nhwc(small)[0], count=3, out=f"{folder}/enlarged")
+        given = to_nhwc(small.expand(3, -1, -1, -1))
+        made = trained.sample(3, condition=given, label="none", sampler="euler_ancestral", steps=18).to_torch()
+        before = zip((small, bicubic, image), ("given, 8x8", "bicubic", "the photo"), strict=True)
+        after = [panel._replace(caption=f"enlarge, {panel.caption}") for panel in edited.section.after]
+        after += [Panel(x, f"low-res:4, seed {i}") for i, x in enumerate(made)]
+        title = trained.class_names[store.labels[index]]
+        sections.append(Section(title, [], [Panel(x[0], caption) for x, caption in before], after))
+    with drawn_in(LIGHT):
+        before_after(sections).savefig(out / "enlarging.png", dpi=110)
+
+
 def _outline(pixels: UInt8[np.ndarray, "h w"]) -> UInt8[np.ndarray, "h w"]:
     """White where a bright pixel has a dark neighbor."""
     inside = np.pad(pixels >= 128, 1)
@@ -181,5 +213,11 @@ def _arrow(figure: Figure, y: float, text: str, back: bool = False) -> None:
 
 if __name__ == "__main__":
     tyro.extras.subcommand_cli_from_dict(
-        {"models": models, "editing": editing, "image-conditions": image_conditions, "quickstart": quickstart}
+        {
+            "models": models,
+            "editing": editing,
+            "image-conditions": image_conditions,
+            "enlarging": enlarging,
+            "quickstart": quickstart,
+        }
     )

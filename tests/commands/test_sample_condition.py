@@ -2,6 +2,7 @@
 
 import json
 import os
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -68,6 +69,8 @@ def test_small_images_are_taken_in_turn_and_recorded(tmp_path: Path) -> None:
     other = ud.load("low").sample(4, condition=small[0], label=3)
     assert np.array_equal(other[[0, 2]], in_python[[0, 2]])
     assert not np.array_equal(other[1], in_python[1])
+    from_folder = ud.load("low").sample(1, condition=tmp_path / "small", label=3, seed=3)
+    assert np.abs(from_folder[0, ..., 0].astype(int) - made(tmp_path / "four", 3)).max() <= 1
     with pytest.raises(ValueError, match="holds samples made with given"):
         ud.sample("low", condition=small[0], label=3, out=tmp_path / "four")
 
@@ -76,12 +79,17 @@ def test_without_a_label_the_class_is_not_known(tmp_path: Path) -> None:
     gallery = ud.sample("low", count=2, condition=noise(0, 2, 2, 1), out=tmp_path / "two")
     assert gallery.labels == (-1,)
     assert ud.sample("low", count=2, condition="none", out=tmp_path / "none").given is None
+    for sample in (partial(ud.sample, "low"), ud.load("low").sample):
+        with pytest.raises(ValueError, match="never saw a class without another image"):
+            sample(count=2, condition="none", label="3")
 
 
 def test_a_model_says_what_it_needs(capsys: pytest.CaptureFixture) -> None:
     assert "enlarges images 4 times: give it some, best of 2x2, with --condition" in refused(capsys, "sample", "low")
     assert "makes images from others, in training those in" in refused(capsys, "sample", "paired")
-    assert "There is no data at" in refused(capsys, "sample", "low", "--condition", "nowhere")
+    assert "nowhere is not there: give an image" in refused(capsys, "sample", "low", "--condition", "nowhere")
+    with pytest.raises(FileNotFoundError, match="nowhere is not there: give an image"):
+        ud.load("low").sample(condition="nowhere")
     message = refused(capsys, "sample", "digits", "--condition", "gray")
     assert "this model was not trained with other images: leave it out" in message
 
@@ -97,7 +105,7 @@ def test_edits_and_exports_refuse(capsys: pytest.CaptureFixture) -> None:
 def test_training_says_what_cannot_be(capsys: pytest.CaptureFixture) -> None:
     assert "low-res:3 does not divide 8x8" in refused(capsys, "train", "--size", "8", "--condition", "low-res:3")
     assert "write low-res:2" in refused(capsys, "train", "--condition", "low-res:x")
-    assert "There is no data at" in refused(capsys, "train", "--condition", "nowhere/")
+    assert "low-res:4 or a table" in refused(capsys, "train", "--condition", "lowres:4")
     resumed = ["train", "--out", "runs/low", *TINY]
     assert "holds a run with other settings (image_condition" in refused(capsys, *resumed)
 
@@ -113,7 +121,7 @@ def test_photos_are_colored_without_the_folder_of_training(trained: Path, tmp_pa
     assert gallery.pixels([0, 1, 2]).shape == (3, 3, 8, 8)
 
 
-def test_an_evaluation_makes_images_from_the_real_ones() -> None:
+def test_an_evaluation_makes_images_from_the_real_ones(caplog: pytest.LogCaptureFixture) -> None:
     evaluation = ud.evaluate("low", count=60, features="pixels")
     assert evaluation.made_by["made_from"] == "60 held-out images, in turn"
     folder = next(path.parent for path in Path("runs/low/evaluation").rglob("samples.json"))
@@ -125,6 +133,22 @@ def test_an_evaluation_makes_images_from_the_real_ones() -> None:
     image = ud.load("low").sample(1, condition=own, label=int(store.labels[held_out[0]]))
     assert np.abs(image[0, ..., 0].astype(int) - made(folder, 0)).max() <= 1
     assert ud.evaluate("paired", count=12, features="pixels").made_by["made_from"] == "12 training images, in turn"
+    assert "the very training images" in caplog.text
+
+
+def test_bits_per_dim_of_what_was_never_trained_are_not_computed() -> None:
+    evaluation = ud.evaluate("low", count=20, features="pixels", likelihood=2)
+    assert "makes images from others" in str(evaluation.bits_per_dim)
+
+
+def test_an_evaluation_asks_for_the_pairs_of_training(trained: Path) -> None:
+    kept = (trained / "gray/03.png").read_bytes()
+    save(trained / "gray/03.png", noise(99).convert("L"))
+    try:
+        with pytest.raises(ValueError, match="are not those that paired was trained with"):
+            ud.evaluate("paired", count=12, features="pixels")
+    finally:
+        (trained / "gray/03.png").write_bytes(kept)
 
 
 def test_the_denoiser_sees_the_other_image() -> None:

@@ -90,6 +90,16 @@ def test_what_a_model_cannot_do_is_a_value_error(model: Model, options: dict[str
         sample(**{"count": 1, **options})
 
 
+def test_guidance_of_nothing_is_refused_and_the_runs_own_is_not_applied(model: Model) -> None:
+    strong = replace(model, config=replace(model.config, sampling=replace(model.config.sampling, guidance=4.0)))
+    options: list[dict[str, Any]] = [{"guidance": 2.0}, {"set": {"guidance": 2.0}}, {"guidance_interval": (0.001, 100)}]
+    for asked in options:
+        with pytest.raises(ValueError, match="nothing to strengthen"):
+            strong.sample(2, label="none", steps=2, **asked)
+    assert np.array_equal(strong.sample(2, label="none", steps=2), model.sample(2, label="none", steps=2))
+    assert not np.array_equal(strong.sample(2, label=1, steps=2), model.sample(2, label=1, steps=2))
+
+
 def test_a_model_that_always_saw_the_label_refuses_to_go_without(model: Model) -> None:
     always = replace(model.config, training=replace(model.config.training, label_dropout=0.0))
     blind = replace(model, config=always)

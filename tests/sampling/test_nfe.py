@@ -38,4 +38,5 @@ def test_nfe_of_mixed_labels_are_those_of_a_class(network: nn.Module, config: Co
     model = model_of(network, config, CPU)
     sampling = SamplingConfig(steps=6, guidance=2.0)
     assert [nfe(model, sampling, labels) for labels in ([NO_LABEL], [NO_LABEL, 1], [1, NO_LABEL])] == [6, 12, 12]
+    assert nfe(model, sampling, [NO_LABEL] * 3 + [3]) == 12  # Wherever the one that is told something stands.
     assert model.find_labels("all") is None

@@ -275,3 +275,9 @@ def test_the_source_decides_the_settings() -> None:
         undiffuse.train("digits", from_run="digits", preset="small")
     with pytest.raises(FileNotFoundError, match="no run at"):
         undiffuse.train("digits", from_run="nowhere")
+
+
+def test_a_dry_run_finds_weights_that_do_not_fit() -> None:
+    with pytest.raises(ValueError, match="do not fit"):
+        undiffuse.train("digits", from_run="digits", set=("network.channels=64",), dry_run=True)
+    assert not Path("runs").exists()

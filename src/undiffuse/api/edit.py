@@ -27,7 +27,15 @@ from undiffuse.sampling.generate import source_of
 from undiffuse.sampling.labels import Label, find_label
 from undiffuse.sampling.loading import load_model
 from undiffuse.sampling.model import Model, last, watched
-from undiffuse.sampling.options import Settings, as_settings, check_guidance, on_device, sampling_config
+from undiffuse.sampling.options import (
+    Settings,
+    as_settings,
+    asks_guidance,
+    check_guidance,
+    on_device,
+    sampling_config,
+    with_acting_guidance,
+)
 from undiffuse.utils.conditions import NO_LABEL, Conditions, as_conditions
 from undiffuse.utils.errors import WorkFailed
 from undiffuse.utils.files import write_atomically
@@ -124,14 +132,14 @@ def edit(
                 f"--condition, or make images with undiffuse sample {opened.name} --condition FILE."
             )
         stated = _attributes(opened.config, attributes)
-        guided = (guidance is not None or guidance_interval is not None) and not stated
-        index = _label(opened.config, label, guided, guide is not None)
+        index = _label(opened.config, label)
         best, settings = TASKS[task], as_settings(set)
         chosen_steps = best.steps if steps is None else steps
         chosen_options = sampler or best.sampler, chosen_steps, guidance, precision, settings, guidance_interval
         sampling = sampling_config(opened.config, *chosen_options, guide=guide is not None)
-        if index == NO_LABEL and guide is None and not stated:
-            sampling = replace(sampling, guidance=1.0)
+        told = bool(stated) or index not in (None, NO_LABEL)
+        acts = told or guide is not None or not opened.config.is_conditional
+        sampling = with_acting_guidance(sampling, acts, asks_guidance(guidance, guidance_interval, settings))
         if best.clip and any(setting.startswith("clip=") for setting in settings):
             raise ValueError(f"--set clip does nothing for {task}, which always clips: leave it out.")
         sampling = replace(sampling, clip=sampling.clip or best.clip)
@@ -155,7 +163,7 @@ def edit(
     return Edited(gallery, seeds, section, sheet, measured)
 
 
-def _label(config: Config, label: Label | None, guided: bool, guide: bool) -> int | None:
+def _label(config: Config, label: Label | None) -> int | None:
     """The label of all results: an index, -1 for none, or None for a model without classes."""
     if label is not None:
         index = find_label(config.class_names, label)
@@ -164,8 +172,6 @@ def _label(config: Config, label: Label | None, guided: bool, guide: bool) -> in
         check_guidance(config)  # Whether the model ever saw an image without its label.
     if not config.class_names:
         return None
-    if guided and not guide:
-        raise ValueError("--guidance strengthens a class: give a class with --label too, or --guide.")
     if config.training.label_dropout == 0:
         raise ValueError("This model always saw the class in training: give the image's with --label.")
     return NO_LABEL

@@ -11,11 +11,12 @@ from undiffuse.networks.unet import UNetConfig
 from undiffuse.runs.gallery import Gallery
 from undiffuse.sampling.attributes import Attributes, find_attributes
 from undiffuse.sampling.generate import default_folder, fill, gallery_in, save_film, save_grid, save_sheet
-from undiffuse.sampling.given import find_given
+from undiffuse.sampling.given import check_told_with_images, find_given
 from undiffuse.sampling.labels import Label
 from undiffuse.sampling.loading import load_model
 from undiffuse.sampling.model import Model
-from undiffuse.sampling.options import Settings, as_settings, sampling_config
+from undiffuse.sampling.options import Settings, as_settings, asks_guidance, sampling_config, with_acting_guidance
+from undiffuse.utils.conditions import NO_LABEL
 from undiffuse.utils.names import SamplingPrecision
 from undiffuse.utils.parsing import at_least
 from undiffuse.utils.terminal import Meter, log, speaking
@@ -84,7 +85,8 @@ def sample(
     Args:
         attributes: As in `Model.sample`; seeds take the values of a list in turn.
         out: The folder; None takes one in the run's samples/ that is named after the options.
-        condition: The images that the model makes others from, as in `Model.sample`; "none" samples without.
+        condition: The images that the model makes others from: a file, a folder, an array or a list, which seeds take
+            in turn; "none" samples without.
         film: Also save the denoising of the first sixteen images as film.png and film.gif.
         network: As in `load`.
         progress: Shows notices and a progress bar.
@@ -105,11 +107,15 @@ def sample(
     with init_distributed() as world, speaking(progress and world.is_main):
         opened = world.on_main(lambda: as_run(run, network))
         guide, settings = guide_of(run, guide), as_settings(set)
-        given = sampler, steps, guidance, precision, settings, guidance_interval
-        sampling = sampling_config(opened.config, *given, guide=guide is not None)
+        chosen = sampler, steps, guidance, precision, settings, guidance_interval
+        sampling = sampling_config(opened.config, *chosen, guide=guide is not None)
         model = with_guide(load_model(opened, weights=checkpoint_part(weights), world=world), guide, world, network)
         labels, stated = model.find_labels(label), find_attributes(opened.config.attributes, attributes)
         given = find_given(opened.config, condition)
+        of_class = bool(model.class_names) and any(each != NO_LABEL for each in labels or [0])
+        check_told_with_images(opened.config, given, of_class)
+        acts = of_class or bool(stated) or given is not None or guide is not None or not opened.config.is_conditional
+        sampling = with_acting_guidance(sampling, acts, asks_guidance(guidance, guidance_interval, settings))
         folder = Path(out).expanduser() if out else default_folder(model, sampling, settings, labels, stated, given)
         gallery = world.on_main(lambda: gallery_in(folder, model, sampling, labels, stated, given=given))
         log.info(f"Images go to {folder.absolute()}")

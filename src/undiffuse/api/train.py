@@ -25,7 +25,7 @@ from undiffuse.training.cost import Cost, measure_cost
 from undiffuse.training.observers import Event, Observer
 from undiffuse.training.session import begin_or_resume, train_run
 from undiffuse.training.signals import StopRequest
-from undiffuse.training.start import Begun, Start
+from undiffuse.training.start import Begun, Start, weights_for
 from undiffuse.utils.device import compute_dtype
 from undiffuse.utils.errors import Interrupted
 from undiffuse.utils.names import Channels, Compile, Fit, Precision, Split
@@ -173,6 +173,8 @@ def train(
         if isinstance(start, Start):
             _log_start(start, config)
         if dry_run:
+            if isinstance(start, Start):
+                weights_for(config, start)  # Whether they fit.
             config = chosen(config, len(store), world.device, world.size)
             return Plan(folder, config, measure_cost(config, world.device, world.size))
         begin = partial(begin_or_resume, folder, config, len(store), world, start if isinstance(start, Start) else None)

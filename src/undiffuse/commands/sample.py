@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 import tyro
 
 from undiffuse.commands.options import unless_given
-from undiffuse.data.paths import check_data
+from undiffuse.data.paths import check_other_images
 from undiffuse.diffusion.sampler_table import SAMPLERS, SamplerName, options_help
 from undiffuse.runs.find import check_guide, find_run
 from undiffuse.utils.names import SamplingPrecision
@@ -44,7 +44,7 @@ def sample(
     Args:
         run: A run folder, its name under runs/, or a model that comes with undiffuse, such as digits.
         count: How many images.
-        label: Class, by name or index, or none; several that seeds take in turn, as in "rose*4,tulip*2"; or all.
+        label: Class, by name or index, or none; several that seeds take in turn, as in "rose*4,sunflower*2"; or all.
         attributes: Of a model trained with a table (train --condition), as in age=30 smile=yes; or several values that
             seeds take in turn, as in "age=20*4,30". What is not stated is missing.
         guidance: 1 follows the label and attributes as trained; more exaggerates them, at the cost of variety.
@@ -67,7 +67,7 @@ def sample(
     find_run(run)
     check_guide(guide, guidance_interval)
     if condition not in (None, "none"):
-        check_data(condition)
+        check_other_images(condition)
     at_least(1, count=count, batch=batch)
     at_least(0, seed=seed)
 

@@ -92,7 +92,18 @@ def check_condition(condition: str) -> None:
     if is_table(condition):
         check_table(Path(condition).expanduser())
     elif parse_low_res(condition) is None:
+        check_other_images(condition)
+
+
+def check_other_images(condition: str) -> None:
+    """Raises FileNotFoundError or ValueError where --condition names no images."""
+    try:
         check_data(condition)
+    except FileNotFoundError as error:
+        raise FileNotFoundError(
+            f"--condition {Path(condition).expanduser().absolute()} is not there: give an image, a folder or archive "
+            "of them, or, to train, low-res:4 or a table."
+        ) from error
 
 
 def check_table(path: Path) -> None:

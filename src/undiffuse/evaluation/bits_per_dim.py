@@ -63,9 +63,11 @@ def bits_per_dim(model: Model, store: Store, count: int, seed: int, batch: int, 
         return {}
     # In the order of the batches, whoever computed them: sums are then the same to the last digit.
     bounds, flows = zip(*(each for turn in zip_longest(*by_rank) for each in turn if each is not None), strict=True)
+    estimates = {"VLB": _joined(bounds).summary(), "probability flow": _joined(flows).summary()}
+    told = {"attributes": "not told"} if model.config.attributes else {}
     return {
-        "VLB": {**_joined(bounds).summary(), "split": store.split},
-        "probability flow": {**_joined(flows).summary(), "split": store.split},
+        name: {**summary, "split": store.split, "protocol": {**summary["protocol"], **told}}
+        for name, summary in estimates.items()
     }
 
 

@@ -73,6 +73,11 @@ def bits_of(model: Model, references: References, count: int, context: Evaluatio
     store = references.held_out
     if count == 0:
         return Skipped("Not computed: --likelihood 100 computes it for 100 held-out images, which takes long.")
+    if model.config.image_condition is not None:
+        return Skipped(
+            "Not computed: this model makes images from others, and was never trained to tell how likely an image is "
+            "with its class but without the other image."
+        )
     if store is None:
         return Skipped(
             "Not computed: no images are known to be held out from training, and the model's bits/dim on its training "

@@ -46,7 +46,7 @@ class RunSamples:
 
     def nfe(self, seeds: range) -> int:
         """The function evaluations that make one of them."""
-        return nfe(self.model, self.gallery.sampling, self._told(seeds).map(lambda each: each[:1]))
+        return nfe(self.model, self.gallery.sampling, self._told(seeds))
 
     def make(self, seeds: range, context: EvaluationContext) -> Made:
         """The samples of these seeds; the processes make the missing ones together.

@@ -30,8 +30,8 @@ PATCHES = 0.5
 """Of the steps with fewer images than that and the preset small: see docs/small-sets.md."""
 
 WHY_PATCHES = (
-    " Half of the steps train on patches, because there are few images: in as much time, 100 photos of flowers were "
-    "memorized less (docs/small-sets.md)."
+    " Half of the steps train on patches, because there are few images: in about as much time (5 to 26% "
+    "more), 100 photos of flowers were memorized less (docs/small-sets.md)."
 )
 
 MANY_EPOCHS = 100

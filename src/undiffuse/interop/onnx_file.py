@@ -6,6 +6,7 @@ The preconditioning is inside, so that every parametrization goes out and a samp
 import json
 import warnings
 from collections.abc import Mapping
+from importlib import import_module
 from typing import Any
 
 import numpy as np
@@ -198,8 +199,7 @@ def _halve_exact_weights(exported: Any, ir: Any) -> None:
 
 def _package(name: str) -> Any:
     try:
-        # Imported here because it is an optional extra.
-        return __import__(name)
+        return import_module(name)  # Here, because it is of an optional extra.
     except ImportError as error:
         raise ValueError(f"ONNX needs the package {name}: pip install 'undiffuse[onnx]'.") from error
 

@@ -150,7 +150,9 @@ def _made(
 
 def _announce(gallery: Gallery, model: Model, missing: Sequence[int], batch: int, rounds: int) -> None:
     sampling = gallery.sampling
-    evaluations = nfe(model, sampling, told(gallery, model, missing[:batch]))
+    # Conditions that are images are always told; the others are small.
+    counted = missing[:1] if gallery.given is not None else missing
+    evaluations = nfe(model, sampling, told(gallery, model, counted))
     seconds = seconds_per_evaluation(gallery, model, missing[:batch]) * evaluations * rounds
     what = f"{len(missing):,} images, {sampling.steps} {sampling.sampler} steps"
     log.info(f"{what} (NFE {evaluations}): about {duration(seconds)}.")

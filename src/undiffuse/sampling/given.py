@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from undiffuse.config import Config
 from undiffuse.data.given_images import OPTION, GivenImages, GivenLike, read_given
 from undiffuse.data.low_resolution import enlarged, small_size
+from undiffuse.data.paths import check_other_images
 from undiffuse.utils.conditions import Condition, as_conditions
 from undiffuse.utils.text import size_text
 
@@ -19,7 +20,8 @@ def find_given(config: Config, condition: GivenLike | None) -> GivenImages | Non
     other = config.image_condition
     if other is None:
         if condition is not None:
-            raise ValueError(f"--{OPTION}: this model was not trained with other images: leave it out.")
+            instead = "say --attribute NAME=VALUE instead" if config.attributes else "leave it out"
+            raise ValueError(f"--{OPTION}: this model was not trained with other images: {instead}.")
         return None
     if isinstance(condition, str) and condition == "none":
         if config.training.label_dropout == 0:
@@ -27,7 +29,17 @@ def find_given(config: Config, condition: GivenLike | None) -> GivenImages | Non
         return None
     if condition is None:
         raise ValueError(f"{_needed(config)} with --{OPTION} FILE_OR_FOLDER.")
+    if isinstance(condition, str):
+        check_other_images(condition)
     return read_given(condition, config.network.size, config.data.fit, other.channels, other.factor)
+
+
+def check_told_with_images(config: Config, given: GivenImages | None, of_class: bool) -> None:
+    """Raises ValueError for a class without another image, where the model was never told one alone in training."""
+    if config.image_condition is not None and given is None and of_class:
+        raise ValueError(
+            f"--{OPTION} none: this model never saw a class without another image in training: give --label none too."
+        )
 
 
 def with_given(

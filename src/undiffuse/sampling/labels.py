@@ -39,7 +39,7 @@ def find_label(class_names: tuple[str, ...], label: Label) -> int:
 
 
 def find_pattern(class_names: tuple[str, ...], label: Label) -> Pattern:
-    """The labels that `label` names: one, "all", or a mix such as "rose*4,tulip*2,all".
+    """The labels that `label` names: one, "all", or a mix such as "rose*4,sunflower*2,all".
 
     Raises:
         ValueError: the model has no such class, or no classes; or there are too many labels.

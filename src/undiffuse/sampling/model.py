@@ -3,6 +3,7 @@
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -21,9 +22,17 @@ from undiffuse.report.grids import Images
 from undiffuse.runs.run import Checkpoint, Run
 from undiffuse.sampling.attributes import Attributes, Stated, conditions_of, find_attributes
 from undiffuse.sampling.binding import bound_sampler, in_precision, without_gradients
-from undiffuse.sampling.given import find_given, with_given
+from undiffuse.sampling.given import check_told_with_images, find_given, with_given
 from undiffuse.sampling.labels import Label, Pattern, find_pattern, label_tensor, labels_for
-from undiffuse.sampling.options import Settings, as_settings, check_guidance, noise_levels, sampling_config
+from undiffuse.sampling.options import (
+    Settings,
+    as_settings,
+    asks_guidance,
+    check_guidance,
+    noise_levels,
+    sampling_config,
+    with_acting_guidance,
+)
 from undiffuse.utils.conditions import NO_LABEL, Condition, Conditions, as_conditions, says_something, simplest
 from undiffuse.utils.device import state_dtype, upload
 from undiffuse.utils.names import SamplingPrecision
@@ -140,7 +149,9 @@ class Model:
         given = sampler, steps, guidance, precision, as_settings(set), guidance_interval
         sampling = sampling_config(self.config, *given, guide=self.guide is not None)
         seeds = range(seed, seed + count)
-        return sample_steps(self, seeds, self._told(seeds, label, attributes, condition), sampling)
+        told = self._told(seeds, label, attributes, condition)
+        asked = asks_guidance(guidance, guidance_interval, as_settings(set))
+        return sample_steps(self, seeds, told, self._guided_as_told(sampling, told, asked))
 
     def sample(
         self,
@@ -165,7 +176,7 @@ class Model:
 
         Args:
             count: How many; at least 1.
-            label: A class by name or index, or "none"; a mix that seeds take in turn, such as "rose*4,tulip*2"; a
+            label: A class by name or index, or "none"; a mix that seeds take in turn, such as "rose*4,sunflower*2"; a
                 sequence with one for each image; None or "all" takes every class in turn.
             attributes: Of a model trained with a table, such as {"age": 30, "smile": "yes"}; a list has one value for
                 each image, and "20*3,30" those that seeds take in turn. What is not stated is missing.
@@ -179,9 +190,9 @@ class Model:
             set: Further options, such as {"eta": 0.5}.
             seed: Of the first image, from 0; the others count up from it.
             batch: Images at once.
-            condition: The images that a model makes others from, taken in turn: a file, a folder, an array
-                `(n, height, width, channels)` or a list of images; small ones for a model that enlarges. "none" makes
-                images without.
+            condition: The images that a model makes others from: a file, or a folder, which seeds take in turn; an
+                array `(n, height, width, channels)` or a list, the first for the first image and so on, over and
+                over; small ones for a model that enlarges. "none" makes images without.
             progress: Shows a progress bar.
 
         Raises:
@@ -195,6 +206,8 @@ class Model:
         sampling = sampling_config(self.config, *given, guide=self.guide is not None)
         seeds, chunks = range(seed, seed + count), []
         told = as_conditions(self._told(seeds, label, attributes, condition))
+        asked = asks_guidance(guidance, guidance_interval, as_settings(set))
+        sampling = self._guided_as_told(sampling, told, asked)
         with speaking(progress), Meter("sampling", count * sampling.steps) as meter:
             for start in range(0, count, batch):
                 chunk, part = seeds[start : start + batch], slice(start, start + batch)
@@ -215,8 +228,16 @@ class Model:
         condition: GivenLike | None,
     ) -> Condition:
         told = conditions_of(self.config, self._labels(seeds, label), self._stated(attributes, seeds), seeds)
-        # The first image is made from the first one, whatever its seed.
-        return with_given(told, find_given(self.config, condition), self.shape, range(len(seeds)))
+        given = find_given(self.config, condition)
+        labels = as_conditions(told).label
+        check_told_with_images(self.config, given, labels is not None and bool((labels != NO_LABEL).any()))
+        # In a folder they are taken in turn by seed; in a list or an array the first is for the first image.
+        turns = seeds if isinstance(condition, str | Path) else range(len(seeds))
+        return with_given(told, given, self.shape, turns)
+
+    def _guided_as_told(self, sampling: SamplingConfig, told: Condition, asked: bool) -> SamplingConfig:
+        acts = not self.config.is_conditional or self.guide is not None or says_something(told)
+        return with_acting_guidance(sampling, acts, asked)
 
     def _stated(self, attributes: Attributes, seeds: Sequence[int]) -> Stated:
         """Raises ValueError for lists with more or fewer values than there are images."""
@@ -266,12 +287,12 @@ class Model:
             model.guided_by(undiffuse.load("runs/small")).sample(8, guidance=2)
         """
         if guide.shape != self.shape or guide.class_names not in ((), self.class_names):
-            raise ValueError(f"{guide!r} cannot guide {self!r}: it must make images of the same size and classes.")
+            raise ValueError(f"{guide.name} cannot guide {self.name}: it makes images of another size or classes.")
         ours, theirs = (each.config.attributes and each.config.attributes.columns for each in (self, guide))
         if theirs not in (None, ours):
-            raise ValueError(f"{guide!r} cannot guide {self!r}: its table has other columns, or other images.")
+            raise ValueError(f"{guide.name} cannot guide {self.name}: its table has other columns, or other images.")
         if guide.config.image_condition not in (None, self.config.image_condition):
-            raise ValueError(f"{guide!r} cannot guide {self!r}: it makes images from others of another kind.")
+            raise ValueError(f"{guide.name} cannot guide {self.name}: it makes images from others of another kind.")
         if self.run is not None and guide.run is not None and _digest(guide) == _digest(self):
             kept = ", ".join(f"{each.images:,}" for each in self.run.checkpoints())
             raise ValueError(
@@ -279,6 +300,11 @@ class Model:
                 f"checkpoints after {kept} images; --keep keeps more of them in training."
             )
         return replace(self, guide=guide)
+
+    @property
+    def name(self) -> str:
+        """Its run's, for messages."""
+        return "A model of no run" if self.run is None else self.run.name
 
     def __repr__(self) -> str:
         c, height, width = self.shape

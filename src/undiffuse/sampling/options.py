@@ -71,6 +71,30 @@ def sampling_config(
     return sampling
 
 
+def asks_guidance(
+    guidance: float | None, guidance_interval: str | tuple[float, float] | None, settings: Sequence[str]
+) -> bool:
+    """Whether guidance was asked for, rather than being the run's own."""
+    named = {current_name(setting.partition("=")[0], "sampling") for setting in settings}
+    return guidance is not None or guidance_interval is not None or bool(named & {"guidance", "guidance_interval"})
+
+
+def with_acting_guidance(sampling: SamplingConfig, told: bool, asked: bool) -> SamplingConfig:
+    """The same, at guidance 1 where a model with conditions is `told` nothing that guidance could strengthen.
+
+    Raises:
+        ValueError: guidance was `asked` for, and would do nothing.
+    """
+    if sampling.guidance == 1 or told:
+        return sampling
+    if asked:
+        raise ValueError(
+            f"--guidance {sampling.guidance:g} has nothing to strengthen here: say with --label or --attribute what to "
+            "make, or give a weaker model with --guide."
+        )
+    return replace(sampling, guidance=1.0, guidance_interval=None)
+
+
 def _adapted(sampling: SamplingConfig, named: set[str], own: SamplingConfig) -> SamplingConfig:
     """The run's own sampler fits its own number of steps: where one of them is given alone, the other follows.
 
