@@ -40,7 +40,6 @@ from undiffuse.report.before_after import Panel, Section, before_after
 from undiffuse.report.curves import count_text, smoothed
 from undiffuse.report.style import LIGHT, drawn_in, new_figure
 from undiffuse.runs.find import shipped_models
-from undiffuse.runs.run import Run
 from undiffuse.sampling.edits import signed
 from undiffuse.sampling.model import Model
 from undiffuse.utils.randomness import ImageRandomness
@@ -115,7 +114,7 @@ def training(folder: Path, /, out: Path = HERE) -> None:
         folder: The run's folder.
         out: Folder of the image.
     """
-    lines = [line for line in Run(folder).log_lines() if line["loss"] is not None]
+    lines = [line for line in undiffuse.load(folder).origin[0].log_lines() if line["loss"] is not None]
     measured = [line for line in lines if "held_out_loss" in line]
     with drawn_in(LIGHT):
         figure, (axes,) = new_figure(2.8)
