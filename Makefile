@@ -4,13 +4,14 @@ BIN := .venv/bin
 INSTALLED := .venv/installed
 DEVELOPS := .venv/installed-dev
 
-.PHONY: help quickstart test lint docs-check bench clean
+.PHONY: help quickstart test lint mutants docs-check bench clean
 
 help:
 	@echo "make quickstart   install, train on digits, sample, write runs/quickstart/report.html (5 minutes after the install)"
 	@echo "make test         install, then everything that is checked: lint, types, layers, all tests"
 	@echo "make lint         formatting, lint, types, layers"
 	@echo "make bench        short forms of the benchmarks, ours against the peers'"
+	@echo "make mutants      300 small mistakes in a copy of the source, and whether the tests notice each (an hour)"
 	@echo "make docs-check   run the commands and snippets that README and docs show"
 
 quickstart: $(INSTALLED)
@@ -24,6 +25,9 @@ lint: $(DEVELOPS)
 	$(BIN)/ruff check .
 	$(BIN)/ty check src tests
 	$(BIN)/lint-imports
+
+mutants: $(DEVELOPS)
+	OMP_NUM_THREADS=1 PYTHONPATH=src:tests $(BIN)/python -m mutants $(ARGUMENTS)
 
 docs-check: $(DEVELOPS)
 	$(BIN)/python -m pytest tests/test_docs.py tests/test_docs_python.py

@@ -173,7 +173,7 @@ def malformed(requests: int = 500, seed: int = 0, port: int = 7992) -> None:
 def generate(studio: Served, seed: int) -> np.ndarray:
     """The images (n, height, width) that the studio makes of a seed, from the page's own markup."""
     url = f"{studio.address}/gradio_api/call/generate"
-    values = ["digits", "", 1.5, "ipndm", STEPS, seed, COUNT, "x", "", ""]
+    values = ["digits", "", 1.5, "ipndm", STEPS, seed, COUNT, "x", "", "", "", None]
     key = httpx.post(url, json={"data": values}, timeout=120).json()["event_id"]
     text = httpx.get(f"{url}/{key}", timeout=300).text
     if "event: complete" not in text:
@@ -208,7 +208,7 @@ def _random_bytes(client: httpx.Client, chance: random.Random, studio: Served) -
 
 
 def _wrong_types(client: httpx.Client, chance: random.Random, studio: Served) -> httpx.Response:
-    values = ["digits", "", 1, "ipndm", 2, 0, 1, "x", "", ""]
+    values = ["digits", "", 1, "ipndm", 2, 0, 1, "x", "", "", "", None]
     for _ in range(chance.randrange(1, 5)):
         values[chance.randrange(len(values))] = chance.choice(ODD)
     body = json.dumps({"data": values[: chance.randrange(1, 14)]})

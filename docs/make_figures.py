@@ -7,6 +7,7 @@
 .venv/bin/python docs/make_figures.py editing            # the edits, of held-out digits
 .venv/bin/python docs/make_figures.py image-conditions   # trains two runs of digits first
 .venv/bin/python docs/make_figures.py enlarging          # held-out flowers; the run is of benchmarks/editing.py
+.venv/bin/python docs/make_figures.py few-steps          # digits and a student of it; docs/few-steps.md trains that
 make quickstart && .venv/bin/python docs/make_figures.py quickstart
 """
 
@@ -42,6 +43,8 @@ from undiffuse.report.style import LIGHT, drawn_in, new_figure
 from undiffuse.runs.find import shipped_models
 from undiffuse.sampling.edits import signed
 from undiffuse.sampling.model import Model
+from undiffuse.sampling.nfe import nfe
+from undiffuse.sampling.options import sampling_config
 from undiffuse.utils.randomness import ImageRandomness
 from undiffuse.utils.world import World
 
@@ -239,6 +242,37 @@ def enlarging(run: str = "runs/flowers-low-res-4", flowers: int = 6, out: Path =
         before_after(sections).savefig(out / "enlarging.png", dpi=110)
 
 
+def few_steps(student: str = "runs/digits-student", teacher: str = "digits", count: int = 10, out: Path = HERE) -> None:
+    """few-steps-digits.png: the same seeds, by a student and by its teacher.
+
+    Args:
+        student: A run that was distilled from the teacher.
+        teacher: The run.
+        count: Images in each row.
+        out: Folder of the image.
+    """
+    models = {"student": undiffuse.load(student), "teacher": undiffuse.load(teacher)}
+    own = models["teacher"].config.sampling
+    asked = [("student", 1, 1.0), ("student", 2, 1.0), ("student", 4, 1.0)]
+    asked += [("teacher", 1, 1.0), ("teacher", 2, 1.0), ("teacher", 4, 1.0), ("teacher", 10, 1.0)]
+    asked.append(("teacher", own.steps, own.guidance))
+    figure = Figure(figsize=(1.9 + 0.62 * count, 0.66 * len(asked)))
+    grid = {"left": 1.9 / (1.9 + 0.62 * count), "right": 0.995, "top": 0.99, "bottom": 0.01}
+    for row, (name, steps, guidance) in zip(
+        figure.subplots(len(asked), count, gridspec_kw=grid | {"wspace": 0.05, "hspace": 0.05}), asked, strict=True
+    ):
+        model = models[name]
+        evaluations = nfe(model, sampling_config(model.config, steps=steps, guidance=guidance), [0])
+        made = to_nchw(np.asarray(model.sample(count, steps=steps, guidance=guidance)))
+        for axis, pixels in zip(row, made, strict=True):
+            _show(axis, signed(pixels[None]))
+        where = row[0].get_position()
+        guided = f", guidance {guidance:g}" if guidance != 1 else ""
+        text = f"{name}, NFE {evaluations}{guided}"
+        figure.text(where.x0 - 0.012, (where.y0 + where.y1) / 2, text, ha="right", va="center", fontsize=8, color=INK)
+    figure.savefig(out / "few-steps-digits.png", dpi=130, facecolor="white")
+
+
 def _outline(pixels: UInt8[np.ndarray, "h w"]) -> UInt8[np.ndarray, "h w"]:
     """White where a bright pixel has a dark neighbor."""
     inside = np.pad(pixels >= 128, 1)
@@ -303,6 +337,7 @@ if __name__ == "__main__":
             "editing": editing,
             "image-conditions": image_conditions,
             "enlarging": enlarging,
+            "few-steps": few_steps,
             "quickstart": quickstart,
         }
     )

@@ -26,6 +26,7 @@ __all__ = [
     "Observer",
     "Run",
     "compare",
+    "distill",
     "edit",
     "evaluate",
     "explore",

@@ -9,6 +9,7 @@ from undiffuse.api import NetworkConfig as NetworkConfig
 from undiffuse.api import Observer as Observer
 from undiffuse.api import Run as Run
 from undiffuse.api import compare as compare
+from undiffuse.api import distill as distill
 from undiffuse.api import edit as edit
 from undiffuse.api import evaluate as evaluate
 from undiffuse.api import explore as explore

@@ -13,11 +13,12 @@ from rich.console import Console
 from undiffuse import __version__
 from undiffuse.utils import validation
 from undiffuse.utils.errors import Interrupted, PeerFailed, WorkFailed, sentence
-from undiffuse.utils.terminal import console, errors, speaking
+from undiffuse.utils.terminal import console, errors, shown, speaking
 
 COMMANDS = {
     "explore": ("undiffuse.commands.explore:explore", "look at images before training, in one page"),
     "train": ("undiffuse.commands.train:train", "train a diffusion model on images, or resume"),
+    "distill": ("undiffuse.commands.distill:distill", "train a student of a model that needs one or two steps"),
     "sample": ("undiffuse.commands.sample:sample", "make images with a trained model"),
     "edit": ("undiffuse.commands.edit:edit", "inpaint, vary, interpolate, colorize, deblur or enlarge an image"),
     "evaluate": (
@@ -137,7 +138,7 @@ def _overview() -> None:
 
 def _tell(where: Console, text: str) -> None:
     if os.environ.get("RANK", "0") == "0":  # Under torchrun one of the processes speaks.
-        where.print(text)
+        where.print(shown(text))
 
 
 def _sentence(error: ValueError | OSError) -> str:

@@ -3,7 +3,7 @@
 import json
 import math
 from collections.abc import Sequence
-from dataclasses import asdict, field, fields
+from dataclasses import asdict, field, fields, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -24,12 +24,16 @@ from undiffuse.networks.network import NetworkConfig
 from undiffuse.networks.unet import UNetConfig
 from undiffuse.old_names import current, current_name, current_value
 from undiffuse.utils.conditions import ConditionSizes
+from undiffuse.utils.files import read_small
 from undiffuse.utils.names import Precision, SamplingPrecision
-from undiffuse.utils.text import size_text
+from undiffuse.utils.text import printable, size_text
 from undiffuse.utils.validation import STRICT, sentence
 
 VERSION = 1
 """Version of config.json: raise it when older programs would misread a new one."""
+
+MAX_CONFIG_BYTES = 16 * 2**20
+"""No config is longer, with however many classes."""
 
 FROM_IMAGES = {
     "network.size": "--size",
@@ -127,8 +131,9 @@ class SamplingConfig:
     clip: bool = False
     """Clip each predicted clean image to [-1, 1], as DDPM does."""
     sigmas: Literal["auto", *SIGMAS] = "auto"  # ty: ignore[invalid-type-form]
-    """Noise levels of the steps: the discrete schedule's, Karras et al.'s, or evenly spaced in log SNR. auto: the
-    discrete schedule's for ancestral and ddim where the model has one, Karras et al.'s otherwise."""
+    """Noise levels of the steps: the discrete schedule's, Karras et al.'s, evenly spaced in log SNR, or those of the
+    sampler consistency. auto: the discrete schedule's for ancestral and ddim where the model has one, its own for
+    consistency, Karras et al.'s otherwise."""
 
     def __post_init__(self) -> None:
         if self.guidance_interval and self.guidance_interval[0] >= self.guidance_interval[1]:
@@ -228,6 +233,13 @@ class Config(Recipe):
         )
 
     @property
+    def condition(self) -> str | None:
+        """What `train --condition` takes to resume; None: nothing, or a table that an older version did not record."""
+        if self.image_condition:
+            return str(self.image_condition)
+        return self.attributes.table if self.attributes else None
+
+    @property
     def is_conditional(self) -> bool:
         """Whether there is anything that guidance could strengthen."""
         return bool(self.class_names or self.attributes or self.image_condition)
@@ -259,9 +271,12 @@ def read_config(file: Path, network: type[NetworkConfig] = UNetConfig) -> Config
         ValueError: it is not a config, or has a setting that this version does not know.
     """
     try:
-        return from_dict(json.loads(file.read_text(encoding="utf-8")), network)
-    except (ValueError, RecursionError) as error:  # UnicodeDecodeError is a ValueError.
-        raise ValueError(f"{file.absolute()} is not the config of a run ({error}).") from error
+        config = from_dict(json.loads(read_small(file, MAX_CONFIG_BYTES)), network)
+    except RecursionError as error:
+        raise ValueError(f"{file.absolute()} is not the config of a run (it is nested too deeply).") from error
+    except ValueError as error:  # UnicodeDecodeError is one too.
+        raise ValueError(f"{file.absolute()} is not the config of a run ({printable(str(error))}).") from error
+    return replace(config, class_names=tuple(map(printable, config.class_names)))
 
 
 def from_dict(values: Any, network: type[NetworkConfig] = UNetConfig) -> Config:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import PIL.Image
 import pytest
 import torch
 from pydantic.dataclasses import dataclass
@@ -165,6 +166,20 @@ def test_a_sequence_of_images_and_labels_trains_and_resumes(notices: pytest.LogC
     assert run.config.class_names == ("even", "odd")
     assert run.config.network.size == (16, 16)
     assert "Resuming at 64 images." in notices.messages
+
+
+def test_one_table_serves_all_splits(notices: pytest.LogCaptureFixture) -> None:
+    names = [f"{split}/{kind}/{i}.png" for split in ("train", "test") for kind in ("a", "b") for i in range(4)]
+    for i, name in enumerate(names):
+        Path("photos", name).parent.mkdir(parents=True, exist_ok=True)
+        PIL.Image.new("L", (8, 8), 10 * i).save(Path("photos", name))
+    Path("all.csv").write_text("\n".join(["file,level", *(f"{name},{10 * i}" for i, name in enumerate(names))]))
+    options: dict[str, Any] = {"batch": 8, "images": 16, "set": TINY, "dry_run": True}
+    plan = ud.train("photos", condition="all.csv", **options)
+    assert plan.config.data.split == "train"
+    assert plan.config.attributes
+    assert plan.config.attributes.numbers[0].high == 70
+    assert "8 rows of all.csv are of images in other splits." in notices.messages
 
 
 def test_observers_are_functions_or_objects() -> None:

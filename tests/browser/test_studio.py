@@ -1,5 +1,6 @@
 """The studio in a browser and over HTTP: what a visitor sees, and what is refused. Served once, in this process."""
 
+import shutil
 import time
 import zipfile
 from collections.abc import Generator
@@ -11,8 +12,10 @@ from urllib.parse import urlsplit
 import httpx
 import pytest
 from helpers.making import encoded, noise, save
+from helpers.told import told
 from playwright.sync_api import Browser, Page, TimeoutError
 
+from undiffuse.runs.run import create_run
 from undiffuse.studio.app import Server
 
 DESKTOP, PHONE = 1280, 390
@@ -112,9 +115,12 @@ def test_noise_becomes_an_image_step_by_step(
         assert visit.page.locator("footer").is_hidden()
 
 
-def test_a_stop_and_a_visitor_who_leaves_end_the_work_on_the_server(browser: Browser, server: Server) -> None:
+@pytest.mark.parametrize("width", [PHONE, pytest.param(DESKTOP, marks=pytest.mark.slow)])
+def test_a_stop_and_a_visitor_who_leaves_end_the_work_on_the_server(
+    browser: Browser, server: Server, width: int
+) -> None:
     stops = server.studio.stops
-    with visiting(browser, server, PHONE) as visit:
+    with visiting(browser, server, width) as visit:
         visit.fill("generate-steps", 200)
         visit.page.click("#generate-start")
         visit.wait("document.querySelector('#generate-stage .running')")
@@ -145,6 +151,53 @@ def test_a_broken_run_is_a_sentence(browser: Browser, server: Server) -> None:
         assert "Traceback" not in visit.page.inner_text("body")
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("width", [DESKTOP, PHONE])
+def test_a_run_is_told_of_an_image_or_attributes(
+    browser: Browser, server: Server, width: int, tmp_path: Path, preset_config, small_network, randomized
+) -> None:
+    runs = server.studio.places.runs_folder
+    small = save(tmp_path / "small.png", noise(0, 2, 2, 1))
+    try:
+        for kind in ("low-res", "table"):
+            config = told(preset_config("small"), small_network, kind)
+            weights = randomized(config.build_network()).state_dict()
+            create_run(runs / kind, config).save(9, {"ema": weights}, {}, keep=1)
+        with visiting(browser, server, width) as visit:
+            visit.fill("generate-steps", 4)
+            choose_run(visit, "low-res")
+            visit.page.wait_for_selector("#generate-image")
+            assert "enlarges images 4 times, from 2x2" in visit.page.inner_text("#generate-given")
+            visit.page.click("#generate-start")
+            visit.page.wait_for_selector("#generate-stage .trouble")
+            said = visit.page.inner_text("#generate-stage .trouble")
+            assert "There is no image to start from" in said
+            assert "--" not in said
+            visit.page.set_input_files("#generate-image input[type=file]", small)
+            visit.page.wait_for_selector("#generate-image img")
+            visit.page.click("#generate-start")
+            visit.page.wait_for_selector("#generate-stage a.download", timeout=60_000)
+            choose_run(visit, "table")
+            visit.page.wait_for_selector("#generate-attributes")
+            assert visit.page.locator("#generate-image").is_hidden()
+            assert "brightness (0 to 255)" in visit.page.inner_text("#generate-attributes")
+            visit.fill("generate-attributes", "light=late noon brightness=dark")
+            visit.page.click("#generate-start")
+            visit.page.wait_for_selector("#generate-stage .trouble")
+            assert "brightness=dark is not a number" in visit.page.inner_text("#generate-stage .trouble")
+            visit.fill("generate-attributes", "light=late noon brightness=70")
+            visit.page.click("#generate-start")
+            visit.page.wait_for_selector("#generate-stage a.download", timeout=60_000)
+    finally:
+        for kind in ("low-res", "table"):
+            shutil.rmtree(runs / kind, ignore_errors=True)
+
+
+def choose_run(visit: Visit, name: str) -> None:
+    visit.page.locator("#generate-run input").click()
+    visit.page.get_by_role("option", name=name, exact=True).click()
+
+
 @pytest.mark.parametrize(
     "path",
     [
@@ -170,15 +223,21 @@ def test_files_outside_its_folders_are_refused(server: Server, path: str) -> Non
 @pytest.mark.parametrize(
     ("values", "says"),
     [
-        (["/etc", "", 1, "ipndm", 2, 0, 1, "x", "", ""], "not in the list of choices"),
-        (["broken", "", 1, "ipndm", 2, 0, 1, "x", "", ""], "not in the list of choices"),
-        (["digits", "", 1, "ipndm", 10**9, 0, 1, "x", "", ""], "greater than maximum"),
-        (["digits", "", 1, "ipndm", 2, 2**60, 1, "x", "", ""], "seed 1152921504606846976: Input should be less than"),
-        (["digits", "", 1e9, "ipndm", 2, 0, 1, "x", "", ""], "greater than maximum"),
-        (["digits", None, 1, "ipndm", 2, 0, 1, "x", "", ""], "label None: Input should be a valid string"),
-        (["digits", "", 1, "ipndm", 2, 0, 1, "x", "0.28-1.6", ""], "A guidance interval does nothing at guidance 1"),
-        (["digits", "", 2, "ipndm", 2, 0, 1, "x", "big", ""], "is not an interval"),
-        (["digits", "", 2, "ipndm", 2, 0, 1, "x", "", "/etc"], "not in the list of choices"),
+        (["/etc", "", 1, "ipndm", 2, 0, 1, "x", "", "", "", None], "not in the list of choices"),
+        (["broken", "", 1, "ipndm", 2, 0, 1, "x", "", "", "", None], "not in the list of choices"),
+        (["digits", "", 1, "ipndm", 10**9, 0, 1, "x", "", "", "", None], "greater than maximum"),
+        (
+            ["digits", "", 1, "ipndm", 2, 2**60, 1, "x", "", "", "", None],
+            "seed 1152921504606846976: Input should be less than",
+        ),
+        (["digits", "", 1e9, "ipndm", 2, 0, 1, "x", "", "", "", None], "greater than maximum"),
+        (["digits", None, 1, "ipndm", 2, 0, 1, "x", "", "", "", None], "label None: Input should be a valid string"),
+        (
+            ["digits", "", 1, "ipndm", 2, 0, 1, "x", "0.28-1.6", "", "", None],
+            "A guidance interval does nothing at guidance 1",
+        ),
+        (["digits", "", 2, "ipndm", 2, 0, 1, "x", "big", "", "", None], "is not an interval"),
+        (["digits", "", 2, "ipndm", 2, 0, 1, "x", "", "/etc", "", None], "not in the list of choices"),
     ],
 )
 def test_what_cannot_be_done_is_a_sentence(server: Server, values: list, says: str) -> None:
@@ -218,7 +277,8 @@ def test_a_training_is_started_watched_stopped_and_resumed(
             visit.fill("train-name", name)
             visit.fill("train-size", 16)
             visit.page.click("#train-start")
-            visit.wait("document.querySelector('#train-watched .curve')", 240)
+            watched = "document.querySelector('#train-watched')"  # Another training may have been watched before.
+            visit.wait(f"{watched}.innerText.includes('{name}') && {watched}.querySelector('.curve')", 240)
             assert "left" in visit.page.inner_text("#train-watched .meter + .status")
             visit.page.click("#train-start")
             visit.wait("document.querySelector('#train-told').innerText.includes('a run journey')")

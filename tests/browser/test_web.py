@@ -18,6 +18,7 @@ from playwright.sync_api import Browser, BrowserContext, Page, Request, expect
 import undiffuse as ud
 from undiffuse.cli import main
 from undiffuse.diffusion import samplers
+from undiffuse.diffusion.consistency import sampling_sigmas
 from undiffuse.diffusion.denoiser import without_variance
 from undiffuse.diffusion.guidance import guided
 from undiffuse.diffusion.noise import karras_sigmas
@@ -57,6 +58,33 @@ def test_its_sampler_and_guidance_are_pythons(browser: Browser, order: int) -> N
         page = context.new_page()
         page.goto(f"{url}README.txt")
         found = page.evaluate(script, [f"{url}samplers.js", normal.flatten().tolist(), sigmas.tolist(), order])
+    np.testing.assert_allclose(found, expected, rtol=1e-12, atol=1e-12)
+
+
+def test_its_sampler_for_students_is_pythons(browser: Browser) -> None:
+    sigmas = sampling_sigmas(3, 80.0)
+    normal = torch.randn(3, 1, 1, 2, 3, generator=torch.Generator().manual_seed(0))
+
+    def denoise(x: torch.Tensor, sigma: torch.Tensor, label: None) -> torch.Tensor:
+        return torch.sin(x / (1 + sigma[:, None, None, None]))
+
+    draws = iter(normal)
+    x = samplers.starting_noise(next(draws), sigmas[0])
+    steps = samplers.consistency(denoise, x, sigmas, noise=lambda: next(draws))
+    expected = [(step.x.flatten().tolist(), step.x0.flatten().tolist()) for step in steps]
+    script = """async ([url, normal, sigmas]) => {
+      const { consistency, startingNoise } = await import(url);
+      const denoise = async (x, sigma) => x.map((value) => Math.sin(value / (1 + sigma)));
+      const noise = () => normal.shift();
+      const steps = [];
+      for await (const { x, x0 } of consistency(denoise, startingNoise(noise(), sigmas[0]), sigmas, noise))
+        steps.push([[...x], [...x0]]);
+      return steps;
+    }"""
+    with serving(PAGE) as url, browser.new_context() as context:
+        page = context.new_page()
+        page.goto(f"{url}README.txt")
+        found = page.evaluate(script, [f"{url}samplers.js", normal.flatten(1).tolist(), sigmas.tolist()])
     np.testing.assert_allclose(found, expected, rtol=1e-12, atol=1e-12)
 
 
@@ -152,6 +180,21 @@ def test_its_images_are_the_command_lines(browser: Browser, digits_page: Path) -
         furthest = max(furthest, int(np.abs(found[:, :, 0].astype(int) - expected).max()))
         Path("images").rename(f"images-{seed}")
     assert furthest <= 2
+
+
+@pytest.mark.slow
+def test_a_student_s_images_are_the_command_lines(browser: Browser, digits_page: Path) -> None:
+    """The fresh noise of each step, too."""
+    student = ud.distill("digits", images=64, batch=64, out="runs/student")
+    main(["export", "runs/student", "--to", "web", "page"])
+    for seed, label, steps, guidance in [(0, 3, 2, 1.0), (63, 0, 1, 1.0), (5, 7, 4, 1.5)]:
+        at = f"#seed={seed}&label={label}&steps={steps}&guidance={guidance}"
+        with opened(browser, Path("page").absolute(), at=at) as watched:
+            found = watched.made()
+            assert "--sampler consistency" in watched.page.inner_text("#command")
+            assert watched.faults == []
+        expected = ud.load(student).sample(1, label=label, seed=seed, steps=steps, guidance=guidance)[0, :, :, 0]
+        assert np.abs(found[:, :, 0].astype(int) - expected).max() <= 2
 
 
 @pytest.mark.slow

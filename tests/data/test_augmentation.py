@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
+from torchvision.transforms import v2
 
-from undiffuse.data.augmentation import AugmentationConfig, augmentation
+from undiffuse.data.augmentation import AugmentationConfig, augmentation, random_transforms
 from undiffuse.data.pixels import to_signed_range
 
 IMAGES = torch.from_numpy(np.random.default_rng(0).integers(0, 256, (6, 3, 8, 12), np.uint8))
@@ -91,6 +92,16 @@ def test_the_global_generator_is_left_alone() -> None:
     before = torch.random.get_rng_state()
     augmented(BOTH, IMAGES, list(range(6)))
     assert torch.equal(torch.random.get_rng_state(), before)
+
+
+def test_crops_are_resized_as_antialiased_bicubic() -> None:
+    """All of the image, cropped to its own size and to a quarter of it: torchvision's bicubic, to the bit."""
+    whole = AugmentationConfig(crop_scale=1 - 1e-9, crop_ratio=1.0)
+    image = IMAGES[:1, :, :, :8]
+    for size in ((8, 8), (4, 4), (12, 12)):
+        (crop,) = random_transforms(whole, size)
+        expected = v2.functional.resize(image, list(size), v2.InterpolationMode.BICUBIC, antialias=True)
+        assert torch.equal(crop(image), expected)
 
 
 @pytest.mark.parametrize("wrong", [{"crop_scale": 0.0}, {"crop_scale": 1.5}, {"crop_scale": -1.0}, {"crop_ratio": 0.5}])

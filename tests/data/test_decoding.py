@@ -260,6 +260,14 @@ def test_the_color_of_transparent_pixels_does_not_bleed(fit: Fit) -> None:
     assert (on_white[..., 1] == 255).all()
 
 
+@pytest.mark.parametrize("fit", ["crop", "pad", "stretch"])
+@pytest.mark.parametrize("side", [6, 30])
+def test_resizing_is_pillows_bicubic(fit: Fit, side: int) -> None:
+    image = noise(0, 12, 12)
+    expected = np.asarray(image.resize((side, side), Image.Resampling.BICUBIC))
+    assert (pixels(image, 3, (side, side), fit) == expected).all()
+
+
 def test_shrinking_is_antialiased() -> None:
     checkers = (np.indices((64, 64)).sum(axis=0) % 2 * 255).astype(np.uint8)
     # Half of the pixels are white: their mean is 127.5, and any sample without a filter would be 0 or 255.

@@ -4,6 +4,7 @@ import shutil
 import signal
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -22,9 +23,10 @@ from helpers.making import (
 )
 from pydantic import ValidationError
 
+from undiffuse.data.open import open_source
 from undiffuse.data.paths import Layout
 from undiffuse.data.readers import folder as folders
-from undiffuse.data.store import DataConfig, cache_folder
+from undiffuse.data.store import DataConfig, cache_folder, store_of
 from undiffuse.utils.files import UNFINISHED
 from undiffuse.utils.validation import sentence
 
@@ -131,6 +133,16 @@ def test_any_other_option_gives_another_store(tmp_path: Path, options: dict) -> 
     first, second = opened(folder), opened(folder, **options)
     assert second.folder != first.folder
     assert second.content == first.content
+
+
+def test_renamed_classes_have_a_store_of_their_own(tmp_path: Path) -> None:
+    """The same images with the same labels, such as a dataset whose names a newer version spells otherwise."""
+    source = open_source(str(save_noise(tmp_path / "photos", *SIX)))
+    renamed = replace(source, class_names=("birds", "dogs"))
+    config = DataConfig(size=(16, 16), channels=3)
+    stores = [store_of(lambda each=each: each, config) for each in (source, renamed)]
+    assert [store.class_names for store in stores] == [("cats", "dogs"), ("birds", "dogs")]
+    assert stores[0].content == stores[1].content
 
 
 def test_each_split_has_its_own_store(tmp_path: Path) -> None:

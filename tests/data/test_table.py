@@ -67,9 +67,57 @@ def test_rows_of_images_that_cannot_be_decoded_are_no_mistake() -> None:
         read_table(path, NAMES)
 
 
+def test_numbers_that_are_names_are_no_places() -> None:
+    names = [f"{i:02}" for i in range(20) if i != 5]
+    path = written("\n".join(["image,a", *(f"{i},{i * i}" for i in range(20))]))
+    column = read_table(path, names, ["05"]).config.numbers[0]
+    table = read_table(path, names, ["05"])
+    values = table.numbers[:, 0] * column.deviation + column.mean
+    np.testing.assert_allclose(values, [i * i for i in range(20) if i != 5], rtol=1e-4, atol=1e-3)
+
+
+def test_what_is_skipped_shares_no_last_part() -> None:
+    path = written("file,a\n1.jpg,1\nrose/2.jpg,2\nlily/3.jpg,3\n")
+    with pytest.raises(ValueError, match=r"row 2: 1\.jpg is not among the images"):
+        read_table(path, ["rose/1.jpg", "rose/2.jpg", "lily/3.jpg"], ["lily/1.jpg"])
+
+
+def test_rows_of_other_splits_are_counted(notices: pytest.LogCaptureFixture) -> None:
+    names, others = ["train/a/0.png", "train/a/1.png"], ["test/a/0.png", "test/b/7.png"]
+    path = written("file,x\ntrain/a/0.png,1\ntest/a/0.png,9\n1.png,3\n7.png,9\n")
+    table = read_table(path, names, elsewhere=lambda: [*others, *names])
+    assert table.config.numbers[0].mean == 2
+    assert "2 rows of table.csv are of images in other splits" in notices.text
+    path.write_text("file,x\n0.png,1\n1.png,3\ntest/c/0.png,2")
+    with pytest.raises(ValueError, match=r"table\.csv: row 4: test/c/0\.png is not among the images"):
+        read_table(path, names, elsewhere=lambda: [*others, *names])
+    path.write_text("file,x\n0.png,1\n1.png,3")
+    table = read_table(path, names, elsewhere=lambda: pytest.fail("all rows are of these images"))
+    assert len(table.config.columns) == 1
+
+
+def test_columns_without_a_name_are_left_out(notices: pytest.LogCaptureFixture) -> None:
+    table = read(",Unnamed: 0,file,age,\n0,5,rose/1.jpg,1,x\n1,6,rose/2.jpg,3,y\n")
+    assert [column.name for column in table.config.columns] == ["age"]
+    assert "columns 1, 2 and 5 have no name and are left out" in notices.text
+    # A data frame whose index is the names.
+    assert [column.name for column in read(",age\nrose/1.jpg,1\nrose/2.jpg,3").config.columns] == ["age"]
+
+
+def test_none_is_missing_and_so_are_marks() -> None:
+    names = [f"{i}.png" for i in range(20)]
+    for mark in ("-", "?", "None", "null"):
+        rows = [f"{name},{mark if i % 5 == 0 else i}" for i, name in enumerate(names)]
+        table = read("\n".join(["file,a", *rows]), names)
+        assert isinstance(table.config.columns[0], NumberColumn)
+        assert np.isnan(table.numbers[:, 0]).sum() == 4
+
+
 @pytest.mark.parametrize(
     ("text", "words"),
     [
+        ("rose/1.jpg,1\nrose/2.jpg,2\ntulip/1.jpg,3", r"row 1 is of an image, .*: .* name the columns"),
+        ("./rose/1.jpg,red\nrose/2.jpg,blue", r"row 1 is of an image, \./rose/1\.jpg"),
         ("file,a\nrose/1.jpg,1\nrose/9.jpg,2\n1.jpg,2", r"row 3: rose/9\.jpg is not .*; row 4: 1\.jpg is not"),
         ("file,a\nrose/1.jpg,1\n\n./rose/1.jpg,2", r"row 4: \./rose/1\.jpg is in row 2 too"),
         ("file,a\nrose/1.jpg,1\nrose/2.jpg", r"row 3: 1 cell\. Give each row 2"),
@@ -96,11 +144,23 @@ def test_a_few_words_among_numbers_are_named() -> None:
     rows[7], rows[9] = "7.png,tall", "9.png,1e999"
     with pytest.raises(ValueError, match=r"row 9: a is 'tall'; row 11: a is '1e999'\. Of 40 values of a all others"):
         read("\n".join(["file,a", *rows]), names)
+    for i in (7, 9, 11, 13):  # Four in forty.
+        rows[i] = f"{i}.png,tall"
+    with pytest.raises(ValueError, match=r"row 9: a is 'tall'; .* Of 40 values of a all others are numbers"):
+        read("\n".join(["file,a", *rows]), names)
     half = [f"{name},{i % 4 if i % 2 else 'word'}" for i, name in enumerate(names)]
     assert read("\n".join(["file,a", *half[:20]]), names).config.categories[0].name == "a"
     unique = [f"{name},word {i}" for i, name in enumerate(names)]
     with pytest.raises(ValueError, match="column a has 40 different values in 40 images, too many"):
         read("\n".join(["file,a", *unique]), names)
+
+
+def test_words_among_more_numbers_are_told(notices: pytest.LogCaptureFixture) -> None:
+    names = [f"{i}.png" for i in range(40)]
+    rows = [f"{name},{i % 3 if i % 4 else 'unknown'}" for i, name in enumerate(names)]
+    table = read("\n".join(["file,a", *rows]), names)
+    assert isinstance(table.config.columns[0], CategoryColumn)
+    assert "a is taken as words: 30 of its 40 values are numbers, but not unknown" in notices.text
 
 
 def test_hostile_files_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -90,3 +90,18 @@ def test_a_metric_needs_a_name_of_its_own() -> None:
 def test_too_few_images_leave_out_what_needs_more() -> None:
     real, fake = (context().feature_set(image_set(random_pixels(3, seed))) for seed in (0, 1))
     assert [value.metric for value in measured(real, fake).values] == ["FD-pixels", "KD-pixels"]
+
+
+def test_errors_of_fractions_are_binomial_in_the_images_that_they_are_fractions_of() -> None:
+    """Precision and AuthPct are fractions of the generated images, recall and coverage of the real ones."""
+    rng = np.random.default_rng(0)
+    real, fake = (
+        context().feature_set(image_set(rng.normal(center, 20, (n, 4, 4, 3)).clip(0, 255).astype(np.uint8)))
+        for center, n in ((100, 40), (104, 24))
+    )
+    found = {value.metric: value for value in measured(real, fake).values}
+    fractions = {"precision": (1, 24), "recall": (1, 40), "coverage": (1, 40), "AuthPct": (100, 24)}
+    for name, (unit, count) in fractions.items():
+        p = found[name].value / unit
+        assert 0 < p < 1, f"{name} of this test says nothing"
+        assert found[name].spread == pytest.approx(unit * (p * (1 - p) / count) ** 0.5)

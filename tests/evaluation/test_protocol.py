@@ -57,6 +57,8 @@ def test_the_published_protocol_is_comparable_and_says_what_is_not() -> None:
         (measurement(n=10_000), "10,000 samples instead of the 50,000 in papers, and fewer raise it"),
         (measurement(n=60_000), "more lower it"),
         (measurement(real=10_000, split="test"), "split test, 10,000 images"),
+        (measurement(split="test"), "the reference is cifar10, split test, 50,000 images at 32x32"),
+        (measurement(real=49_999), "the reference is cifar10, split train, 49,999 images"),
         (measurement(dataset=""), "the reference is cifar10"),  # A folder of that name, JPEG perhaps.
         (measurement(channels=1), "the reference was not read as RGB"),
         (measurement(resized=True), "the samples were resized to 32x32"),

@@ -74,6 +74,33 @@ def test_the_threshold_is_higher_among_similar_images(tmp_path: Path) -> None:
     assert found.near == ()
 
 
+def scanned(correlation: float, bits: int = 0, unlike: int = 10) -> Scan:
+    """Two images whose thumbnails correlate so much and whose hashes differ in so many bits, and others unlike all."""
+    thumbnails = np.eye(64, dtype=np.float32)[: 2 + unlike]
+    thumbnails[1, :2] = correlation, (1 - correlation**2) ** 0.5
+    hashes = np.array([2**64 - 1 - (2**bits - 1) * (i == 1) for i in range(2 + unlike)], np.uint64)
+    digests = np.arange(2 + unlike, dtype=np.uint64)
+    return Scan(np.zeros((1, 256), np.int64), np.zeros((8, 8, 1)), digests, hashes, thumbnails)
+
+
+@pytest.mark.parametrize(("correlation", "bits", "found"), [(0.91, 8, 1), (0.91, 9, 0), (0.89, 0, 0)])
+def test_near_duplicates_differ_in_8_bits_at_most_and_correlate_by_9_tenths(
+    correlation: float, bits: int, found: int
+) -> None:
+    duplicates = find_duplicates(scanned(correlation, bits))
+    assert duplicates.threshold == 0.9  # The median image resembles none: this is the least.
+    assert [(pair.first, pair.second, pair.hamming_distance) for pair in duplicates.near] == [(0, 1, bits)] * found
+
+
+@pytest.mark.parametrize(("correlation", "threshold"), [(0.5, 0.9), (0.8, 0.95), (0.99, 0.995)])
+def test_the_threshold_is_half_as_far_as_the_median_neighbor_within_limits(
+    correlation: float, threshold: float
+) -> None:
+    found = find_duplicates(scanned(correlation, unlike=0))
+    assert found.median_similarity == pytest.approx(correlation, abs=1e-6)
+    assert found.threshold == pytest.approx(threshold, abs=1e-6)
+
+
 def test_digits_that_resemble_each_other_are_not_duplicates() -> None:
     found, _ = found_duplicates(Path("digits"), size=(16, 16))
     assert found.exact == ()

@@ -2,32 +2,10 @@ import shlex
 from collections.abc import Mapping
 
 import pytest
+from helpers.exploring import inventory
 
 from undiffuse.exploration.framing import measure_framing
-from undiffuse.exploration.inventory import Inventory, Range
 from undiffuse.exploration.suggestion import Request, SecondsPerImage, Suggestion, suggest
-
-
-def images(shapes: Mapping[tuple[int, int], int]) -> Inventory:
-    heights = sorted(height for (height, _), count in shapes.items() for _ in range(count))
-    widths = sorted(width for (_, width), count in shapes.items() for _ in range(count))
-    middle = len(heights) // 2
-    return Inventory(
-        images=len(heights),
-        splits={},
-        classes=(),
-        formats={},
-        modes={},
-        sizes={f"{height}x{width}": count for (height, width), count in shapes.items()},
-        height=Range(heights[0], heights[middle], heights[-1]),
-        width=Range(widths[0], widths[middle], widths[-1]),
-        aspect=Range(1, 1, 1),
-        landscape=0,
-        portrait=0,
-        square=0,
-        bad_files=(),
-    )
-
 
 PHOTOS = {(500, 500): 300, (500, 750): 100, (750, 500): 100}
 
@@ -50,7 +28,7 @@ def suggested(
         seconds = size[0] * size[1] / 32**2 / images_per_second
         return SecondsPerImage(seconds, seconds / slowed)
 
-    return suggest(images(shapes), request, auto, device, measure)
+    return suggest(inventory(shapes), request, auto, device, measure)
 
 
 def option(first: Suggestion, name: str) -> str | None:

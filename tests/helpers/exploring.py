@@ -1,5 +1,6 @@
 """Makes folders worth exploring, for the tests of `undiffuse.exploration` and its page."""
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +10,7 @@ from helpers.making import noise, opened, save
 from undiffuse.data.open import open_source
 from undiffuse.exploration.duplicates import Duplicates, find_duplicates
 from undiffuse.exploration.explore import Exploration, explore_store
+from undiffuse.exploration.inventory import Inventory, Range
 from undiffuse.exploration.scan import scan
 
 HOSTILE = ("<script>alert(1)", "$\\frac{1$ & 50%_{", "猫と犬", "long" * 50)
@@ -44,6 +46,28 @@ def explored(folder: Path, split="all", **options) -> Exploration:
     """The exploration of a folder, without a suggestion."""
     store = opened(folder, split=split, **options)
     return explore_store(lambda: open_source(str(folder), split=split), store, options.get("fit", "crop"))
+
+
+def inventory(shapes: Mapping[tuple[int, int], int]) -> Inventory:
+    """What the headers would say of so many images of each height and width."""
+    heights = sorted(height for (height, _), count in shapes.items() for _ in range(count))
+    widths = sorted(width for (_, width), count in shapes.items() for _ in range(count))
+    middle = len(heights) // 2
+    return Inventory(
+        images=len(heights),
+        splits={},
+        classes=(),
+        formats={},
+        modes={},
+        sizes={f"{height}x{width}": count for (height, width), count in shapes.items()},
+        height=Range(heights[0], heights[middle], heights[-1]),
+        width=Range(widths[0], widths[middle], widths[-1]),
+        aspect=Range(1, 1, 1),
+        landscape=0,
+        portrait=0,
+        square=0,
+        bad_files=(),
+    )
 
 
 def names_of(pairs, names: list[str]) -> set[frozenset[str]]:

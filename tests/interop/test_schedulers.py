@@ -56,6 +56,15 @@ def test_an_exported_scheduler_has_our_betas_and_is_read_again(
     assert read(num_train_timesteps=length, trained_betas=tuple(theirs.betas.tolist()))[0].schedule == schedule
 
 
+@pytest.mark.parametrize(
+    ("variance_type", "variance"),
+    [("fixed_small", "small"), ("fixed_small_log", "small"), ("fixed_large", "large"), ("fixed_large_log", "large")],
+)
+def test_a_fixed_variance_is_read_as_it_is_sampled(variance_type: str, variance: str) -> None:
+    """The two in logarithms are the same variances."""
+    assert read(variance_type=variance_type)[1].variance == variance
+
+
 def test_a_ddim_scheduler_is_sampled_as_by_its_pipeline() -> None:
     _, sampling = read("DDIMScheduler")
     assert (sampling.sampler, sampling.steps, sampling.eta) == ("ddim", 50, 0.0)

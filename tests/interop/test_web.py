@@ -18,6 +18,7 @@ from helpers.serving import serving
 
 from undiffuse.api import exchange
 from undiffuse.config import Config, SamplingConfig, TrainingConfig
+from undiffuse.diffusion.recipe import DiffusionConfig
 from undiffuse.interop import onnx_runtime_web
 from undiffuse.interop.onnx_runtime_web import FILES, runtime_files
 from undiffuse.runs.run import Run, create_run
@@ -126,6 +127,19 @@ def test_guidance_is_offered_where_it_was_learned(
 ) -> None:
     told = settings(exchange.export(make_run(**changes), "web", "page"))
     assert (told["guidance"], told["unlabeled"], told["steps"]) == (guidance, unlabeled, 18)
+
+
+def test_a_student_brings_the_noise_that_its_steps_add(make_run: Callable[..., Run], cached: Path) -> None:
+    sampling = SamplingConfig(sampler="consistency", steps=2)
+    run = make_run(diffusion=DiffusionConfig(objective="consistency"), sampling=sampling)
+    folder = exchange.export(run, "web", "page")
+    told = settings(folder)
+    assert (told["sampler"], told["steps"], told["draws"]) == ("consistency", 2, 4)
+    assert told["sigmas"]["2"] == [80.0, 0.821, 0.0]
+    assert list(told["sigmas"]) == ["1", "2", "4"]
+    noise = np.frombuffer((folder / "noise.bin").read_bytes(), "<f4").reshape(64, 4, 3, 4, 6)
+    randomness = ImageRandomness("sampling", 0, [5])
+    assert np.array_equal(noise[5], torch.stack([randomness.normal(3, 4, 6)[0] for _ in range(4)]).numpy())
 
 
 def test_large_images_bring_the_noise_of_fewer_seeds(make_run: Callable[..., Run], cached: Path) -> None:

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 
+from undiffuse.metrics import frechet
 from undiffuse.metrics.frechet import Gaussian, extrapolate, fit_line, frechet_distance, gaussian
 
 
@@ -67,3 +68,34 @@ def test_extrapolation_removes_the_bias_of_few_samples() -> None:
     assert line.slope > 0
     assert abs(line.at_infinity) < biased / 2
     assert extrapolate(truth, rows[:499]) is None
+
+
+def test_the_error_of_a_line_is_that_of_ordinary_least_squares() -> None:
+    """Of the intercept: the square root of sigma^2 (X^T X)^-1, with n - 2 degrees of freedom."""
+    counts = np.array([100, 150, 240, 400, 800])
+    distances = 5 + 300 / counts + np.array([0.3, -0.5, 0.2, 0.4, -0.4])
+    design = np.stack([np.ones(5), 1 / counts], axis=1)
+    (intercept, slope), (squares,), *_ = np.linalg.lstsq(design, distances, rcond=None)
+    line = fit_line(counts, distances)
+    assert (line.at_infinity, line.slope) == (pytest.approx(intercept), pytest.approx(slope))
+    assert line.scatter == pytest.approx((squares / 3) ** 0.5)
+    assert line.standard_error == pytest.approx((squares / 3 * np.linalg.inv(design.T @ design)[0, 0]) ** 0.5)
+
+
+@pytest.mark.parametrize(("n", "first"), [(600, 300), (10_400, 5000)])
+def test_subsets_reach_from_half_or_5000_to_all_and_hold_no_sample_twice(
+    n: int, first: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def watched(rows: np.ndarray, indices: np.ndarray) -> Gaussian:
+        seen.append(indices)
+        return truth
+
+    seen: list[np.ndarray] = []
+    truth = Gaussian(torch.zeros(2, dtype=torch.float64), torch.eye(2, dtype=torch.float64))
+    monkeypatch.setattr(frechet, "gaussian", watched)
+    line = extrapolate(truth, normal(n, 2, 0))
+    assert line is not None
+    assert line.counts == tuple(np.linspace(first, n, 10).round().astype(int).tolist())
+    assert tuple(map(len, seen)) == line.counts
+    assert all(len(np.unique(indices)) == len(indices) for indices in seen)
+    assert seen[-1].tolist() == list(range(n))

@@ -61,3 +61,13 @@ def test_plain_images_are_not_suspicious_for_their_similarity() -> None:
     train[:50], samples[:20] = 120 + train[:50] // 8, 120 + samples[:20] // 8
     samples[33] = train[77] - train[77] // 16
     assert check(samples, train).suspicion.argmin() == 33
+
+
+def test_the_scale_is_the_fifth_neighbor_but_at_least_a_tenth_of_the_control() -> None:
+    radii = neighbors.Radii(torch.tensor([1.0, 2.0]), torch.tensor([1.0, 2.0]), torch.tensor([0.5, 4.0]))
+    nearest = neighbors.Nearest(torch.tensor([0, 1, 1]), torch.tensor([2.0, 2.0, 1.0]))
+    found = memorization(nearest, radii, torch.tensor([20.0, 20.0, 60.0]))
+    assert found.suspicion.tolist() == [2.0 / 2.0, 2.0 / 4.0, 1.0 / 4.0]
+    assert found.ratio == pytest.approx(0.1)
+    assert found.authentic == pytest.approx(1 / 3)
+    assert found.nearer_than_control == 1

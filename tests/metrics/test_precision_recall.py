@@ -72,3 +72,38 @@ def test_too_few_images_have_no_neighborhood() -> None:
     radii = neighbors.radii(few, CPU)
     assert torch.isinf(radii.k_density).all()
     assert neighbors.neighborhood(few, few, radii, radii, CPU) is None
+
+
+def column(*values: float) -> np.ndarray:
+    """Rows of one number."""
+    return np.array(values, np.float32)[:, None]
+
+
+ROW, STRAYS = (0, 1, 2, 3, 4, 5), (-1000, -2000, -3000, -4000, -5000, -6000)
+"""The 3rd neighbor of 0 is 3 away, the 5th is 5; strays are near nothing."""
+
+
+@pytest.mark.parametrize(("at", "is_precise", "balls"), [(-3, True, 1), (-3.5, False, 1), (-5, False, 0)])
+def test_ties_count_for_precision_and_recall_but_not_for_density_and_coverage(
+    at: float, is_precise: bool, balls: int
+) -> None:
+    """A ball of precision is closed (Kynkaanniemi et al. 2019, Eq. 1), one of density open (Naeem et al., released)."""
+    real, fake = column(*ROW), column(at, *STRAYS)
+    found = compare(real, fake)
+    assert found.is_precise.tolist() == [is_precise] + 6 * [False]
+    assert found.density == pytest.approx(balls / 5 / 7)
+    assert found.coverage == pytest.approx(balls / 6)
+    assert compare(fake, real).recall == found.precision
+
+
+def test_an_image_as_far_as_the_next_one_is_not_authentic() -> None:
+    found = compare(column(*ROW), column(-1, -1.5, 10, 11, 12, 13, 14))
+    assert found.authentic == pytest.approx(6 / 7)
+
+
+def test_the_error_of_the_density_is_that_of_a_mean() -> None:
+    real, fake = cloud(40, 0, 0), cloud(30, 1, 1)
+    distances = np.linalg.norm(fake[:, None] - real[None], axis=2)
+    radii = np.sort(np.linalg.norm(real[:, None] - real[None], axis=2), axis=1)[:, 5]
+    by_fake = (distances < radii).sum(axis=1) / 5
+    assert compare(real, fake).density_error == pytest.approx(by_fake.std(ddof=1) / 30**0.5)

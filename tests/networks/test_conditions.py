@@ -123,6 +123,12 @@ def test_columns_that_stay_predict_what_they_did(told_network: Callable[..., UNe
     torch.testing.assert_close(predicted(after, told._replace(categories=new)), predicted(network, nothing))
 
 
+def test_another_kind_of_image_is_as_if_there_had_been_none(told_network: Callable[..., UNet]) -> None:
+    network = told_network()
+    after = fitted(network, SIZES, KeptColumns((0, 1), tuple(range(sum(SIZES.categories))), image=False))
+    assert torch.equal(predicted(after, TOLD), predicted(network, TOLD._replace(image=None)))
+
+
 def test_adamw_trains_all_of_them(told_network: Callable[..., UNet]) -> None:
     network = told_network()
     edges = {id(parameter) for parameter in network.edge_parameters()}

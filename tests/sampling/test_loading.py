@@ -39,3 +39,10 @@ def test_a_loaded_model_has_the_weights_that_were_asked_for(saved: tuple[Run, nn
 def test_a_run_without_a_checkpoint_gives_no_model(config: Config, tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match="run has no whole checkpoint"):
         load_model(create_run(tmp_path / "run", config), CPU)
+
+
+def test_a_loaded_model_has_no_dropout_and_no_gradients(saved: tuple[Run, nn.Module]) -> None:
+    model = load_model(saved[0], CPU)
+    assert model.network is not None
+    assert not any(module.training for module in model.network.modules())
+    assert not any(weight.requires_grad for weight in model.network.parameters())

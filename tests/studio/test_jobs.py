@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -108,3 +109,25 @@ def test_a_run_that_started_from_another_is_resumed(monkeypatch: pytest.MonkeyPa
     main(["train", *resume_words(run), "--out", "runs/mine"])
     assert run.checkpoints()[0].images == 12
     assert open_run(run.folder).config == run.config
+
+
+@pytest.mark.parametrize("condition", ["low-res:4", "gray", "light.csv"])
+def test_a_run_that_is_told_of_more_is_resumed(monkeypatch: pytest.MonkeyPatch, condition: str) -> None:
+    monkeypatch.setattr(previews, "PREVIEWS", 0)
+    for i in range(4):
+        save(Path("photos") / f"{i}.png", noise(i, 9, 9))
+        save(Path("gray") / f"{i}.png", noise(i, 9, 9).convert("L"))
+    Path("light.csv").write_text("file,light\n0.png,1\n1.png,2\n2.png,3\n3.png,\n")
+    ud.train("photos", condition=condition, size=8, images=4, batch=2, out="runs/told", set=TINY)
+    run = open_run(Path("runs/told"))
+    main(["train", *resume_words(run), "--out", "runs/told"])
+    assert open_run(run.folder).config == run.config
+
+
+def test_a_run_whose_table_is_unknown_or_gone_is_a_sentence(told_config) -> None:
+    config, gone = told_config("table"), Path("light.csv").absolute()
+    with pytest.raises(ValueError, match=r"^x does not say where its table is: "):
+        resume_words(Run(Path("runs/x"), config))
+    moved = replace(config, attributes=replace(config.attributes, table=str(gone)))
+    with pytest.raises(ValueError, match=f"^The table of x is gone: put {gone} back"):
+        resume_words(Run(Path("runs/x"), moved))

@@ -85,3 +85,15 @@ def test_a_guide_that_cannot_be_is_a_sentence(guide: str, says: str, opened: lis
     create_run(Path("runs/odd"), odd).save(9, {"ema": {"w": torch.zeros(2)}}, {}, keep=1)
     with pytest.raises(ValueError, match=says):
         Models(Places()).load("a", guide)
+
+
+def test_only_what_can_guide_is_offered(opened: list[str], told_config) -> None:
+    for kind in ("nothing", "table", "low-res", "pairs"):
+        create_run(Path("runs") / kind, told_config(kind)).save(9, {"ema": {"w": torch.ones(1)}}, {}, keep=1)
+    kept = Models(Places())
+    assert {kind: kept.guides(kind) for kind in ("nothing", "table", "low-res", "pairs")} == {
+        "nothing": [],
+        "table": ["nothing"],
+        "low-res": ["nothing"],
+        "pairs": ["nothing"],
+    }

@@ -64,9 +64,17 @@ def test_the_last_moment_is_what_sample_makes(digits: Model, every_step: None) -
     assert asked.nfe(digits) == 2 * (2 * 4 - 1)
 
 
-@pytest.mark.parametrize(("label", "nfe"), [(EVERY_CLASS, 10), ("none", 5), ("3", 10)])
+@pytest.mark.parametrize(("label", "nfe"), [(EVERY_CLASS, 10), ("3", 10)])
 def test_nfe_counts_guidance_where_there_is_a_class(digits: Model, label: str, nfe: int) -> None:
     assert Request(run="digits", label=label, guidance=3.0, steps=5).nfe(digits) == nfe
+
+
+def test_guidance_of_no_class_is_refused_unless_it_is_the_runs_own(digits: Model) -> None:
+    assert Request(run="digits", label="none", guidance=1.5, steps=5).nfe(digits) == 5
+    for wishes in ({"guidance": 3.0}, {"guidance": 1.5, "interval": "0.28-1.6"}):
+        asked: dict[str, Any] = {"run": "digits", "label": "none", "steps": 9, **wishes}
+        with pytest.raises(ValueError, match="has nothing to strengthen here: choose what to make"):
+            Request(**asked).steps_of(digits)
 
 
 def test_an_interval_costs_what_it_is_counted(digits: Model, every_step: None) -> None:

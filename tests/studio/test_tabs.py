@@ -1,12 +1,17 @@
 """What the tabs check before any work."""
 
+import shlex
 from pathlib import Path
+from threading import Event
 
 import pytest
+from helpers.exploring import inventory
 
+from undiffuse.exploration.suggestion import Request as SuggestionRequest
+from undiffuse.exploration.suggestion import SecondsPerImage, suggest
 from undiffuse.runs.find import SHIPPED
 from undiffuse.runs.run import create_run
-from undiffuse.studio.compare import MOST_COLUMNS, columns
+from undiffuse.studio.compare import MOST_COLUMNS, columns, compared
 from undiffuse.studio.context import Studio
 from undiffuse.studio.places import Places
 from undiffuse.studio.runs import run_list
@@ -61,6 +66,35 @@ def test_a_training_may_start_from_a_shipped_model_or_a_run(studio: Studio, pres
     assert words[6:] == ["--unconditional", "--from", str(source), "--channels", "3"]
     with pytest.raises(ValueError, match=r"no run '\.\./x'"):
         train_words(studio, data, "mine", "32", 2, classes=True, origin="../x")
+
+
+def test_a_training_has_the_settings_of_what_was_suggested(studio: Studio) -> None:
+    def measure(preset: str, size: tuple[int, int]) -> SecondsPerImage:
+        return SecondsPerImage(0.01, 0.01)
+
+    data = str(studio.places.uploads / "roses-0123abcd.zip")
+    first = suggest(inventory({(64, 64): 300}), SuggestionRequest("photos"), (64, 64), "cpu", measure)
+    words, _ = train_words(studio, data, "mine", "64", 2, classes=True, suggestion=first)
+    assert words[6:] == ["--preset", "small", "--set", "augmentation.patches=0.5"]
+    assert shlex.split(first.command)[-2:] == words[-2:]
+    # Sizes that cannot be cut in four are trained whole, and a run that training starts from has its own settings.
+    words, _ = train_words(studio, data, "mine", "24", 2, classes=True, suggestion=first)
+    assert words[6:] == ["--preset", "small"]
+    words, _ = train_words(studio, data, "mine", "64", 2, classes=True, origin="digits", suggestion=first)
+    assert words[6:] == ["--from", str(SHIPPED / "digits"), "--channels", "1"]
+    many = suggest(inventory({(64, 64): 3000}), SuggestionRequest("photos"), (64, 64), "cuda", measure)
+    words, _ = train_words(studio, data, "mine", "64", 2, classes=True, suggestion=many)
+    assert words[6:] == ["--preset", "flowers64"]
+
+
+def test_runs_that_make_images_from_others_are_a_sentence_in_a_comparison(
+    studio: Studio, monkeypatch: pytest.MonkeyPatch, told_model
+) -> None:
+    monkeypatch.setattr(studio.models, "load", lambda name: told_model(name))
+    asked = columns(["low-res", "table"], ["euler"], steps=2, count=1)
+    *_, page = compared(studio, asked, Event())
+    assert "makes images from others: give it one in the tab Generate" in page
+    assert page.count("<img") == 1
 
 
 @pytest.mark.parametrize(

@@ -12,8 +12,10 @@ import torch
 from torch import Tensor
 
 import undiffuse
-from undiffuse.config import Config, from_dict, to_json
+from undiffuse.config import Config, Origin, from_dict, to_json
 from undiffuse.data.batches import ImageStream, partly_told
+from undiffuse.data.columns import AttributesConfig, CategoryColumn, Column, NumberColumn
+from undiffuse.data.image_condition import ImageConditionConfig
 from undiffuse.data.store import Store
 from undiffuse.data.table import read_table
 from undiffuse.runs.run import Run, open_run
@@ -22,15 +24,17 @@ from undiffuse.sampling.attributes import of_training_images
 from undiffuse.sampling.loading import load_model
 from undiffuse.training import loop, session
 from undiffuse.training.held_out import HeldOut
+from undiffuse.training.observers import Event
 from undiffuse.training.session import begin_or_resume, train_run
 from undiffuse.training.signals import StopRequest
-from undiffuse.training.start import Start, weights_for
+from undiffuse.training.start import Start, log_start, weights_for
 from undiffuse.training.state import new_state
 from undiffuse.utils.conditions import Conditions, as_conditions
 from undiffuse.utils.randomness import ImageRandomness
 from undiffuse.utils.world import World
 
 ALONE = World(0, 1, torch.device("cpu"))
+ORIGIN = Origin(run="run", images=600, digest="")
 
 
 def with_table(store: Store, path: Path) -> Store:
@@ -90,6 +94,47 @@ def test_it_resumes_exactly_and_refuses_another_table(
     other = replace(config, attributes=replace(config.attributes, content="other"))
     with pytest.raises(ValueError, match=r"--condition is not the table that .* was trained with"):
         begin_or_resume(run.folder, other, len(told), ALONE)
+
+
+def test_resuming_says_which_condition_is_missing_and_takes_a_moved_table(
+    run: Run, config: Config, told: Store
+) -> None:
+    table = run.config.condition
+    assert table
+    assert Path(table).name == "ink.csv"
+    assert Path(table).is_absolute()
+    with pytest.raises(ValueError, match=rf"was trained with --condition {table}: give that again to resume it"):
+        begin_or_resume(run.folder, replace(config, attributes=None), len(told), ALONE)
+    low_res = ImageConditionConfig(low_res=4, channels=1)
+    with pytest.raises(ValueError, match=r"was trained with --condition .*ink\.csv: give that again"):
+        begin_or_resume(run.folder, replace(config, attributes=None, image_condition=low_res), len(told), ALONE)
+    assert config.attributes
+    moved = replace(config, attributes=replace(config.attributes, table="/elsewhere/ink.csv"))
+    halves = trained(Path("moved"), replace(config, training=replace(config.training, total_images=100)), told)
+    moved = replace(halves.config, attributes=moved.attributes)
+    assert begin_or_resume(halves.folder, moved, len(told), ALONE).config.condition == "/elsewhere/ink.csv"
+    plain = trained(Path("plain"), replace(halves.config, attributes=None), replace(told, table=None))
+    with pytest.raises(ValueError, match="was trained without --condition: leave it out"):
+        begin_or_resume(plain.folder, config, len(told), ALONE)
+    older = json.loads(to_json(moved))
+    del older["attributes"]["table"]
+    assert from_dict(older).condition is None
+
+
+def test_a_run_that_died_before_its_first_checkpoint_leaves_no_values_behind(config: Config, told: Store) -> None:
+    short = replace(config, training=replace(config.training, total_images=100))
+
+    def failing(event: Event) -> None:
+        raise RuntimeError
+
+    with StopRequest() as stop, pytest.raises(RuntimeError):
+        train_run(begin_or_resume(Path("run"), short, len(told), ALONE), told, ALONE, stop, observers=[failing])
+    assert told.table
+    table = replace(told.table, numbers=-told.table.numbers, config=replace(told.table.config, content="other"))
+    again = trained(Path("run"), replace(short, attributes=table.config), replace(told, table=table))
+    numbers = read_told(again).numbers
+    assert numbers is not None
+    np.testing.assert_array_equal(numbers.numpy(), table.numbers)
 
 
 def test_what_is_stated_moves_the_prediction(run: Run) -> None:
@@ -176,6 +221,10 @@ def test_evaluation_samples_like_the_training_images(run: Run, told: Store) -> N
     assert evaluation.made_by["attributes"] == "those of training images, chosen at random"
     samples = next((run.folder / "evaluation" / "samples").iterdir())
     assert '"conditions": "those of training images"' in (samples / "samples.json").read_text()
+    assert run.config.attributes
+    other = replace(run.config, attributes=replace(run.config.attributes, content="other"))
+    with pytest.raises(ValueError, match=r"told\.safetensors is of another table"):
+        read_told(Run(run.folder, other))
     with pytest.raises(ValueError, match=r"told\.safetensors cannot be read"):
         read_told(Run(Path("elsewhere"), run.config))
 
@@ -211,6 +260,33 @@ def test_a_run_with_a_table_starts_from_one_without_and_the_other_way_round(
     torch.testing.assert_close(
         predicts(changed, fitted, new), predicts(config, checkpoint.tensors("ema"), values), rtol=1e-5, atol=1e-6
     )
+
+
+def test_what_becomes_of_the_columns_is_told(run: Run, config: Config, notices: pytest.LogCaptureFixture) -> None:
+    checkpoint = run.last_good()
+    assert checkpoint
+    assert config.attributes
+    start, (ink, weight) = Start(run, checkpoint), config.attributes.columns
+    assert isinstance(weight, CategoryColumn)
+
+    def told(*columns: Column) -> list[str]:
+        notices.clear()
+        attributes = AttributesConfig(columns, "") if columns else None
+        log_start(start, replace(config, origin=ORIGIN, attributes=attributes))
+        return notices.messages
+
+    assert told(ink, weight)[1:] == ["         its columns"]
+    assert told()[1:] == ["         without its table: give --condition to go on with one"]
+    changed = CategoryColumn("weight", ("feather", "heavy"))
+    assert told(changed, NumberColumn("age", 0, 1, 0, 9))[1:] == [
+        "         1 column kept, new (age), dropped (ink), words of weight: 1 new, 1 dropped"
+    ]
+    assert told(CategoryColumn("ink", ("a", "b")))[1:] == ["         0 columns kept, new (ink), dropped (ink, weight)"]
+    notices.clear()
+    low_res, pairs = ImageConditionConfig(low_res=2, channels=1), ImageConditionConfig(pairs="/sketches", channels=1)
+    other = Start(Run(run.folder, replace(config, attributes=None, image_condition=low_res)), checkpoint)
+    log_start(other, replace(config, origin=ORIGIN, attributes=None, image_condition=pairs))
+    assert "another kind of other images, to be learned anew: /sketches, there low-res:2" in notices.text
 
 
 def test_attributes_need_a_table_and_diffusers_has_none(run: Run) -> None:

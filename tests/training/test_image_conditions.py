@@ -138,6 +138,11 @@ def test_other_partners_are_not_resumed_with_but_moved_ones_are(tiny: Config, pa
     changed = replace(run.config, image_condition=replace(condition, content="other"))
     with pytest.raises(ValueError, match=r"The images in .* are not those that .* was told of in training"):
         begin_or_resume(run.folder, changed, len(pairs), ALONE)
+    with pytest.raises(ValueError, match="was trained with --condition /elsewhere: give that again"):
+        begin_or_resume(run.folder, replace(run.config, image_condition=None), len(pairs), ALONE)
+    low_res = replace(condition, low_res=2, pairs=None, content="")
+    with pytest.raises(ValueError, match="was trained with --condition /elsewhere: give that again"):
+        begin_or_resume(run.folder, replace(run.config, image_condition=low_res), len(pairs), ALONE)
 
 
 def test_a_run_may_be_told_of_images_from_now_on(

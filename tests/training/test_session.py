@@ -64,8 +64,15 @@ LEARNED_SAMPLER = DiffusionConfig(
 )
 """Its noise levels are so few that the sampler knows all of them after a few hundred images."""
 
+IN_STAGES = DiffusionConfig(objective="consistency", sigma_std=2.0)
+"""Its loss changes every 250 of 2,000 images, and so between two checkpoints."""
 
-@pytest.mark.parametrize("diffusion", [DiffusionConfig(), LEARNED_SAMPLER], ids=["log_normal", "loss_second_moment"])
+
+@pytest.mark.parametrize(
+    "diffusion",
+    [DiffusionConfig(), LEARNED_SAMPLER, IN_STAGES],
+    ids=["log_normal", "loss_second_moment", "consistency"],
+)
 def test_a_run_in_two_halves_equals_an_unbroken_one(
     diffusion: DiffusionConfig, tiny: Config, run_training: Train, monkeypatch
 ) -> None:

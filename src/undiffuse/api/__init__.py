@@ -1,5 +1,6 @@
 """Everything that the command line does, one function per capability; `undiffuse` has them under the same names."""
 
+from undiffuse.api.distill import distill as distill
 from undiffuse.api.edit import Edited as Edited
 from undiffuse.api.edit import edit as edit
 from undiffuse.api.evaluate import compare as compare

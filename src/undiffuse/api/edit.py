@@ -23,6 +23,7 @@ from undiffuse.runs.gallery import Gallery, open_gallery
 from undiffuse.sampling import edits
 from undiffuse.sampling.attributes import Attributes, Stated, conditions_of, find_attributes
 from undiffuse.sampling.edit_tasks import TASKS, TaskName, check_options
+from undiffuse.sampling.editing import check_can_edit
 from undiffuse.sampling.generate import source_of
 from undiffuse.sampling.labels import Label, find_label
 from undiffuse.sampling.loading import load_model
@@ -42,7 +43,7 @@ from undiffuse.utils.files import write_atomically
 from undiffuse.utils.names import Fit, SamplingPrecision
 from undiffuse.utils.parsing import at_least
 from undiffuse.utils.terminal import Meter, log, speaking
-from undiffuse.utils.text import number, plural, size_text
+from undiffuse.utils.text import plural, size_text
 
 SHOWN = 24
 """Results on the sheet."""
@@ -126,11 +127,7 @@ def edit(
     check_options(task, len(images), mask=mask, **own)
     with speaking(progress):
         opened, guide = as_run(run, network), guide_of(run, guide)
-        if opened.config.image_condition is not None:
-            raise ValueError(
-                f"{opened.name} makes images from others and cannot edit: give a run that was trained without "
-                f"--condition, or make images with undiffuse sample {opened.name} --condition FILE."
-            )
+        check_can_edit(opened.config, task, sampler, opened.name)
         stated = _attributes(opened.config, attributes)
         index = _label(opened.config, label)
         best, settings = TASKS[task], as_settings(set)
@@ -290,18 +287,12 @@ def _nfe_before(file: Path) -> float | None:
 
 def _told(measured: Mapping[str, Any]) -> list[str]:
     known = [(words, measured.get(name)) for name, words in edits.MEASURED.items()]
-    return [f"{words}: {_written(value)}" for words, value in known if value is not None]
+    return [f"{words}: {edits.written(value)}" for words, value in known if value is not None]
 
 
 def _section(gallery: Gallery, chosen: edits.Edit, seeds: range, title: str, measured: Mapping[str, Any]) -> Section:
     shown, sampling = seeds[:SHOWN], gallery.sampling
     after = [Panel(pixels, chosen.caption(seed)) for seed, pixels in zip(shown, gallery.pixels(shown), strict=True)]
-    options = ", ".join(f"{name.replace('_', ' ')} {_written(value)}" for name, value in chosen.options.items())
+    options = ", ".join(f"{name.replace('_', ' ')} {edits.written(value)}" for name, value in chosen.options.items())
     about = [f"{options}; {sampling.sampler}, {plural(sampling.steps, 'step')}", *_told(measured)]
     return Section(title, about, chosen.before, after)
-
-
-def _written(value: Any) -> str:
-    if isinstance(value, list | tuple):
-        return " and ".join(_written(each) for each in value)
-    return number(value) if isinstance(value, float) else str(value)

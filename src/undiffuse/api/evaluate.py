@@ -214,8 +214,8 @@ def compare(
 
     Args:
         runs: Runs that were trained on the same images, as in `evaluate`; empty takes the newest.
-        samplers: Each run is sampled with each of these; empty takes the run's. What does not fit together is left out,
-            with the reason in `left_out`.
+        samplers: Each run is sampled with each of these; empty takes the run's. A distilled run takes
+            `consistency` in their place. What does not fit together is left out, with the reason in `left_out`.
         steps: And with each of these numbers of steps; empty takes the run's.
         repeats: How often, each time with the next seeds; the mean is reported, and the standard deviation.
         count: Number of samples of each, each time, such as 1000 or "10k".
@@ -284,6 +284,8 @@ def _ways(
 ) -> tuple[list[SamplingConfig], list[LeftOut]]:
     """How a run is sampled; and what does not fit it, with the reasons. `given`: what follows in `sampling_config`."""
     ways, left_out = [], []
+    if samplers and run.config.diffusion.jumps:
+        samplers = ("consistency",)  # The others follow a mean, which a distilled network does not give.
     for sampler in samplers or (None,):
         unfit = []
         for number in steps or (None,):

@@ -10,6 +10,7 @@ from undiffuse.api.runs import RunLike, as_run
 from undiffuse.config import Config, TrainingConfig, flat, with_settings
 from undiffuse.data.conditioned import conditioned
 from undiffuse.data.low_resolution import small_size
+from undiffuse.data.open import open_source
 from undiffuse.data.paths import DataLike, is_table
 from undiffuse.data.store import DataConfig, Store, open_store
 from undiffuse.data.table import read_table
@@ -25,7 +26,7 @@ from undiffuse.training.cost import Cost, measure_cost
 from undiffuse.training.observers import Event, Observer
 from undiffuse.training.session import begin_or_resume, train_run
 from undiffuse.training.signals import StopRequest
-from undiffuse.training.start import Begun, Start, weights_for
+from undiffuse.training.start import Begun, Start, log_start, weights_for
 from undiffuse.utils.device import compute_dtype
 from undiffuse.utils.errors import Interrupted
 from undiffuse.utils.names import Channels, Compile, Fit, Precision, Split
@@ -144,7 +145,7 @@ def train(
         raise ValueError("A budget is either --images or --minutes: give one of them.")
     every = None if checkpoint_images is None else parse_count(checkpoint_images, "--checkpoint-images")
     with StopRequest() as stop, init_distributed() as world, speaking(progress and world.is_main):
-        start = world.on_main(lambda: _start(from_run, out, preset, network))
+        start = world.on_main(lambda: starting_point(from_run, out, preset, network))
         name = parse_preset(preset, data) if start is None else start.run.config.preset
         own_size = RECIPES[name]().size if start is None else start.run.config.network.size
         request = _Request(
@@ -160,7 +161,7 @@ def train(
         request.check_before_images(world)
         store = open_store(request.data, strict, data, world)
         if isinstance(condition, str | Path) and is_table(condition):
-            store = _with_table(store, Path(condition).expanduser(), start)
+            store = _with_table(store, Path(condition).expanduser(), start, request.data)
         else:
             store = conditioned(store, condition, request.data, strict, world)
         check_same_images(store, world)
@@ -171,7 +172,7 @@ def train(
             check_outside(folder, condition)
         _log_summary(folder, store, config, world)
         if isinstance(start, Start):
-            _log_start(start, config)
+            log_start(start, config)
         if dry_run:
             if isinstance(start, Start):
                 weights_for(config, start)  # Whether they fit.
@@ -229,13 +230,19 @@ class _Request:
             raise ValueError(f"A batch of {batch} cannot be split over {world.size} processes.")
 
 
-def _with_table(store: Store, path: Path, start: Start | Begun | None) -> Store:
+def _with_table(store: Store, path: Path, start: Start | Begun | None, config: DataConfig) -> Store:
     """The images with the table about them; numbers that the run to start from knew mean what they did there."""
     known = None if start is None else start.run.config.attributes
-    return replace(store, table=read_table(path, store.names, [name for name, _ in store.skipped], known))
+
+    def elsewhere() -> list[str]:
+        if store.split == "all":  # So are those of a sequence.
+            return []
+        return [image.name for image in open_source(config.data, config.data_root, "all").images()]
+
+    return replace(store, table=read_table(path, store.names, [name for name, _ in store.skipped], known, elsewhere))
 
 
-def _start(
+def starting_point(
     from_run: RunLike,
     out: str | Path | None,
     preset: str | None,
@@ -306,23 +313,3 @@ def _log_summary(folder: Path, store: Store, config: Config, world: World) -> No
         log.info(f"told     {', '.join(map(str, config.attributes.columns))}")
     log.info(f"recipe   {config.preset}, seed {config.seed}, batch {training.batch}, {budget}")
     log.info(f"device   {world.device}, {dtype}{processes}")
-
-
-def _log_start(start: Start, config: Config) -> None:
-    """Notices of what the run takes from the one that it starts from."""
-    origin, classes = config.origin, config.class_change
-    if origin is None or classes is None:
-        return
-    kept = "its classes" if classes.before == classes.after else f"{classes}"
-    log.info(f"from     {start.run.name}, {origin.images:,} images: {kept}")
-    if start.run.config.attributes and not config.attributes:
-        log.info("         without its table: give --condition to go on with one")
-    before = start.run.config.image_condition
-    if before is not None and config.image_condition is None:
-        log.info(f"         without its other images: --condition {before} would keep them")
-    theirs, ours = start.run.config.optimizer.learning_rate, config.optimizer.learning_rate
-    if config.data_content != start.run.config.data_content:
-        log.info(
-            f"         other images: learning rate {ours:.3g}, there {theirs:.3g}; --set optimizer.learning_rate=... "
-            "changes it"
-        )

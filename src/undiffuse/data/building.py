@@ -11,21 +11,24 @@ from itertools import accumulate
 from pathlib import Path
 
 from filelock import FileLock, Timeout
-from PIL import UnidentifiedImageError
 
 from undiffuse.data.decoding import decode
+from undiffuse.data.image_files import decoding, in_words
 from undiffuse.data.originals import original
-from undiffuse.data.paths import printable
 from undiffuse.data.shards import Decoded, Shard
 from undiffuse.data.source import Image, Source
 from undiffuse.utils.device import cores_of_a_process
 from undiffuse.utils.errors import Skipped
 from undiffuse.utils.files import remove, remove_unfinished, write_atomically
+from undiffuse.utils.limits import scaled
 from undiffuse.utils.names import Fit
 from undiffuse.utils.terminal import Meter
 
 OF_THE_MACHINE = {errno.EIO, errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ESTALE}
 """Errors that say nothing about the image: another attempt may succeed, and on another machine it would."""
+
+HELD_BYTES = 64 * 2**20
+"""Files of an archive that are read ahead of their turn hold no more than this together."""
 
 WAIT_SECONDS = 0.1
 """How often a process looks whether the others have finished their shards."""
@@ -159,27 +162,20 @@ def _in_threads(source: Source, plan: Plan, positions: range) -> Iterator[tuple[
 
     def attempt(image: Image) -> Decoded | Skipped:
         try:
-            with image.open() as opened:
+            with image.open() as opened, decoding(opened):
                 return Decoded(original(image, opened), image.label, decode(opened, plan.size, plan.fit, plan.channels))
         except Exception as error:  # Hostile bytes make Pillow raise nearly anything; one bad file must not end it all.
             if isinstance(error, MemoryError) or getattr(error, "errno", None) in OF_THE_MACHINE:
                 raise
-            return Skipped(_reason(error))
+            return Skipped(in_words(error))
 
     waiting: deque[tuple[Image, Future[Decoded | Skipped]]] = deque()
     with ThreadPoolExecutor(threads) as pool:
         for image in source.images(positions.start, positions.stop):
             waiting.append((image, pool.submit(attempt, image)))
-            if len(waiting) > 4 * threads:  # Decoded images wait in memory, so only a few may.
+            # Decoded images, and the files of some, wait in memory, so only a few may.
+            while len(waiting) > 4 * threads or sum(each.held_bytes for each, _ in waiting) > scaled(HELD_BYTES):
                 first, future = waiting.popleft()
                 yield first, future.result()
         for image, future in waiting:
             yield image, future.result()
-
-
-def _reason(error: Exception) -> str:
-    if isinstance(error, FileNotFoundError):
-        return "a broken link, or a file that no longer exists"
-    if isinstance(error, UnidentifiedImageError):
-        return "not an image, despite its name"
-    return printable(str(error)).strip() or type(error).__name__

@@ -12,7 +12,7 @@ from undiffuse.utils.validation import STRICT
 Value = float | str | None
 """Of a column, as the user writes it; None: missing."""
 
-MISSING_WORDS = ("", "na", "n/a", "nan", "null")
+MISSING_WORDS = ("", "na", "n/a", "nan", "null", "none", "-", "?")
 """In any case."""
 
 NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", re.ASCII)
@@ -62,6 +62,8 @@ class AttributesConfig:
     columns: Annotated[tuple[Column, ...], Field(min_length=1)]
     content: str
     """A digest of all their values."""
+    table: str | None = None
+    """The file that they are from, at that time; null: older versions did not record it."""
 
     @property
     def numbers(self) -> list[NumberColumn]:

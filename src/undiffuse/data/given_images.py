@@ -11,9 +11,9 @@ import numpy as np
 import PIL.Image
 import torch
 from jaxtyping import UInt8
-from PIL import ImageOps
 from torch import Tensor, nn
 
+from undiffuse.data.image_files import in_words, upright
 from undiffuse.data.low_resolution import reduced, small_size
 from undiffuse.data.one_image import ImageLike, Size, open_image, prepared, unscaled_size
 from undiffuse.data.open import open_source
@@ -99,11 +99,12 @@ def _opened(given: GivenLike) -> Iterator[tuple[str, PIL.Image.Image]]:
 def _upright(image: Image) -> PIL.Image.Image:
     try:
         with image.open() as opened:
-            return ImageOps.exif_transpose(opened)  # A copy.
+            whole = upright(opened)
+            return whole.copy() if whole is opened else whole
     except Exception as error:  # Damaged files make Pillow raise nearly anything.
         if isinstance(error, MemoryError):
             raise
-        raise ValueError(f"--{OPTION}: {image.name} cannot be read ({printable(str(error))}): remove it.") from error
+        raise ValueError(f"--{OPTION}: {image.name} cannot be read ({in_words(error)}): remove it.") from error
 
 
 def _several(given: Any) -> list[Any]:

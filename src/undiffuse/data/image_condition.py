@@ -33,6 +33,11 @@ class ImageConditionConfig:
         """By which the other image is smaller when it is given; 1 for a partner."""
         return self.low_res or 1
 
+    @property
+    def kind(self) -> str:
+        """A network that knows the one knows nothing of the other."""
+        return "low-res" if self.low_res else "pairs"
+
     def __str__(self) -> str:
         """As `--condition` takes it."""
         return f"low-res:{self.low_res}" if self.low_res else str(self.pairs)

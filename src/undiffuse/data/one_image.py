@@ -1,6 +1,5 @@
 """One image or mask that a user brings, at a model's size, by the rules that training images follow."""
 
-import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -12,7 +11,8 @@ from PIL import ImageOps
 from torch import Tensor
 
 from undiffuse.data.decoding import decode, to_channels
-from undiffuse.data.paths import FORMATS, printable
+from undiffuse.data.image_files import in_words, open_image_file, upright
+from undiffuse.data.paths import printable
 from undiffuse.data.pixels import to_nchw
 from undiffuse.data.readers.sequence import to_image
 from undiffuse.utils.names import Fit
@@ -40,23 +40,17 @@ def open_image(image: ImageLike, what: str = "image") -> PIL.Image.Image:
     """
     where = printable(str(Path(image).expanduser().absolute())) if isinstance(image, str | Path) else "what was given"
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("error", PIL.Image.DecompressionBombWarning)
-            opened = _opened(image)
-            opened.load()
-            return ImageOps.exif_transpose(opened)
+        with _opened(image) as opened:
+            whole = upright(opened)
+            return whole.copy() if whole is opened else whole
     except FileNotFoundError as error:
         raise FileNotFoundError(f"--{what}: there is no file at {where}.") from error
-    except (PIL.Image.DecompressionBombError, PIL.Image.DecompressionBombWarning) as error:
-        most = f"{(PIL.Image.MAX_IMAGE_PIXELS or 0) / 1e6:.0f} megapixels"
-        raise ValueError(f"--{what}: {where} is larger than {most}: make it smaller with another program.") from error
     except PIL.UnidentifiedImageError as error:
         raise ValueError(f"--{what}: {where} is not an image: give a JPEG or PNG file.") from error
     except Exception as error:  # Damaged files make Pillow raise nearly anything.
         if isinstance(error, MemoryError):
             raise
-        reason = printable(str(error)).strip() or type(error).__name__
-        raise ValueError(f"--{what}: {where} cannot be read ({reason}): give a JPEG or PNG file.") from error
+        raise ValueError(f"--{what}: {where} cannot be read ({in_words(error)}): give a JPEG or PNG file.") from error
 
 
 def open_mask(mask: MaskLike) -> PIL.Image.Image:
@@ -130,7 +124,7 @@ def unscaled_size(image: PIL.Image.Image, size: Size, fit: Fit) -> Size:
 
 def _opened(image: ImageLike) -> PIL.Image.Image:
     if isinstance(image, str | Path):
-        return PIL.Image.open(Path(image).expanduser(), formats=FORMATS)
+        return open_image_file(Path(image).expanduser())
     return to_image(image)
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 from undiffuse.data.paths import DATASETS, DataLike, check_data, is_remote, source_name
 from undiffuse.data.readers import builtin
 from undiffuse.data.readers.archive import archive_signature, archive_source
+from undiffuse.data.readers.arrays import array_source, is_array_file
 from undiffuse.data.readers.folder import folder_signature, folder_source
 from undiffuse.data.readers.sequence import sequence_source
 from undiffuse.data.remote import find_remote
@@ -35,7 +36,8 @@ def quick_signature(data: DataLike) -> str | None:
 
 
 def open_source(data: DataLike, data_root: str | Path | None = None, split: Split = "auto") -> Source:
-    """Opens `digits`, `cifar10`, `flowers102`, a folder, a .zip or .tar of images, or a sequence of images.
+    """Opens `digits`, `cifar10`, `flowers102`, a folder, a .zip or .tar of images, an .npy or .npz
+    file, or a sequence of images.
 
     A folder or archive may also be elsewhere, as in s3://bucket/photos.tar: see `data.remote`.
 
@@ -54,5 +56,8 @@ def open_source(data: DataLike, data_root: str | Path | None = None, split: Spli
     if str(data) in DATASETS:
         return getattr(builtin, str(data))(Path(data_root or "data").expanduser(), split)
     path = find_remote(data).fetch() if is_remote(data) else Path(data).expanduser()
-    source = folder_source(path, split) if path.is_dir() else archive_source(path, split)
+    if is_array_file(path) and not path.is_dir():
+        source = array_source(path, split)
+    else:
+        source = folder_source(path, split) if path.is_dir() else archive_source(path, split)
     return replace(source, name=source_name(data), where=data) if is_remote(data) else source

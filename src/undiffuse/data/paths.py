@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 from undiffuse.data.source import NO_CLASS
 from undiffuse.utils.names import Split
 from undiffuse.utils.parsing import parse_low_res
+from undiffuse.utils.text import printable
 
 DATASETS = {
     "digits": "1,797 handwritten digits that come with scikit-learn, 8x8 gray",
@@ -38,9 +39,6 @@ DataLike = str | Path | ImageSequence
 
 SEQUENCE = "sequence:"
 """How the name of a sequence begins in a run's config.json."""
-
-FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM")
-"""The Pillow formats that are opened. Others run programs (EPS), or are too rare to be anybody's photos."""
 
 SUFFIXES = frozenset(
     [".jpg", ".jpeg", ".jfif", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm", ".pbm"]
@@ -180,12 +178,6 @@ def is_image(path: str) -> bool:
 
 def is_hidden(name: str) -> bool:
     return name.startswith(".") or name == "__MACOSX"
-
-
-def printable(name: str) -> str:
-    """The name with control characters, and bytes that are not text, made visible."""
-    text = name.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
-    return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text)
 
 
 @dataclass(frozen=True)

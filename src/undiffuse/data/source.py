@@ -20,6 +20,8 @@ class Image:
     open: Callable[[], PIL.Image.Image]
     split: str = ""
     """train, val or test; empty where the source has no splits."""
+    held_bytes: int = 0
+    """Of memory that it takes until it is dropped: the content of its file, if that was read already."""
 
 
 @runtime_checkable

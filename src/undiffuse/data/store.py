@@ -27,6 +27,7 @@ from undiffuse.data.survey import Survey, survey
 from undiffuse.data.table import Table
 from undiffuse.utils.conditions import Condition, Conditions, simplest
 from undiffuse.utils.files import write_atomically
+from undiffuse.utils.limits import cache_key
 from undiffuse.utils.names import Fit, Split
 from undiffuse.utils.terminal import log
 from undiffuse.utils.text import plural, size_text
@@ -203,7 +204,7 @@ class _Opening:
     def memo(self) -> Path | None:
         """The file that remembers which store was opened the last time, as long as the images are the same."""
         signature = None if self.data is None else quick_signature(self.data)
-        options = [FORMAT, FILES, SHARD_BYTES, self.config.split, self.config.size, self.config.fit]
+        options = [FORMAT, FILES, SHARD_BYTES, *cache_key(), self.config.split, self.config.size, self.config.fit]
         key = hashlib.sha256(repr([*options, self.config.channels, signature]).encode()).hexdigest()[:20]
         return cache_folder() / f"opened-{key}.json" if signature else None
 
@@ -239,10 +240,23 @@ def _plan(source: Source, config: DataConfig) -> Plan:
     content = _content(source, cache)
     size, channels = config.size, config.channels
     if size is None or channels is None:
-        seen = _surveyed(source, cache / f"survey-{FILES}-{content}.json")
+        limits = "".join(f"-{limit:g}" for limit in cache_key())
+        seen = _surveyed(source, cache / f"survey-{FILES}-{content}{limits}.json")
         size, channels = size or seen.size, channels or seen.channels
     split, classes = source.split, source.class_names
-    options = [FORMAT, FILES, SHARD_BYTES, source.name, content, split, classes, size, config.fit, channels]
+    options = [
+        FORMAT,
+        FILES,
+        SHARD_BYTES,
+        *cache_key(),
+        source.name,
+        content,
+        split,
+        classes,
+        size,
+        config.fit,
+        channels,
+    ]
     key = hashlib.sha256(repr(options).encode()).hexdigest()[:20]
     folder = cache / f"{source.name}-{size_text(size)}x{channels}-{key}"
     shard_images = max(1, SHARD_BYTES // (size[0] * size[1] * channels))

@@ -7,6 +7,7 @@ from PIL import Image
 from PIL.TiffImagePlugin import IMAGELENGTH, IMAGEWIDTH, TiffImageFile
 
 from undiffuse.data.decoding import has_alpha, is_gray
+from undiffuse.data.image_files import orientation
 from undiffuse.data.source import Source
 from undiffuse.utils.parsing import parse_size
 from undiffuse.utils.terminal import track
@@ -51,7 +52,7 @@ class Survey:
 
 
 def survey(source: Source) -> Survey:
-    """Opens every image without decoding any."""
+    """Opens every image, without resizing any."""
     kinds: Counter[str] = Counter()
     sizes: Counter[str] = Counter()
     for image in track(source.images(), "looking at images", source.total_images):
@@ -66,9 +67,8 @@ def survey(source: Source) -> Survey:
 
 
 def upright_size(image: Image.Image) -> tuple[int, int]:
-    """Height and width after EXIF orientation is applied; decodes nothing."""
+    """Height and width after EXIF orientation is applied; a PNG without EXIF at its start is decoded."""
     width, height = image.size
     if isinstance(image, TiffImageFile):  # Some versions of Pillow swap a TIFF's width and height themselves.
         width, height = image.tag_v2[IMAGEWIDTH], image.tag_v2[IMAGELENGTH]
-    rotated = image.getexif().get(0x0112, 1) >= 5  # EXIF orientations 5 to 8 swap width and height.
-    return (width, height) if rotated else (height, width)
+    return (width, height) if orientation(image) >= 5 else (height, width)

@@ -4,8 +4,9 @@ import csv
 import hashlib
 import io
 import math
+import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
@@ -33,11 +34,14 @@ MOST_COLUMNS = 256
 MOST_VALUES = 1000
 """Of a column of words."""
 
-MOSTLY_NUMBERS = 0.9
-"""A column is one of numbers if this fraction of its values are; the others are mistakes."""
+MISTAKES_AMONG = 10
+"""A column is one of numbers if at most one in so many of its values is not; these are mistakes."""
 
-ROWS_NAMED = 5
-"""Up to this many bad rows are named one by one."""
+NAMED = 5
+"""Up to this many bad rows or values are named one by one."""
+
+UNNAMED = re.compile(r"(Unnamed: \d+)?")
+"""What pandas calls a column without a name, when it has read it."""
 
 
 @dataclass(frozen=True)
@@ -59,21 +63,27 @@ class Table:
 
 
 def read_table(
-    path: Path, names: Sequence[str], others: Sequence[str] = (), known: AttributesConfig | None = None
+    path: Path,
+    names: Sequence[str],
+    skipped: Sequence[str] = (),
+    known: AttributesConfig | None = None,
+    elsewhere: Callable[[], Sequence[str]] = tuple,
 ) -> Table:
     """The table in a CSV file, for the images of these names.
 
     Cells are separated by commas, semicolons or tabs, and the first row names the columns. The column called file,
     filename, path or image, or else the first, names the images: by their paths in the folder or archive, or the last
-    parts of them where no two are the same; in datasets and arrays by number, from 0. A column is of numbers if nearly
-    all of its values are; others are of words. Empty cells, NA and NaN are missing.
+    parts of them where no two are the same; in datasets and arrays by number, from 0. Other columns without a name are
+    left out. A column is of numbers if nine in ten of its values are; others are of words. Empty cells and
+    `MISSING_WORDS` are missing.
 
     Args:
         path: The file.
         names: Of the images, as `Store.names` has them.
-        others: Names of images that are left out, whose rows are not mistakes.
+        skipped: Names of images that cannot be decoded, whose rows are not mistakes.
         known: The columns of a model that training starts from: numbers of the same name keep their mean and standard
             deviation, so that they mean the same to the network.
+        elsewhere: Names of the images in other splits too, whose rows are counted in a notice; called if needed.
 
     Raises:
         FileNotFoundError: there is no such file.
@@ -81,7 +91,7 @@ def read_table(
     """
     cells = _read(path)
     key = next((i for i, name in enumerate(cells.header) if name.lower() in FILE_COLUMNS), 0)
-    row_of_image = _matched(cells, key, names, others)
+    row_of_image = _matched(cells, key, names, skipped, elsewhere)
     without = int((row_of_image < 0).sum())
     if without == len(names):
         raise ValueError(f"{path.absolute()} has no row for any of the images: column {cells.header[key]} names none.")
@@ -89,10 +99,8 @@ def read_table(
         log.warning(f"{without:,} of {plural(len(names), 'image')} have no row in {path.name}: all is missing there.")
     columns: list[Column] = []
     numbers, categories, digest = [], [], hashlib.sha256()
-    for i, name in enumerate(cells.header):
-        told = [cells.rows[row][i] if row >= 0 else "" for row in row_of_image]
-        if i == key or not (name or any(told)):
-            continue
+    for i in _named(cells, key):
+        name, told = cells.header[i], [cells.rows[row][i] if row >= 0 else "" for row in row_of_image]
         if len(set(told) - {""}) < 2:
             log.warning(f"{path.name}: column {name} is left out, since it does not tell one image from another.")
             continue
@@ -109,7 +117,7 @@ def read_table(
     if not columns:
         raise ValueError(f"{path.absolute()} has no column that tells one image from another: add one.")
     return Table(
-        AttributesConfig(tuple(columns), digest.hexdigest()),
+        AttributesConfig(tuple(columns), digest.hexdigest(), str(path.absolute())),
         np.stack(numbers, axis=1).astype(np.float32) if numbers else np.empty((len(names), 0), np.float32),
         np.stack(categories, axis=1).astype(np.int64) if categories else np.empty((len(names), 0), np.int64),
     )
@@ -128,8 +136,8 @@ class _Cells:
     def refuse(self, wrong: Sequence[tuple[int, str]], fix: str) -> None:
         """Raises ValueError if rows are wrong: what is wrong with each, by its place."""
         if wrong:
-            named = "; ".join(f"row {self.numbers[row]}: {what}" for row, what in wrong[:ROWS_NAMED])
-            more = f"; and {len(wrong) - ROWS_NAMED:,} more" if len(wrong) > ROWS_NAMED else ""
+            named = "; ".join(f"row {self.numbers[row]}: {what}" for row, what in wrong[:NAMED])
+            more = f"; and {len(wrong) - NAMED:,} more" if len(wrong) > NAMED else ""
             raise ValueError(f"{self.path.absolute()}: {named}{more}. {fix}")
 
 
@@ -178,35 +186,56 @@ def _pointed(cell: str, commas: bool) -> str:
     return pointed if commas and NUMBER.fullmatch(pointed) else cell
 
 
-def _matched(cells: _Cells, key: int, names: Sequence[str], others: Sequence[str]) -> Int[np.ndarray, " n"]:
+def _named(cells: _Cells, key: int) -> list[int]:
+    """The columns but that of the images; those without a name, as the index of a data frame, are left out."""
+    others = [i for i in range(len(cells.header)) if i != key]
+    unnamed = [i for i in others if UNNAMED.fullmatch(cells.header[i])]
+    filled = [str(i + 1) for i in unnamed if any(row[i] for row in cells.rows)]
+    if filled:
+        which = " and ".join([", ".join(filled[:-1]), filled[-1]] if len(filled) > 1 else filled)
+        has, is_ = ("column", "has no name and is") if len(filled) == 1 else ("columns", "have no name and are")
+        log.warning(f"{cells.path.name}: {has} {which} {is_} left out.")
+    return [i for i in others if i not in unnamed]
+
+
+def _matched(
+    cells: _Cells, key: int, names: Sequence[str], skipped: Sequence[str], elsewhere: Callable[[], Sequence[str]]
+) -> Int[np.ndarray, " n"]:
     """The row of each image; -1 for none."""
-    index = _index(names)
-    left_out = _index(others)
-    row_of_image, wrong = np.full(len(names), -1), []
+    index = _index([*names, *skipped])
+    if not skipped and not any(name.isdecimal() or PurePosixPath(name).suffix for name in names):
+        index = {str(i): i for i in range(len(names))} | index  # Datasets: these are neither files nor numbers.
+    if _normal(cells.header[key]) in index:
+        raise ValueError(
+            f"{cells.path.absolute()}: row 1 is of an image, {cells.header[key]}: add a row before it, which must name "
+            "the columns."
+        )
+    row_of_image, unknown, wrong = np.full(len(names), -1), [], []
     for row, values in enumerate(cells.rows):
-        name = _normal(values[key])
-        image = index.get(name)
-        if image is None and name not in left_out:
-            wrong.append((row, f"{values[key] or 'no name'} is not among the images"))
-        elif image is not None and row_of_image[image] >= 0:
+        image = index.get(_normal(values[key]))
+        if image is None:
+            unknown.append(row)
+        elif image < len(names) and row_of_image[image] >= 0:
             wrong.append((row, f"{values[key]} is in row {cells.numbers[row_of_image[image]]} too"))
-        elif image is not None:
+        elif image < len(names):
             row_of_image[image] = row
+    others = _index([*set(elsewhere()).difference(names)]) if unknown else {}
+    mistakes = [row for row in unknown if _normal(cells.rows[row][key]) not in others]
+    wrong += [(row, f"{cells.rows[row][key] or 'no name'} is not among the images") for row in mistakes]
     examples = ", ".join(names[:2])
-    cells.refuse(wrong, f"Correct or remove these rows. Images are named as in {examples}.")
+    cells.refuse(sorted(wrong), f"Correct or remove these rows. Images are named as in {examples}.")
+    if unknown:
+        are = "is of an image" if len(unknown) == 1 else "are of images"
+        log.info(f"{plural(len(unknown), 'row')} of {cells.path.name} {are} in other splits.")
     return row_of_image
 
 
 def _index(names: Sequence[str]) -> dict[str, int]:
-    """The place of each name, and of the last part of a path that is the last part of no other.
-
-    Where images are not files, as in datasets and arrays, a number is the place itself, from 0.
-    """
-    places = {} if any(PurePosixPath(name).suffix for name in names) else {str(i): i for i in range(len(names))}
+    """The place of each name, and of the last part of a path that is the last part of no other."""
     last_parts = [PurePosixPath(name).name for name in names]
     times = Counter(last_parts)
     alone = {last: i for i, last in enumerate(last_parts) if times[last] == 1 and not last.isdecimal()}
-    return places | {_normal(name): i for name, i in alone.items()} | {_normal(name): i for i, name in enumerate(names)}
+    return {_normal(name): i for name, i in alone.items()} | {_normal(name): i for i, name in enumerate(names)}
 
 
 def _normal(name: str) -> str:
@@ -224,7 +253,14 @@ def _numbers(cells: _Cells, i: int, told: list[str], known: AttributesConfig | N
     name = cells.header[i]
     texts = [(row, values[i]) for row, values in enumerate(cells.rows) if values[i]]
     wrong = [(row, text) for row, text in texts if not NUMBER.fullmatch(text) or not abs(float(text)) < 1e30]
-    if len(wrong) > (1 - MOSTLY_NUMBERS) * len(texts):
+    if MISTAKES_AMONG * len(wrong) > len(texts):
+        if 2 * len(wrong) < len(texts):
+            others = list(dict.fromkeys(text for _, text in wrong))
+            some = ", ".join(others[:NAMED]) + (", ..." if len(others) > NAMED else "")
+            log.warning(
+                f"{cells.path.name}: {name} is taken as words: {len(texts) - len(wrong):,} of its {len(texts):,} "
+                f"values are numbers, but not {some}."
+            )
         return None
     cells.refuse(
         [(row, f"{name} is {text!r}") for row, text in wrong],

@@ -1,4 +1,4 @@
-"""What training minimizes: the one loss, and two that learn the variance as well."""
+"""What training minimizes: the one loss, two that learn the variance as well, and that of consistency tuning."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -9,6 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from undiffuse.diffusion import likelihood, reverse
+from undiffuse.diffusion.consistency import LowerSigma, consistency_loss
 from undiffuse.diffusion.denoiser import Network, Prediction, split_output, spread
 from undiffuse.diffusion.noise import beside
 from undiffuse.diffusion.parametrization import Parametrization
@@ -138,27 +139,41 @@ WEIGHTS: dict[str, Callable[[float, float], Weight | None]] = {
 
 @dataclass(frozen=True)
 class Objective:
-    make: Callable[[Parametrization, Weight | None, Tensor], Loss]
-    """(parametrization, weight, rising sigmas of the discrete schedule) -> the loss."""
-    learns_variance: bool
+    make: Callable[[Parametrization, Weight | None, Tensor, LowerSigma], Loss]
+    """(parametrization, weight, rising sigmas of the discrete schedule, t -> r of consistency's pairs) -> the loss."""
     about: str
+    learns_variance: bool = False
+    jumps: bool = False
+    """Whether D(x, sigma) becomes a sample rather than the mean of all clean images behind x."""
 
 
 OBJECTIVES: dict[str, Objective] = {
     "simple": Objective(
-        lambda parametrization, weight, sigmas: partial(denoising_loss, parametrization=parametrization, weight=weight),
-        learns_variance=False,
-        about="the mean squared error of the network's output",
+        lambda parametrization, weight, sigmas, lower: partial(
+            denoising_loss, parametrization=parametrization, weight=weight
+        ),
+        "the mean squared error of the network's output",
     ),
     "hybrid": Objective(
-        lambda parametrization, weight, sigmas: partial(hybrid_loss, parametrization=parametrization, sigmas=sigmas),
+        lambda parametrization, weight, sigmas, lower: partial(
+            hybrid_loss, parametrization=parametrization, sigmas=sigmas
+        ),
+        "simple, and the VLB to learn the variance (L_hybrid)",
         learns_variance=True,
-        about="simple, and the VLB to learn the variance (L_hybrid)",
     ),
     "vlb": Objective(
-        lambda parametrization, weight, sigmas: partial(vlb_loss, parametrization=parametrization, sigmas=sigmas),
+        lambda parametrization, weight, sigmas, lower: partial(
+            vlb_loss, parametrization=parametrization, sigmas=sigmas
+        ),
+        "the VLB only (L_vlb)",
         learns_variance=True,
-        about="the VLB only (L_vlb)",
+    ),
+    "consistency": Objective(
+        lambda parametrization, weight, sigmas, lower: partial(
+            consistency_loss, parametrization=parametrization, lower=lower
+        ),
+        "the difference of two points of a path, for one or two steps (see `undiffuse distill`)",
+        jumps=True,
     ),
 }
 """Keyed by the name used in config.json."""

@@ -1,6 +1,7 @@
 """The diffusion part of a recipe by name, and the functions that the names stand for."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import Annotated, Literal
 
 import torch
@@ -9,7 +10,7 @@ from pydantic import Field
 from pydantic.dataclasses import dataclass
 from torch import Tensor
 
-from undiffuse.diffusion import noise
+from undiffuse.diffusion import consistency, noise
 from undiffuse.diffusion.loss import OBJECTIVES, WEIGHTS, Loss
 from undiffuse.diffusion.noise import SCHEDULES
 from undiffuse.diffusion.parametrization import PARAMETRIZATIONS, Parametrization
@@ -33,7 +34,12 @@ class DiffusionConfig:
     parametrization: ParametrizationName = "edm"
     """What the network predicts: a row of `PARAMETRIZATIONS`."""
     objective: ObjectiveName = "simple"
-    """The loss: simple; hybrid, which also learns the variance; or vlb, the VLB only. See `OBJECTIVES`."""
+    """The loss: simple; hybrid, which also learns the variance; vlb, the VLB only; or consistency, which `undiffuse
+    distill` sets. See `OBJECTIVES`."""
+    consistency_q: Annotated[float, Field(gt=1)] = 2.0
+    """For consistency: the two noise levels of a pair are q times closer to each other in each stage."""
+    consistency_stages: Annotated[int, Field(ge=1, le=16)] = 8
+    """For consistency: how many stages the budget has, all equally long."""
     weight: WeightName = "none"
     """Weight of each noise level in the simple objective: none for the parametrization's own, min_snr or edm."""
     min_snr_gamma: Annotated[float, Field(gt=0)] = 5.0
@@ -97,10 +103,24 @@ class DiffusionConfig:
         """The parametrization as a function of sigma."""
         return PARAMETRIZATIONS[self.parametrization].make(self.discrete_schedule(), self.sigma_data)
 
-    def make_loss(self) -> Loss:
-        """The objective as a function of network, x0, eps, sigma and label."""
-        weight = WEIGHTS[self.weight](self.min_snr_gamma, self.sigma_data)
-        return OBJECTIVES[self.objective].make(self.make_parametrization(), weight, self.discrete_schedule())
+    @property
+    def jumps(self) -> bool:
+        """Whether the network learns to jump to a clean image at once, which the sampler `consistency` is for."""
+        return OBJECTIVES[self.objective].jumps
+
+    def stage(self, progress: float) -> int:
+        """Which stage of the objective this fraction of the budget lies in; only consistency has more than one."""
+        return consistency.stage_at(progress, self.consistency_stages) if self.jumps else 0
+
+    def make_loss(self, stage: int | None = None) -> Loss:
+        """The objective as a function of network, x0, eps, sigma and label, in its last stage unless one is given."""
+        stage = self.stage(1.0) if stage is None else stage
+        return OBJECTIVES[self.objective].make(
+            self.make_parametrization(),
+            WEIGHTS[self.weight](self.min_snr_gamma, self.sigma_data),
+            self.discrete_schedule(),
+            partial(consistency.lower_sigma, q=self.consistency_q, stage=stage, sigma_data=self.sigma_data),
+        )
 
     def make_sigma_sampler(self) -> SigmaSampler:
         """The noise-level sampler, in its state before training."""
@@ -141,6 +161,10 @@ class DiffusionConfig:
         rest = noise.karras_sigmas(steps - 1, low, self.sigma_max)
         return torch.cat([rest.new_tensor([high]), rest])
 
+    def consistency_sigmas(self, steps: int) -> Float[Tensor, " n"]:
+        """See `consistency.sampling_sigmas`, from the model's highest level or, where that is higher, `sigma_max`."""
+        return consistency.sampling_sigmas(steps, min(self.sigma_range()[1], self.sigma_max), self.sigma_data)
+
     def log_snr_sigmas(self, steps: int) -> Float[Tensor, " n"]:
         """See `noise.log_snr_sigmas`, over the whole range of the model."""
         return noise.log_snr_sigmas(steps, *self.sigma_range())
@@ -150,5 +174,6 @@ SIGMAS: dict[str, Callable[[DiffusionConfig, int], Tensor]] = {
     "discrete": DiffusionConfig.discrete_sigmas,
     "karras": DiffusionConfig.karras_sigmas,
     "log_snr": DiffusionConfig.log_snr_sigmas,
+    "consistency": DiffusionConfig.consistency_sigmas,
 }
 """The sigmas of sampling by the name used in config.json: (diffusion, steps) -> falling sigmas, ending in 0."""

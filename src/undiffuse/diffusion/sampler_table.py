@@ -54,6 +54,8 @@ class SamplerRow:
     """Whether it takes all that the network predicts, learned variance included, instead of the denoiser."""
     discrete: bool = False
     """Whether it steps along the model's discrete schedule by default, where the model has one."""
+    sigmas: str = "karras"
+    """The noise levels that it steps along by default otherwise: a row of `diffusion.recipe.SIGMAS`."""
     check: Callable[[Any], None] = nothing
     """Raises ValueError where its options, attributes of the argument, do not fit together."""
 
@@ -111,6 +113,11 @@ SAMPLERS: dict[str, SamplerRow] = {
         discrete=True,
     ),
     "euler_ancestral": SamplerRow("`ddim` with `eta=1`, on Karras et al.'s sigmas by default", adds_noise=True),
+    "consistency": SamplerRow(
+        "for models that `undiffuse distill` made: each step is a whole image, to which the next adds noise again",
+        adds_noise=True,
+        sigmas="consistency",
+    ),
 }
 """In the order of the docs. Each has a function of the same name in `diffusion.samplers`."""
 

@@ -242,3 +242,22 @@ def euler_ancestral(
 ) -> Iterator[Step]:
     """Euler's method with ancestral noise, which on this axis is DDIM with eta 1."""
     return ddim(denoise, x, sigmas, label, noise=noise, eta=1.0)
+
+
+def consistency(
+    denoise: Denoise,
+    x: Float[Tensor, "b c h w"],
+    sigmas: Float[Tensor, " n"],
+    label: Condition = None,
+    *,
+    noise: Noise,
+) -> Iterator[Step]:
+    """Multistep consistency sampling (Song et al. 2023, Algorithm 1): jump to an image, add fresh noise, jump again.
+
+    For models of `diffusion.consistency`, whose one evaluation is a sample already. The denoiser of any other model
+    returns a mean over many images instead, which this sampler blurs or loses.
+    """
+    for sigma, s in pairwise(sigmas.cpu()):
+        x0 = denoise(x, per_image(sigma, x), label)
+        x = x0 + s * noise().to(x) if s > 0 else x0
+        yield Step(s, x, x0)

@@ -73,6 +73,8 @@ def bits_of(model: Model, references: References, count: int, context: Evaluatio
     store = references.held_out
     if count == 0:
         return Skipped("Not computed: --likelihood 100 computes it for 100 held-out images, which takes long.")
+    if model.diffusion.jumps:
+        return Skipped("Not computed: a distilled model makes samples, and gives no probability to an image.")
     if model.config.image_condition is not None:
         return Skipped(
             "Not computed: this model makes images from others, and was never trained to tell how likely an image is "

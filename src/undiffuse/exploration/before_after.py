@@ -5,9 +5,10 @@ from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import UInt8
-from PIL import Image, ImageOps
+from PIL import Image
 
 from undiffuse.data.decoding import to_channels
+from undiffuse.data.image_files import upright
 from undiffuse.data.source import Source
 from undiffuse.data.store import Store
 from undiffuse.exploration.framing import kept_fraction
@@ -63,6 +64,6 @@ def _open(source: Source, names: Sequence[str], channels: int) -> dict[str, np.n
 
 
 def _shrunk(opened: Image.Image, channels: int) -> np.ndarray:
-    upright = to_channels(ImageOps.exif_transpose(opened), channels)
-    upright.thumbnail((LONGEST_SIDE, LONGEST_SIDE), Image.Resampling.BICUBIC)
-    return np.asarray(upright).reshape(upright.height, upright.width, channels)
+    shrunk = to_channels(upright(opened), channels)
+    shrunk.thumbnail((LONGEST_SIDE, LONGEST_SIDE), Image.Resampling.BICUBIC)
+    return np.asarray(shrunk).reshape(shrunk.height, shrunk.width, channels)

@@ -80,6 +80,12 @@ class Suggestion:
     device: str
     reasons: tuple[str, ...]
     command: str
+    patches: float = 0.0
+    """Fraction of the steps that train on patches."""
+
+    def settings_at(self, size: Size) -> dict[str, float]:
+        """What the command sets besides the preset; at another size, as far as the preset's network can take it."""
+        return _settings(self.patches if _takes_patches(self.preset, size) else 0.0)
 
 
 @dataclass(frozen=True)
@@ -148,7 +154,8 @@ def suggest(inventory: Inventory, request: Request, auto_size: Size, device: str
         seconds=seconds,
         device=device,
         reasons=(why_preset, why_size),
-        command=_command(request, preset, size, total_images, {"augmentation.patches": patches} if patches else {}),
+        command=_command(request, preset, size, total_images, _settings(patches)),
+        patches=patches,
     )
     return replace(suggestion, reasons=(*suggestion.reasons, _why_budget(suggestion)))
 
@@ -182,15 +189,22 @@ def _choose_preset(images: int, data: str | None, device: str) -> tuple[str, str
 
 def _patches(images: int, preset: str, size: Size) -> float:
     """The fraction of the steps that train on patches: of a small set, where the preset's network can take them."""
-    if preset != "small" or images >= FEW_IMAGES:
-        return 0.0
+    few = preset == "small" and images < FEW_IMAGES
+    return PATCHES if few and _takes_patches(preset, size) else 0.0
+
+
+def _takes_patches(preset: str, size: Size) -> bool:
     recipe = RECIPES[preset]()
     augmentation, network = replace(recipe.augmentation, patches=PATCHES), replace(recipe.network, size=size)
     try:
         replace(recipe, augmentation=augmentation, network=network)
     except ValueError:
-        return 0.0
-    return PATCHES
+        return False
+    return True
+
+
+def _settings(patches: float) -> dict[str, float]:
+    return {"augmentation.patches": patches} if patches else {}
 
 
 def _size_choices(

@@ -13,12 +13,14 @@ from torch import Tensor
 from undiffuse.data.open import open_source
 from undiffuse.data.paths import DATASETS, DataLike, data_name
 from undiffuse.data.pixels import to_nhwc
+from undiffuse.data.readers.arrays import as_images
 from undiffuse.data.source import NO_CLASS, Source
 from undiffuse.data.store import FORMAT, DataConfig, Store, cache_folder, store_of
 from undiffuse.data.survey import survey
-from undiffuse.features.arrays import as_images, find_array, to_rgb
+from undiffuse.features.arrays import find_array, to_rgb
 from undiffuse.runs.gallery import Gallery
 from undiffuse.utils.files import write_atomically
+from undiffuse.utils.limits import cache_key
 from undiffuse.utils.names import Fit, Split
 from undiffuse.utils.parsing import parse_size
 from undiffuse.utils.text import size_text
@@ -198,7 +200,7 @@ def _shared_size(source: Source) -> tuple[int, int] | None:
     Reads the headers of all images, since a single image may have another size.
     """
     key = source.content() if source.signature is None else source.signature()
-    file = cache_folder() / f"sizes-{key}.json"
+    file = cache_folder() / f"sizes-{'-'.join([key, *map(str, cache_key())])}.json"
     if not file.exists():
         write_atomically(file, json.dumps(list(survey(source).sizes)))
     sizes = json.loads(file.read_text(encoding="utf-8"))

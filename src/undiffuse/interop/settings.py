@@ -48,7 +48,9 @@ def read_json(file: Path) -> dict[str, Any]:
         raise ValueError(f"{file.absolute()} is longer than {MAX_BYTES:,} bytes, so it is not a config: get it again.")
     try:
         values = json.loads(file.read_text(encoding="utf-8"))
-    except (ValueError, RecursionError) as error:  # UnicodeDecodeError is a ValueError.
+    except RecursionError as error:
+        raise ValueError(f"{file.absolute()} is nested too deeply to be a config: get it again.") from error
+    except ValueError as error:  # UnicodeDecodeError is one too.
         raise ValueError(f"{file.absolute()} is not JSON ({error}): get it again.") from error
     if not isinstance(values, dict):
         raise ValueError(f"{file.absolute()} does not hold a JSON object of settings: get it again.")

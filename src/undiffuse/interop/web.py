@@ -7,9 +7,11 @@ The noise levels of every number of steps, and the noise of the first seeds, go 
 import hashlib
 import json
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 import jinja2
+import torch
 
 from undiffuse.config import Config, SamplingConfig
 from undiffuse.interop.onnx_runtime_web import WASM
@@ -20,11 +22,23 @@ from undiffuse.utils.text import size_text
 
 PAGE = Path(__file__).parent / "page"
 
-SAMPLER = "ipndm"
-"""The page's sampler: best for few steps, deterministic, and ten lines."""
 
-STEPS = (2, 4, 6, 8, 12, 18, 35)
-"""The numbers of steps to choose from, besides the run's own."""
+@dataclass(frozen=True)
+class PageSampler:
+    """One of the samplers that the page has."""
+
+    name: str
+    steps: tuple[int, ...]
+    """The numbers of steps to choose from, besides the run's own."""
+    draws: int = 1
+    """How much noise of each seed it takes: the start and, for a sampler that adds noise, one for each further step."""
+
+
+BEST = PageSampler("ipndm", (2, 4, 6, 8, 12, 18, 35))
+"""Best for few steps, deterministic, and ten lines."""
+
+FOR_STUDENTS = PageSampler("consistency", (1, 2, 4), draws=4)
+"""For distilled models."""
 
 MOST_STEPS = 100
 """Of the run's own, for a browser."""
@@ -51,17 +65,20 @@ def write_web(
     Raises:
         OSError: writing failed.
     """
-    seeds = min(SEEDS, max(1, MOST_NOISE // (4 * _pixels(model))))
+    sampler = FOR_STUDENTS if model.diffusion.jumps else BEST
+    seeds = min(SEEDS, max(1, MOST_NOISE // (4 * sampler.draws * _pixels(model))))
+    draw = seeded_noise(model, range(seeds))
+    noise = torch.stack([draw() for _ in range(sampler.draws)], dim=1)
     files = {
         **runtime,
         "model.onnx": onnx,
-        "noise.bin": seeded_noise(model, range(seeds))().numpy().astype("<f4").tobytes(),
+        "noise.bin": noise.numpy().astype("<f4").tobytes(),
         **{target: (PAGE / source).read_bytes() for target, source in COPIED.items()},
         "style.css": (PAGE.parents[1] / "report" / "tokens.css").read_bytes() + (PAGE / "style.css").read_bytes(),
         "index.html": _index(model, name).encode(),
     }
     sizes = {file: len(files[file]) for file in ("model.onnx", "noise.bin", WASM)}
-    files["model.json"] = json.dumps(_settings(model.config, name, seeds, sizes, card), indent=1).encode()
+    files["model.json"] = json.dumps(_settings(model.config, sampler, name, seeds, sizes, card), indent=1).encode()
     files["offline.js"] = _offline(name, files).encode()
     with atomic_path(folder) as temporary:
         for file, content in files.items():
@@ -70,9 +87,13 @@ def write_web(
     return {file: len(content) for file, content in files.items()}
 
 
-def _settings(config: Config, name: str, seeds: int, sizes: dict[str, int], card: str) -> dict[str, object]:
+def _settings(
+    config: Config, sampler: PageSampler, name: str, seeds: int, sizes: dict[str, int], card: str
+) -> dict[str, object]:
     own = config.sampling.steps if config.sampling.steps <= MOST_STEPS else SamplingConfig().steps
-    sampling = {steps: sampling_config(config, SAMPLER, steps) for steps in sorted({*STEPS, own})}
+    if sampler.draws > 1:
+        own = min(own, sampler.draws)  # There is no noise for more.
+    sampling = {steps: sampling_config(config, sampler.name, steps) for steps in sorted({*sampler.steps, own})}
     return {
         "name": name,
         "shape": [config.network.image_channels, *config.network.size],
@@ -82,7 +103,8 @@ def _settings(config: Config, name: str, seeds: int, sizes: dict[str, int], card
         "guidance_interval": sampling[own].guidance_interval,
         "clip": sampling[own].clip,
         "order": sampling[own].order,
-        "sampler": SAMPLER,
+        "sampler": sampler.name,
+        "draws": sampler.draws,
         "steps": own,
         "sigmas": {steps: noise_levels(config.diffusion, each).tolist() for steps, each in sampling.items()},
         "seeds": seeds,

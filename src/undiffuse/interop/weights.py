@@ -1,5 +1,6 @@
 """Other programs' files of named tensors: opened without running anything in them, and renamed to undiffuse's names."""
 
+import mmap
 import warnings
 import zipfile
 from collections.abc import Mapping
@@ -13,12 +14,19 @@ from torch import Tensor
 
 from undiffuse.interop.settings import reason, safe_text
 from undiffuse.networks.unet import UNetConfig
+from undiffuse.utils.limits import how_to_raise, scaled
 
 SUFFIXES = (".safetensors", ".pt", ".pth", ".bin", ".ckpt")
 CONTAINERS = ("state_dict", "model", "ema")
 """The names under which programs save the weights together with other things."""
 PREFIXES = ("module.", "_orig_mod.")
 """What DistributedDataParallel and torch.compile put before every name."""
+
+MAX_BYTES = 512 * 2**20
+"""Of the weights in float32: 134 million parameters."""
+
+MAX_HEADER_BYTES = 8 * 2**20
+"""Of a .safetensors: names and shapes of some 50,000 tensors."""
 
 
 def read_tensors(file: Path) -> dict[str, Tensor]:
@@ -37,6 +45,7 @@ def read_tensors(file: Path) -> dict[str, Tensor]:
         raise ValueError(f"{file.absolute()} is not a weights file: give a folder, or one of {', '.join(SUFFIXES)}.")
     if not file.is_file():
         raise FileNotFoundError(f"There is no file {file.absolute()}: give a weights file or a diffusers folder.")
+    _check_size(file.stat().st_size, file)
     tensors = _load_safetensors(file) if file.suffix == ".safetensors" else _load_state_dict(file)
     _check_tensors(tensors, file)
     for prefix in _shared_prefixes(tensors):
@@ -92,7 +101,22 @@ def rename_tensors(
     return {ours: tensors[theirs].reshape(shapes[ours]) for ours, theirs in names.items()}
 
 
+def _check_size(size: int, file: Path) -> None:
+    if size > scaled(MAX_BYTES):
+        raise ValueError(
+            f"{file.absolute()} holds {size:,} bytes of weights, more than {scaled(MAX_BYTES) // 2**20:,} MiB: "
+            f"{how_to_raise(size, scaled(MAX_BYTES))}."
+        )
+
+
 def _load_safetensors(file: Path) -> dict[str, Any]:
+    with open(file, "rb") as opened:
+        length = int.from_bytes(opened.read(8), "little")
+    if length > MAX_HEADER_BYTES:
+        raise ValueError(
+            f"{file.absolute()} is damaged, or not a safetensors file (its header claims {length:,} bytes): get it "
+            "again."
+        )
     try:
         return safetensors.torch.load_file(file)
     except (safetensors.SafetensorError, OSError, ValueError) as error:
@@ -103,6 +127,7 @@ def _load_safetensors(file: Path) -> dict[str, Any]:
 
 def _load_state_dict(file: Path) -> dict[Any, Any]:
     _check_uncompressed(file)
+    _check_claims(file)
     try:
         with warnings.catch_warnings(action="ignore"):
             content = torch.load(file, map_location="cpu", weights_only=True)
@@ -124,6 +149,16 @@ def _check_uncompressed(file: Path) -> None:
         return  # Not a zip archive, or a damaged one: torch.load will say so.
     if unpacked > file.stat().st_size:
         raise ValueError(f"{file.absolute()} is compressed, which torch.save does not do: save it again.")
+
+
+def _check_claims(file: Path) -> None:
+    """Raises ValueError where bytes of any number are asked for, which torch allows, and no weights need."""
+    if not file.stat().st_size:
+        return
+    with open(file, "rb") as opened, mmap.mmap(opened.fileno(), 0, access=mmap.ACCESS_READ) as content:
+        asks = content.find(b"bytearray") >= 0
+    if asks:
+        raise ValueError(f"{file.absolute()} holds more than weights, and was not opened: save only the state dict.")
 
 
 def _unwrap(content: Any, file: Path) -> dict[Any, Any]:
@@ -159,6 +194,7 @@ def _check_tensors(tensors: dict[Any, Any], file: Path) -> None:
         raise ValueError(
             f"{file.absolute()} claims more numbers than it holds: save each weight as a contiguous tensor."
         )
+    _check_size(4 * sum(tensor.numel() for tensor in tensors.values()), file)
     for name, tensor in tensors.items():
         if not bool(torch.isfinite(tensor).all()):
             raise ValueError(f"{file.absolute()}: {safe_text(name)} has infinite values or NaN: get another file.")

@@ -79,12 +79,14 @@ class ImageInput(ChannelsInput):
 
 @dataclass(frozen=True)
 class KeptColumns:
-    """Which columns of a table a network knew already."""
+    """Which columns of a table a network knew already, and whether it knew the kind of the other image."""
 
     numbers: tuple[int, ...] = ()
     """For each number, its place among those before; -1: it is new."""
     categories: tuple[int, ...] = ()
     """For each value of each category in order, its place among those before; -1: it is new."""
+    image: bool = True
+    """The other image is of the kind that it was; else it is new."""
 
 
 NONE_KEPT = KeptColumns()
@@ -99,7 +101,7 @@ def adapted_conditions(
     """A U-Net's weights with parts of these sizes: it predicts what it did of what it knew already.
 
     What is new has no effect yet, and what goes is as if it were missing. Of the other image, the weights are kept if
-    it has as many channels.
+    it is of the same kind and has as many channels.
 
     Raises:
         ValueError: the weights need the coordinates of pixels, which are never missing.
@@ -123,7 +125,7 @@ def adapted_conditions(
         adapted[name] = torch.stack([weights[name][place] if place >= 0 else zeros(dim) for place in places])
     if sizes.image_channels:
         name, shape = "input_image.conv.weight", (len(stem), (sizes.image_channels + 1) * patch**2, 3, 3)
-        known = name in weights and weights[name].shape == shape
+        known = kept.image and name in weights and weights[name].shape == shape
         adapted[name] = weights[name] if known else zeros(*shape)
     if sizes.coordinates:
         adapted[where] = weights[where] if where in weights else zeros(len(stem), 2 * patch**2, 3, 3)

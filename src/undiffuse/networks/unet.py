@@ -40,6 +40,8 @@ from undiffuse.utils.text import plural, size_text
 from undiffuse.utils.validation import STRICT
 
 Positive = Annotated[int, Field(ge=1)]
+Few = Annotated[int, Field(ge=1, le=1024)]
+"""What would be built before the weights could show that there are not so many."""
 PositiveFloat = Annotated[float, Field(gt=0)]
 
 
@@ -47,11 +49,11 @@ PositiveFloat = Annotated[float, Field(gt=0)]
 class UNetConfig(NetworkConfig):
     """The U-Net's shape. The defaults are Ho et al.'s CIFAR-10 setting: 35.7 M parameters."""
 
-    channels: Annotated[int, Field(ge=2, multiple_of=2)] = 128
+    channels: Annotated[int, Field(ge=2, le=2**16, multiple_of=2)] = 128
     """Feature channels at the finest level; even, because the noise embedding takes them in pairs."""
-    multipliers: Annotated[tuple[Positive, ...], Field(min_length=1)] = (1, 2, 2, 2)
+    multipliers: Annotated[tuple[Few, ...], Field(min_length=1, max_length=16)] = (1, 2, 2, 2)
     """Channels of each level, in multiples of `channels`; every level halves height and width."""
-    blocks: Positive = 2
+    blocks: Few = 2
     """Residual blocks per level on the way down; one more on the way up."""
     attention_resolutions: tuple[int, ...] = (16,)
     """Self-attention at the levels where the feature map's longer side, in feature pixels, is one of these."""

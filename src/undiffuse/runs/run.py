@@ -16,15 +16,22 @@ from undiffuse.config import Config, read_config, to_json
 from undiffuse.networks.network import NetworkConfig
 from undiffuse.networks.unet import UNetConfig
 from undiffuse.runs.find import output_folder
-from undiffuse.utils.files import UNFINISHED, atomic_path, remove, remove_unfinished, write_atomically
+from undiffuse.utils.files import UNFINISHED, atomic_path, read_small, remove, remove_unfinished, write_atomically
 from undiffuse.utils.terminal import log
-from undiffuse.utils.text import CHANNELS, size_text
+from undiffuse.utils.text import CHANNELS, printable, size_text
 
 Tensors = Mapping[str, Tensor]
 
 
 OLD_PARTS = {"ema": "average", "sigma_sampler": "draws"}
 """What parts are called in checkpoints written by older versions."""
+
+
+MAX_LOG_BYTES = 128 * 2**20
+"""Of log.jsonl: half a million lines."""
+
+MAX_INDEX_BYTES = 32 * 2**20
+"""Of checkpoint.json, which holds counters and what observers keep."""
 
 
 class NonFiniteError(ArithmeticError):
@@ -48,8 +55,8 @@ class Checkpoint:
         try:
             for part in self._index["parts"]:
                 self._read(part)
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            return str(error)
+        except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+            return printable(str(error))
         return None
 
     @property
@@ -83,7 +90,7 @@ class Checkpoint:
 
     @cached_property
     def _index(self) -> dict[str, Any]:
-        return json.loads((self.folder / "checkpoint.json").read_text(encoding="utf-8"))
+        return json.loads(read_small(self.folder / "checkpoint.json", MAX_INDEX_BYTES))
 
     def _read(self, part: str) -> bytes:
         content = (self.folder / f"{part}.safetensors").read_bytes()
@@ -139,10 +146,10 @@ class Run:
         (None if all of them were skipped), `learning_rate`, `skipped_batches` and `seconds` (of training, so far).
         """
         lines = []
-        for line in self.log_file.read_text(encoding="utf-8").splitlines() if self.log_file.exists() else []:
+        for line in read_small(self.log_file, MAX_LOG_BYTES).splitlines() if self.log_file.exists() else []:
             try:
                 lines.append(json.loads(line))
-            except ValueError:
+            except (ValueError, RecursionError):
                 break
         return lines
 

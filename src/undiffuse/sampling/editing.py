@@ -15,11 +15,12 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from undiffuse.config import SamplingConfig
+from undiffuse.config import Config, SamplingConfig
 from undiffuse.diffusion import samplers
 from undiffuse.diffusion.inverse_problems import Separable, corrected, posterior
 from undiffuse.diffusion.sampler_table import SAMPLERS
 from undiffuse.diffusion.samplers import Step
+from undiffuse.sampling.edit_tasks import TASKS
 from undiffuse.sampling.model import Model, last, sample_steps, seeded_noise, steps_from
 from undiffuse.sampling.options import adds_noise, noise_levels
 from undiffuse.utils.conditions import NO_LABEL, Condition, Conditions
@@ -179,6 +180,24 @@ def interpolate_steps(
     x = torch.stack([slerp(first, second, fraction) for fraction in fractions])
     sigmas = noise_levels(model.diffusion, sampling)
     return steps_from(model, x, sigmas, conditions, sampling, seeded_noise(model, range(len(x))))
+
+
+def check_can_edit(config: Config, task: str, sampler: str | None, name: str) -> None:
+    """Raises ValueError for a model that makes images from others, or for a student whose sampler cannot do the edit.
+
+    `sampler` is the one that was asked for.
+    """
+    if config.image_condition is not None:
+        raise ValueError(
+            f"{name} makes images from others and cannot edit: choose one that was trained without other images, or "
+            "generate with this one."
+        )
+    if config.diffusion.jumps and TASKS[task].sampler is not None and sampler is None:
+        source = f", {config.origin.run}" if config.origin else ""
+        raise ValueError(
+            f"{name} jumps to an image in one or two steps, which {task} cannot lead: give the run that it was "
+            f"distilled from{source}; vary works with either."
+        )
 
 
 def check_can_inpaint(sampling: SamplingConfig) -> None:

@@ -18,7 +18,7 @@ from undiffuse.report.before_after import Panel, highlighted
 from undiffuse.sampling import editing
 from undiffuse.sampling.model import Model, last
 from undiffuse.utils.conditions import Condition
-from undiffuse.utils.text import size_text
+from undiffuse.utils.text import number, size_text
 
 MEASURED = {
     "nfe": "NFE per image",
@@ -28,6 +28,14 @@ MEASURED = {
     "measurement_rms_levels": "RMS error when measured again, of 255 levels",
 }
 """What is measured, as it is told."""
+
+
+def written(value: Any) -> str:
+    """An option or a measured value, as it is told; several of them for each image on a way."""
+    if isinstance(value, list | tuple):
+        return " and ".join(written(each) for each in value)
+    return number(value) if isinstance(value, float) else str(value)
+
 
 Pixels = UInt8[Tensor, "c h w"]
 Results = UInt8[Tensor, "n c h w"]

@@ -23,6 +23,7 @@ from undiffuse.runs.run import Checkpoint, Run
 from undiffuse.sampling.attributes import Attributes, Stated, conditions_of, find_attributes
 from undiffuse.sampling.binding import bound_sampler, in_precision, without_gradients
 from undiffuse.sampling.given import check_told_with_images, find_given, with_given
+from undiffuse.sampling.guides import check_can_guide
 from undiffuse.sampling.labels import Label, Pattern, find_pattern, label_tensor, labels_for
 from undiffuse.sampling.options import (
     Settings,
@@ -149,7 +150,7 @@ class Model:
         given = sampler, steps, guidance, precision, as_settings(set), guidance_interval
         sampling = sampling_config(self.config, *given, guide=self.guide is not None)
         seeds = range(seed, seed + count)
-        told = self._told(seeds, label, attributes, condition)
+        told = self.told(seeds, label, attributes, condition)
         asked = asks_guidance(guidance, guidance_interval, as_settings(set))
         return sample_steps(self, seeds, told, self._guided_as_told(sampling, told, asked))
 
@@ -205,7 +206,7 @@ class Model:
         given = sampler, steps, guidance, precision, as_settings(set), guidance_interval
         sampling = sampling_config(self.config, *given, guide=self.guide is not None)
         seeds, chunks = range(seed, seed + count), []
-        told = as_conditions(self._told(seeds, label, attributes, condition))
+        told = as_conditions(self.told(seeds, label, attributes, condition))
         asked = asks_guidance(guidance, guidance_interval, as_settings(set))
         sampling = self._guided_as_told(sampling, told, asked)
         with speaking(progress), Meter("sampling", count * sampling.steps) as meter:
@@ -220,13 +221,18 @@ class Model:
                 chunks.append(to_pixels(last(watched(steps_taken, show)).x))
         return Images(torch.cat(chunks))
 
-    def _told(
+    def told(
         self,
         seeds: Sequence[int],
-        label: Label | Sequence[Label] | Tensor | None,
-        attributes: Attributes,
-        condition: GivenLike | None,
+        label: Label | Sequence[Label] | Tensor | None = None,
+        attributes: Attributes = (),
+        condition: GivenLike | None = None,
     ) -> Condition:
+        """All that the network is told of the images of these seeds, where `sample` gets these options.
+
+        Raises:
+            ValueError: an option is out of range, or the model cannot be told that.
+        """
         told = conditions_of(self.config, self._labels(seeds, label), self._stated(attributes, seeds), seeds)
         given = find_given(self.config, condition)
         labels = as_conditions(told).label
@@ -286,13 +292,7 @@ class Model:
         Example:
             model.guided_by(undiffuse.load("runs/small")).sample(8, guidance=2)
         """
-        if guide.shape != self.shape or guide.class_names not in ((), self.class_names):
-            raise ValueError(f"{guide.name} cannot guide {self.name}: it makes images of another size or classes.")
-        ours, theirs = (each.config.attributes and each.config.attributes.columns for each in (self, guide))
-        if theirs not in (None, ours):
-            raise ValueError(f"{guide.name} cannot guide {self.name}: its table has other columns, or other images.")
-        if guide.config.image_condition not in (None, self.config.image_condition):
-            raise ValueError(f"{guide.name} cannot guide {self.name}: it makes images from others of another kind.")
+        check_can_guide(guide.config, self.config, f"{guide.name} cannot guide {self.name}")
         if self.run is not None and guide.run is not None and _digest(guide) == _digest(self):
             kept = ", ".join(f"{each.images:,}" for each in self.run.checkpoints())
             raise ValueError(

@@ -139,7 +139,7 @@ def noise_levels(diffusion: DiffusionConfig, sampling: SamplingConfig) -> Tensor
         ValueError: the number of steps does not fit the model's discrete schedule, or it has none.
     """
     discrete = diffusion.is_discrete and SAMPLERS[sampling.sampler].discrete
-    auto = "discrete" if discrete else "karras"
+    auto = "discrete" if discrete else SAMPLERS[sampling.sampler].sigmas
     return SIGMAS[auto if sampling.sigmas == "auto" else sampling.sigmas](diffusion, sampling.steps)
 
 

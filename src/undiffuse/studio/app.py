@@ -16,13 +16,13 @@ from undiffuse.studio import theme
 from undiffuse.studio.compare import compare_tab
 from undiffuse.studio.context import Studio
 from undiffuse.studio.data import data_tab
-from undiffuse.studio.edit import edit_tab
-from undiffuse.studio.generate import generate_tab
+from undiffuse.studio.edit import EditTab
+from undiffuse.studio.generate import GenerateTab
 from undiffuse.studio.guard import Guard
 from undiffuse.studio.line import MOST_WAITING
 from undiffuse.studio.places import Places
 from undiffuse.studio.runs import runs_tab
-from undiffuse.studio.train import train_tab
+from undiffuse.studio.train import TrainTab
 from undiffuse.utils.terminal import silence
 
 HOST = "127.0.0.1"
@@ -49,11 +49,11 @@ def build(studio: Studio) -> gr.Blocks:
         gr.HTML('<header class="masthead"><h1>undiffuse <span>studio</span></h1></header>', padding=False)
         with gr.Tabs(elem_id="tabs"):
             with gr.Tab("Generate", id="generate"):
-                generate_tab(studio, page)
+                GenerateTab(studio, page)
             with gr.Tab("Edit", id="edit"):
-                edit_tab(studio, page)
+                EditTab(studio, page)
             with gr.Tab("Train", id="train") as tab:
-                train_tab(studio, tab)
+                TrainTab(studio, tab)
             with gr.Tab("Runs", id="runs") as tab:
                 runs_tab(studio, tab)
             with gr.Tab("Compare", id="compare") as tab:

@@ -52,7 +52,7 @@ def compare_tab(studio: Studio, tab: gr.Tab) -> None:
 
         def work(stop: threading.Event) -> Iterator[str]:
             requests = columns(runs, samplers, steps=steps, guidance=guidance, seed=seed, count=count)
-            yield from _compare(studio, requests, stop)
+            yield from compared(studio, requests, stop)
 
         yield from studio.in_turn(request, "compare", work)
 
@@ -84,13 +84,15 @@ def columns(runs: Sequence[str] | None, samplers: Sequence[str] | None, **wishes
     return requests
 
 
-def _compare(studio: Studio, requests: Sequence[Request], stop: threading.Event) -> Iterator[str]:
+def compared(studio: Studio, requests: Sequence[Request], stop: threading.Event) -> Iterator[str]:
     done: list[str] = []
     for asked in requests:
         if stop.is_set():
             break
         try:
             model = studio.models.load(asked.run)
+            if model.config.image_condition is not None:
+                raise ValueError("This run makes images from others: give it one in the tab Generate.")
             if not model.class_names:
                 asked = replace(asked, guidance=model.config.sampling.guidance)
             nfe, names, moment = asked.nfe(model), asked.names(model), None

@@ -12,13 +12,17 @@ from torch import Tensor
 
 from undiffuse.data.pixels import to_pixels
 from undiffuse.diffusion.inverse_problems import area_downsampling, gaussian_blur, grayscale
+from undiffuse.sampling.attributes import conditions_of, find_attributes
 from undiffuse.sampling.edit_tasks import TASKS
+from undiffuse.sampling.editing import check_can_edit
 from undiffuse.sampling.edits import Edit, colorize, deblur, enlarge, inpaint, interpolate_images, signed, vary
 from undiffuse.sampling.labels import find_label
 from undiffuse.sampling.model import Model
 from undiffuse.sampling.options import check_guidance, sampling_config
 from undiffuse.studio.drawing import as_read, painted
 from undiffuse.studio.sampling import NO_CLASS, Request
+from undiffuse.studio.told import stated
+from undiffuse.utils.conditions import NO_LABEL, Conditions, as_conditions
 from undiffuse.utils.validation import STRICT
 
 MOST_IMAGES = 16
@@ -106,12 +110,12 @@ def prepared_edit(
     Raises:
         ValueError: an image is missing, nothing is painted, or the model cannot do it.
     """
+    check_can_edit(model.config, options.task, None, asked.run or "This model")
     image = given_image(model, options, (drawn or {}).get("background"))
-    sampling = sampling_config(model.config, asked.sampler, asked.steps)
+    sampler = model.config.sampling.sampler if model.diffusion.jumps else asked.sampler
+    sampling = sampling_config(model.config, sampler, asked.steps)
     sampling = replace(sampling, clip=sampling.clip or TASKS[options.task].clip)
-    label = None if asked.label == NO_CLASS else find_label(model.class_names, asked.label)
-    if label is None and model.class_names:
-        check_guidance(model.config)  # Whether it ever saw an image without its label.
+    label = _told(model, asked)
     if options.task == "inpaint":
         return inpaint(model, image, painted(drawn or {}, model.shape[1:]), sampling, label)
     if options.task == "vary":
@@ -122,6 +126,18 @@ def prepared_edit(
     if options.task == "deblur":
         return deblur(model, image, sampling, label, options.blur, options.noise)
     return {"colorize": colorize, "enlarge": enlarge}[options.task](model, image, sampling, label, options.noise)
+
+
+def _told(model: Model, asked: Request) -> Conditions:
+    """What the model is told for all results."""
+    index = NO_LABEL if asked.label == NO_CLASS else find_label(model.class_names, asked.label)
+    if index == NO_LABEL and model.class_names:
+        check_guidance(model.config)  # Whether it ever saw an image without its label.
+    attributes = find_attributes(model.config.attributes, stated(model.config.attributes, asked.attributes))
+    for name, values in attributes.items():
+        if len(values) > 1:
+            raise ValueError(f"{name} has {len(values)} values: an edit takes one, for all results.")
+    return as_conditions(conditions_of(model.config, [index] if model.class_names else None, attributes, [0]))
 
 
 def given_image(
@@ -135,6 +151,19 @@ def given_image(
     if image is None:
         raise ValueError(f"There is no {name}: drop one, or take the image of a seed.")
     return as_read(image, options.shape(model), model.config.data.fit)
+
+
+def sampled(model: Model, asked: Request, options: Options) -> list[UInt8[Tensor, "d k l"]]:
+    """Images of the model's own, made what the edit undoes.
+
+    Raises:
+        ValueError: the model cannot edit, or there is no such class or attribute.
+    """
+    check_can_edit(model.config, options.task, None, asked.run or "This model")
+    label, attributes = asked.model_label, stated(model.config.attributes, asked.attributes)
+    label = label if model.class_names else None
+    images = model.sample(asked.count, label=label, attributes=attributes, seed=asked.seed).to_torch()
+    return [worsened(model, options, image) for image in images]
 
 
 def worsened(model: Model, options: Options, pixels: UInt8[Tensor, "c h w"]) -> UInt8[Tensor, "d k l"]:

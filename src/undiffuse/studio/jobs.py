@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from undiffuse.config import FROM_IMAGES, Config, flat
+from undiffuse.data.columns import AttributesConfig
 from undiffuse.runs.run import Run
 from undiffuse.utils.text import size_text
 
@@ -125,6 +126,8 @@ def resume_words(run: Run) -> list[str]:
     config: Config = run.config
     if not config.data_content:
         raise ValueError(f"{run.name} was imported, without the images that training would need.")
+    if config.attributes is not None:
+        _check_table(run.name, config.attributes)
     data = config.data
     words = ["--data", data.data, "--split", data.split, "--size", size_text(config.network.size), "--fit", data.fit]
     words += ["--channels", str(config.network.image_channels), "--seed", str(config.seed)]
@@ -132,6 +135,7 @@ def resume_words(run: Run) -> list[str]:
     words += ["--preset", config.preset] if config.origin is None else ["--from", config.origin.run]
     words += [] if data.data_root is None else ["--data-root", data.data_root]
     words += [] if config.class_names else ["--unconditional"]
+    words += [] if config.condition is None else ["--condition", config.condition]
     groups = ("network", "diffusion", "augmentation", "optimizer", "training", "sampling")
     settings = {name: value for name, value in flat(config).items() if name.partition(".")[0] in groups}
     return [
@@ -139,3 +143,11 @@ def resume_words(run: Run) -> list[str]:
         "--set",
         *(f"{name}={json.dumps(value)}" for name, value in settings.items() if name not in FROM_IMAGES),
     ]
+
+
+def _check_table(name: str, attributes: AttributesConfig) -> None:
+    """Raises ValueError where a run's table is not known, or gone."""
+    if attributes.table is None:
+        raise ValueError(f"{name} does not say where its table is: resume it once with undiffuse train --condition.")
+    if not Path(attributes.table).exists():
+        raise ValueError(f"The table of {name} is gone: put {attributes.table} back, and resume it then.")

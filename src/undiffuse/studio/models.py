@@ -3,6 +3,8 @@
 import threading
 from collections import OrderedDict
 
+from undiffuse.runs.run import Run
+from undiffuse.sampling.guides import check_can_guide
 from undiffuse.sampling.loading import load_model
 from undiffuse.sampling.model import Model
 from undiffuse.studio.places import Places
@@ -60,15 +62,17 @@ class Models:
             ValueError: there is no such run, or its config cannot be read.
         """
         run = self.places.run(name)
-        ours = run.config.network
         found = [f"{name}@{each.images}" for each in run.checkpoints()[1:]]
-        for other in self.places.trained():
-            config = self.places.run(other).config
-            theirs, class_names = config.network, config.class_names
-            same_shape = (theirs.size, theirs.image_channels) == (ours.size, ours.image_channels)
-            if other != name and same_shape and class_names in ((), run.config.class_names):
-                found.append(other)
-        return found
+        others = (other for other in self.places.trained() if other != name)
+        return found + [other for other in others if _can_guide(self.places.run(other), run)]
 
     def __len__(self) -> int:
         return len(self._loaded)
+
+
+def _can_guide(guide: Run, guided: Run) -> bool:
+    try:
+        check_can_guide(guide.config, guided.config)
+    except ValueError:
+        return False
+    return True

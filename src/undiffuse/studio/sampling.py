@@ -8,6 +8,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Annotated, Literal, NamedTuple
 
+import PIL.Image
 import torch
 from jaxtyping import UInt8
 from pydantic import Field
@@ -19,9 +20,11 @@ from undiffuse.data.pixels import to_pixels
 from undiffuse.diffusion.samplers import Step
 from undiffuse.report import grids
 from undiffuse.sampling.labels import labels_for
-from undiffuse.sampling.model import Model
+from undiffuse.sampling.model import Model, sample_steps
 from undiffuse.sampling.nfe import nfe
-from undiffuse.sampling.options import sampling_config
+from undiffuse.sampling.options import sampling_config, with_acting_guidance
+from undiffuse.studio.told import checked_image, stated
+from undiffuse.utils.conditions import Condition, says_something
 from undiffuse.utils.validation import STRICT
 
 MOST_IMAGES = 64
@@ -53,6 +56,8 @@ class Request:
     """Noise levels in which guidance acts, as in "0.28-1.6"; "" for all."""
     guide: Annotated[str, Field(max_length=300)] = ""
     """A run, or RUN@IMAGES; "" for the model itself."""
+    attributes: Annotated[str, Field(max_length=3000)] = ""
+    """Of a model that was trained with a table: see `told.stated`."""
 
     def __post_init__(self) -> None:
         if self.guidance == 1 and (self.guide or self.interval.strip()):
@@ -71,27 +76,19 @@ class Request:
     def seeds(self) -> range:
         return range(self.seed, self.seed + self.count)
 
-    def nfe(self, model: Model) -> int:
+    def nfe(self, model: Model, image: PIL.Image.Image | None = None) -> int:
         """Number of function evaluations for the first image."""
-        given = self.sampler, self.steps, self._guidance(model), None, (), self._interval
-        sampling = sampling_config(model.config, *given, guide=model.guide is not None)
-        return nfe(model, sampling, self.labels(model))
+        told = self._told(model, image)
+        return nfe(model, self._sampling(model, told), told)
 
-    def steps_of(self, model: Model) -> Iterator[Step]:
-        """The sampler's steps, the same as `Model.sample` takes.
+    def steps_of(self, model: Model, image: PIL.Image.Image | None = None) -> Iterator[Step]:
+        """The sampler's steps, the same as `Model.sample` takes; `image` is what a model makes others from.
 
         Raises:
             ValueError: the model cannot do it.
         """
-        return model.steps(
-            self.count,
-            label=self.model_label,
-            guidance=self._guidance(model),
-            guidance_interval=self._interval,
-            sampler=self.sampler,
-            steps=self.steps,
-            seed=self.seed,
-        )
+        told = self._told(model, image)
+        return sample_steps(model, self.seeds, told, self._sampling(model, told))
 
     def names(self, model: Model) -> list[str]:
         """What each image is, in words."""
@@ -99,13 +96,22 @@ class Request:
         words = [f", {model.class_names[k]}" if k >= 0 else "" for k in labels]
         return [f"seed {seed}{word}" for seed, word in zip(self.seeds, words, strict=True)]
 
-    @property
-    def _interval(self) -> str | None:
-        return self.interval.strip() or None
+    def _sampling(self, model: Model, told: Condition) -> SamplingConfig:
+        # Not spoken where it is the run's own: a model without classes refuses guidance.
+        guidance = None if self.guidance == model.config.sampling.guidance else self.guidance
+        interval = self.interval.strip() or None
+        given = self.sampler, self.steps, guidance, None, (), interval
+        sampling = sampling_config(model.config, *given, guide=model.guide is not None)
+        acts = says_something(told) or model.guide is not None or not model.config.is_conditional
+        if not acts and sampling.guidance != 1 and (guidance is not None or interval):
+            raise ValueError(
+                f"Guidance {self.guidance:g} has nothing to strengthen here: choose what to make, or set it to 1."
+            )
+        return with_acting_guidance(sampling, acts, asked=False)
 
-    def _guidance(self, model: Model) -> float | None:
-        """None where it is the run's own: of a model without classes guidance must not be spoken."""
-        return None if self.guidance == model.config.sampling.guidance else self.guidance
+    def _told(self, model: Model, image: PIL.Image.Image | None) -> Condition:
+        attributes = stated(model.config.attributes, self.attributes)
+        return model.told(self.seeds, self.model_label, attributes, checked_image(model.config, image))
 
 
 class Shown(NamedTuple):

@@ -1,12 +1,15 @@
 """The tab that trains: drop photos, see what they hold, start, watch, stop and resume."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import gradio as gr
 
 from undiffuse.data.paths import folder_name
+from undiffuse.exploration.explore import Exploration
+from undiffuse.exploration.suggestion import Suggestion
 from undiffuse.runs.find import SHIPPED, is_run
 from undiffuse.studio import markup
 from undiffuse.studio.context import Studio
@@ -34,110 +37,153 @@ FOLDER = (
 UPLOADED = ["image", ".zip", ".tar", ".tgz", ".gz", ".xz", ".bz2"]
 
 
-def train_tab(studio: Studio, tab: gr.Tab) -> None:
-    """Builds the tab and its events."""
-    data = gr.State("")
-    with gr.Row(elem_classes="panes"):
-        with gr.Column(elem_classes="controls", scale=0, min_width=300):
-            files = gr.File(
-                label="Photos, or a .zip of them", file_count="multiple", file_types=UPLOADED, height=150,
-                show_label=False, elem_classes="upload", elem_id="train-files",
-            )  # fmt: skip
-            gr.HTML(FOLDER, elem_id="train-folder")
-            name = gr.Textbox("", label="Name of the run", placeholder="photos", max_length=48, elem_id="train-name")
-            with gr.Row(elem_classes="pair"):
-                size = gr.Textbox("32", label="Size in pixels", max_length=9, min_width=100, elem_id="train-size")
-                minutes = gr.Number(10, label="Minutes", minimum=0.01, maximum=MOST_MINUTES, min_width=100)
-            classes = gr.Checkbox(True, label="Learn the classes, if there are any")
-            origin = gr.Dropdown(
-                [FROM_SCRATCH, *studio.places.trained()], value="", label="Start from", elem_id="train-from",
-                info="a trained run whose weights know much already",
-            )  # fmt: skip
-            with gr.Row(elem_classes="actions"):
-                start = gr.Button("Train", variant="primary", min_width=100, elem_id="train-start")
-                halt = gr.Button("Stop", min_width=80, elem_classes="stop", elem_id="train-stop")
-            unfinished = gr.Dropdown([], label="Resume a run", elem_id="train-unfinished")
-            resume = gr.Button("Resume", elem_id="train-resume")
-        with gr.Column(elem_classes="result", min_width=300):
-            told = gr.HTML("", elem_id="train-told")
-            watched = gr.HTML(_watched(studio), elem_id="train-watched")
-            found = gr.HTML("", elem_id="train-found")
-    timer = gr.Timer(REFRESH_SECONDS, active=False)
-    before = gr.State("")
+class TrainTab:
+    """The controls of the tab, and what they do."""
 
-    def look(files: list[str] | None) -> Iterator[tuple]:
+    def __init__(self, studio: Studio, tab: gr.Tab):
+        """Builds the tab and its events; it is refreshed while it is looked at."""
+        self.studio = studio
+        self.data, self.suggested, self.before = gr.State(""), gr.State(None), gr.State("")
+        with gr.Row(elem_classes="panes"):
+            with gr.Column(elem_classes="controls", scale=0, min_width=300):
+                self._build_controls()
+            with gr.Column(elem_classes="result", min_width=300):
+                self.told = gr.HTML("", elem_id="train-told")
+                self.watched = gr.HTML(_watched(studio), elem_id="train-watched")
+                self.found = gr.HTML("", elem_id="train-found")
+        self.timer = gr.Timer(REFRESH_SECONDS, active=False)
+        self._wire(tab)
+
+    def _build_controls(self) -> None:
+        self.files = gr.File(
+            label="Photos, or a .zip of them", file_count="multiple", file_types=UPLOADED, height=150,
+            show_label=False, elem_classes="upload", elem_id="train-files",
+        )  # fmt: skip
+        gr.HTML(FOLDER, elem_id="train-folder")
+        self.name = gr.Textbox("", label="Name of the run", placeholder="photos", max_length=48, elem_id="train-name")
+        with gr.Row(elem_classes="pair"):
+            self.size = gr.Textbox("32", label="Size in pixels", max_length=9, min_width=100, elem_id="train-size")
+            self.minutes = gr.Number(10, label="Minutes", minimum=0.01, maximum=MOST_MINUTES, min_width=100)
+        self.classes = gr.Checkbox(True, label="Learn the classes, if there are any")
+        self.origin = gr.Dropdown(
+            [FROM_SCRATCH, *self.studio.places.trained()], value="", label="Start from", elem_id="train-from",
+            info="a trained run whose weights know much already",
+        )  # fmt: skip
+        with gr.Row(elem_classes="actions"):
+            self.start = gr.Button("Train", variant="primary", min_width=100, elem_id="train-start")
+            self.halt = gr.Button("Stop", min_width=80, elem_classes="stop", elem_id="train-stop")
+        self.unfinished = gr.Dropdown([], label="Resume a run", elem_id="train-unfinished")
+        self.resume = gr.Button("Resume", elem_id="train-resume")
+
+    def _wire(self, tab: gr.Tab) -> None:
+        at_once: dict[str, Any] = {"queue": False, "api_visibility": "private"}
+        unseen: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
+        asked, began = [self.name, self.size, self.minutes], [self.told, self.watched, self.timer]
+        self.files.change(
+            streamed(self.look), self.files, [self.data, self.found, self.suggested, *asked], concurrency_limit=None,
+            **unseen,
+        )  # fmt: skip
+        self.start.click(
+            self.begin, [self.data, self.suggested, *asked, self.classes, self.origin], began, **at_once
+        )  # fmt: skip
+        self.resume.click(self.go_on, self.unfinished, began, **at_once)
+        self.halt.click(lambda: self.studio.trainer.stop(), None, None, **at_once)
+        self.timer.tick(self.refresh, self.before, [self.watched, self.before], queue=False, **unseen)
+        tab.select(self.open, None, [self.timer, self.unfinished, self.origin], queue=False, **unseen)
+
+    def look(self, files: list[str] | None) -> Iterator[tuple]:
         """Keeps what was uploaded, and says what is in it."""
         kept = None
         if not files:
-            yield "", "", *3 * [gr.skip()]
+            yield "", "", None, *3 * [gr.skip()]
             return
         try:
-            kept = studio.places.keep(files)
-            looks = explored(str(kept), True, studio.exploring)
+            kept = self.studio.places.keep(files)
+            looks = explored(str(kept), True, self.studio.exploring)
             while True:
                 try:
-                    yield gr.skip(), next(looks), *3 * [gr.skip()]
+                    yield gr.skip(), next(looks), *4 * [gr.skip()]
                 except StopIteration as end:
-                    seen, suggestion = end.value
+                    found, suggestion = end.value
                     break
-            page = markup.stage(
-                suggestion_markup(suggestion) + "<h3>Your photos</h3>" + as_markup(seen, studio.reports.add(seen.write))
+            yield (
+                str(kept),
+                self._page(found, suggestion),
+                suggestion,
+                kept.name.rpartition("-")[0],
+                *_wishes(suggestion),
             )
-            side = size_text(suggestion.size) if suggestion else gr.skip()
-            spent = math.ceil(suggestion.seconds / 60) if suggestion else gr.skip()
-            yield str(kept), page, kept.name.rpartition("-")[0], side, spent
         except Exception as error:
             if kept is not None and isinstance(error, ValueError):  # Nothing can be trained on it.
                 remove(kept)
-            yield "", markup.stage(markup.note(explain(error), "trouble")), *3 * [gr.skip()]
+            yield "", markup.stage(markup.note(explain(error), "trouble")), None, *3 * [gr.skip()]
+
+    def _page(self, found: Exploration, suggestion: Suggestion | None) -> str:
+        report = as_markup(found, self.studio.reports.add(found.write))
+        return markup.stage(suggestion_markup(suggestion) + "<h3>Your photos</h3>" + report)
 
     def begin(
-        data: str, name: str | None, size: str | None, minutes: float | None, classes: bool, origin: str | None
+        self,
+        data: str,
+        suggested: Suggestion | None,
+        name: str | None,
+        size: str | None,
+        minutes: float | None,
+        classes: bool,
+        origin: str | None,
     ) -> tuple:
         """Starts a training of its own process."""
-        try:
-            words, folder = train_words(studio, data, name or "", size or "", minutes or 0, classes, origin or "")
-            studio.trainer.start(words, folder)
-        except Exception as error:
-            return markup.note(explain(error), "trouble"), gr.skip(), gr.skip()
-        return "", _watched(studio), gr.Timer(active=True)
+        asked = name or "", size or "", minutes or 0, classes, origin or ""
+        return self._started(lambda: train_words(self.studio, data, *asked, suggested))
 
-    def go_on(name: str | None) -> tuple:
+    def go_on(self, name: str | None) -> tuple:
         """Resumes a run."""
+
+        def words() -> tuple[list[str], Path]:
+            run = self.studio.places.run(name or "")
+            return resume_words(run), run.folder
+
+        return self._started(words)
+
+    def _started(self, words: Callable[[], tuple[list[str], Path]]) -> tuple:
+        """What is shown of a training that was started, or why it was not."""
         try:
-            run = studio.places.run(name or "")
-            studio.trainer.start(resume_words(run), run.folder)
+            self.studio.trainer.start(*words())
         except Exception as error:
             return markup.note(explain(error), "trouble"), gr.skip(), gr.skip()
-        return "", _watched(studio), gr.Timer(active=True)
+        return "", _watched(self.studio), gr.Timer(active=True)
 
-    def refresh(before: str) -> tuple:
-        now = _watched(studio)
+    def refresh(self, before: str) -> tuple:
+        """What the training is doing, if that has changed."""
+        now = _watched(self.studio)
         return (gr.skip(), gr.skip()) if now == before else (now, now)
 
-    files.change(
-        streamed(look), files, [data, found, name, size, minutes], concurrency_limit=None,
-        show_progress="hidden", api_visibility="private",
-    )  # fmt: skip
-    start.click(
-        begin, [data, name, size, minutes, classes, origin], [told, watched, timer], queue=False,
-        api_visibility="private",
-    )  # fmt: skip
-    resume.click(go_on, unfinished, [told, watched, timer], queue=False, api_visibility="private")
-    halt.click(lambda: studio.trainer.stop(), None, None, queue=False, api_visibility="private")
-    timer.tick(refresh, before, [watched, before], queue=False, show_progress="hidden", api_visibility="private")
-    tab.select(
-        lambda: (
-            gr.Timer(active=True), gr.Dropdown(unfinished_runs(studio)),
-            gr.Dropdown([FROM_SCRATCH, *studio.places.trained()]),
-        ), None, [timer, unfinished, origin], queue=False, show_progress="hidden", api_visibility="private",
-    )  # fmt: skip
+    def open(self) -> tuple:
+        """The runs as they are now."""
+        origins = [FROM_SCRATCH, *self.studio.places.trained()]
+        return gr.Timer(active=True), gr.Dropdown(unfinished_runs(self.studio)), gr.Dropdown(origins)
+
+
+def _wishes(suggestion: Suggestion | None) -> tuple:
+    """Size and minutes as they are suggested."""
+    if suggestion is None:
+        return gr.skip(), gr.skip()
+    return size_text(suggestion.size), math.ceil(suggestion.seconds / 60)
 
 
 def train_words(
-    studio: Studio, data: str, name: str, size: str, minutes: float, classes: bool, origin: str = ""
+    studio: Studio,
+    data: str,
+    name: str,
+    size: str,
+    minutes: float,
+    classes: bool,
+    origin: str = "",
+    suggestion: Suggestion | None = None,
 ) -> tuple[list[str], Path]:
-    """The words of the command line, and the run folder; `origin` is the run to start from, if any.
+    """The words of the command line, and the run folder.
+
+    `origin` is the run to start from, if any; without one, the preset and settings are those of the suggestion.
 
     Raises:
         ValueError: something is missing or out of range, or there is such a run already.
@@ -154,6 +200,9 @@ def train_words(
         raise ValueError(f"There is a run {folder.name} already: give another name, or resume that one.")
     words = ["--data", data, "--size", size.strip(), "--minutes", f"{minutes:g}"]
     words += [] if classes else ["--unconditional"]
+    if not origin and suggestion is not None:
+        settings = [f"{name}={value:g}" for name, value in suggestion.settings_at(sides).items()]
+        words += ["--preset", suggestion.preset, *(["--set", *settings] if settings else [])]
     if not origin:
         return words, folder
     start = studio.places.run(origin)

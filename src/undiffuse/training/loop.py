@@ -5,6 +5,7 @@ Nothing here shows anything, saves anything or decides when to stop: whoever ite
 
 import math
 from collections.abc import Callable, Iterator
+from functools import cache
 from typing import Any
 
 import torch
@@ -13,6 +14,7 @@ from torch.nn.utils import clip_grad_norm_
 
 from undiffuse.config import Config
 from undiffuse.data.batches import Batch
+from undiffuse.diffusion.loss import Loss
 from undiffuse.training.ema import update_ema
 from undiffuse.training.optimizers import learning_rate_factor, set_learning_rate, step_unless
 from undiffuse.training.state import StepReport, TrainingState
@@ -37,21 +39,21 @@ def training_steps(
     a GPU never waits for it.
     """
     network = world.wrap(state.network)  # The same network, its gradients averaged over all processes.
-    objective, scale = config.diffusion.make_loss(), state.loss_scale
+    objective_of_stage, scale = cache(config.diffusion.make_loss), state.loss_scale
     weights = list(state.network.parameters())
     batch_size, halflife_images = config.training.batch, config.training.ema_halflife_images
 
-    def losses_of(x0: Tensor, eps: Tensor, sigma: Tensor, label: Condition) -> Tensor:
+    def losses_of(objective: Loss, x0: Tensor, eps: Tensor, sigma: Tensor, label: Condition) -> Tensor:
         torch.compiler.cudagraph_mark_step_begin()  # A recorded graph may write over what the last one returned.
         with autocast(world.device, config.training.precision):
             return objective(network, x0=x0, eps=eps, sigma=sigma, label=label)
 
-    def backward(microbatches: list[tuple[Any, ...]]) -> tuple[Tensor, Tensor]:
+    def backward(objective: Loss, microbatches: list[tuple[Any, ...]]) -> tuple[Tensor, Tensor]:
         """Adds the gradients of the batch's loss; returns each image's loss and its fraction of the batch's."""
         losses = []
         for i, (*inputs, fraction) in enumerate(microbatches):
             with world.sync_gradients(network, on=i == len(microbatches) - 1):
-                loss = losses_of(*inputs)
+                loss = losses_of(objective, *inputs)
                 weighted = (fraction.to(loss) * loss).sum()
                 (weighted if scale is None else scale.value * weighted).backward()
             losses.append(loss.detach())
@@ -59,7 +61,9 @@ def training_steps(
 
     rehearsed = world.size == 1
     for batch in batches:
-        factor = learning_rate_factor(state.images, progress(), config.optimizer)
+        spent = progress()
+        objective = objective_of_stage(config.diffusion.stage(spent))
+        factor = learning_rate_factor(state.images, spent, config.optimizer)
         learning_rate = config.optimizer.learning_rate * factor
         set_learning_rate(state.optimizers, learning_rate)
 
@@ -69,12 +73,12 @@ def training_steps(
         if not rehearsed:
             # The first backward pass decides in which order DistributedDataParallel sums gradients from then on. Were
             # it one that counts, the step after a restart would be summed in another order than without one.
-            backward(microbatches[:1])
+            backward(objective, microbatches[:1])
             state.network.zero_grad()
             rehearsed = True
         # Dropout must not depend on the random numbers used before a restart.
         torch.manual_seed(derived_seed("dropout", config.seed, state.images, world.rank))
-        loss_by_image, fraction = backward(microbatches)
+        loss_by_image, fraction = backward(objective, microbatches)
         mean_loss = world.mean_tensor(fraction @ loss_by_image.to(fraction))
         if scale is not None:
             scale.unscale([p.grad for p in weights if p.grad is not None])

@@ -88,5 +88,7 @@ def _preview(network: nn.Module, run: Run, store: Store) -> Image.Image:
 def _quick(config: Config) -> SamplingConfig:
     """Few steps, with the sampler that makes the most of them, in the precision of training."""
     sampling = config.sampling
+    if config.diffusion.jumps:
+        return replace(sampling, precision=config.training.precision)
     steps, precision = min(sampling.steps, STEPS), config.training.precision
     return replace(sampling, sampler="ipndm", sigmas="auto", steps=steps, precision=precision)

@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import fields, replace
 from pathlib import Path
@@ -41,6 +41,7 @@ NOT_FINITE = (
 )
 
 MAY_CHANGE = {
+    "attributes.table",
     "data.data",
     "data.data_root",
     "image_condition.pairs",
@@ -54,8 +55,8 @@ MAY_CHANGE = {
     "training.microbatch",
     *(f"sampling.{field.name}" for field in fields(SamplingConfig)),
 }
-"""Settings that may differ when a run is resumed: the budget may grow, the same images and the run it started from may
-have moved, older versions recorded less of that run, and what saves memory changes no result."""
+"""Settings that may differ when a run is resumed: the budget may grow, the same images, table and source run may have
+moved, older versions recorded less of that run, and what saves memory changes no result."""
 
 
 def begin_or_resume(folder: Path, config: Config, total_images: int, world: World, start: Start | None = None) -> Run:
@@ -88,16 +89,8 @@ def begin_or_resume(folder: Path, config: Config, total_images: int, world: Worl
             f"The images at {config.data.data} are not the ones that {folder.absolute()} was trained on: bring those "
             "back to resume it, or give another --out to start from scratch."
         )
-    if run.checkpoints() and "image_condition.content" in changed and config.image_condition:
-        raise ValueError(
-            f"The images in {config.image_condition.pairs} are not those that {folder.absolute()} was told of in "
-            "training: bring those back to resume it, or give another --out to start from scratch."
-        )
-    if run.checkpoints() and any(name.startswith("attributes") for name in changed):
-        raise ValueError(
-            f"--condition is not the table that {folder.absolute()} was trained with: bring that back to resume it, or "
-            "give another --out to start from scratch."
-        )
+    if run.checkpoints():
+        _check_condition(run, config, changed)
     if run.checkpoints() and changed:
         name, (before, after) = next(iter(changed.items()))
         more = f" and {len(changed) - 1} more" if len(changed) > 1 else ""
@@ -111,6 +104,31 @@ def begin_or_resume(folder: Path, config: Config, total_images: int, world: Worl
     if start is not None and not run.checkpoints():
         save_start(run, weights_for(config, start))
     return run
+
+
+def _check_condition(run: Run, config: Config, changed: Iterable[str]) -> None:
+    """Raises ValueError if the network was told something else in training."""
+    folder, before = run.folder.absolute(), run.config
+    scratch = "or give another --out to start from scratch."
+
+    def kind(of: Config) -> tuple[bool, str | None, int | None]:
+        image = of.image_condition
+        return of.attributes is not None, image.kind if image else None, image.low_res if image else None
+
+    if kind(before) != kind(config):
+        if before.attributes is None and before.image_condition is None:
+            raise ValueError(f"{folder} was trained without --condition: leave it out to resume it, {scratch}")
+        given = before.condition or "TABLE.csv"
+        raise ValueError(f"{folder} was trained with --condition {given}: give that again to resume it, {scratch}")
+    if "image_condition.content" in changed and config.image_condition:
+        raise ValueError(
+            f"The images in {config.image_condition.pairs} are not those that {folder} was told of in training: bring "
+            f"those back to resume it, {scratch}"
+        )
+    if any(name.startswith("attributes") for name in changed):
+        raise ValueError(
+            f"--condition is not the table that {folder} was trained with: bring that back to resume it, {scratch}"
+        )
 
 
 def train_run(

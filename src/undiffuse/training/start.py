@@ -5,12 +5,14 @@ from dataclasses import dataclass, replace
 from torch import Tensor
 
 from undiffuse.config import Config, OptimizerConfig, Origin, TrainingConfig
+from undiffuse.data.columns import AttributesConfig, CategoryColumn
 from undiffuse.data.store import DataConfig, Store
 from undiffuse.networks.classes import ClassChange
-from undiffuse.networks.conditions import NONE_KEPT, KeptColumns
+from undiffuse.networks.conditions import KeptColumns
 from undiffuse.presets import ImageFacts
 from undiffuse.runs.run import Checkpoint, Run, Tensors
-from undiffuse.utils.text import CHANNELS
+from undiffuse.utils.terminal import log
+from undiffuse.utils.text import CHANNELS, plural
 
 FINE_TUNING_RATE = 1 / 3
 """The learning rate on other images than the source's, as a fraction of that of training from scratch."""
@@ -89,9 +91,11 @@ def weights_for(config: Config, start: Start) -> dict[str, Tensor]:
 
 
 def _kept(source: Config, config: Config) -> KeptColumns:
-    """The columns of the source's table that the config's has too, by name, and their values."""
+    """The columns of the source's table that the config's has too, by name, and their values; and the other image."""
+    ours, theirs = config.image_condition, source.image_condition
+    image = ours is not None and theirs is not None and ours.kind == theirs.kind
     if source.attributes is None or config.attributes is None:
-        return NONE_KEPT
+        return KeptColumns(image=image)
 
     def places(of: Config) -> tuple[list[str], list[tuple[str, str]]]:
         assert of.attributes is not None
@@ -102,7 +106,54 @@ def _kept(source: Config, config: Config) -> KeptColumns:
     return KeptColumns(
         tuple(numbers.index(each) if each in numbers else -1 for each in new_numbers),
         tuple(values.index(each) if each in values else -1 for each in new_values),
+        image,
     )
+
+
+def log_start(start: Start, config: Config) -> None:
+    """Notices of what the run takes from the one that it starts from."""
+    source, origin, classes = start.run.config, config.origin, config.class_change
+    if origin is None or classes is None:
+        return
+    kept = "its classes" if classes.before == classes.after else f"{classes}"
+    log.info(f"from     {start.run.name}, {origin.images:,} images: {kept}")
+    _log_table(source.attributes, config.attributes)
+    before, after = source.image_condition, config.image_condition
+    if before is not None and after is None:
+        log.info(f"         without its other images: --condition {before} would keep them")
+    elif before is not None and after is not None and before.kind != after.kind:
+        log.info(f"         another kind of other images, to be learned anew: {after}, there {before}")
+    elif before is not None and after is not None and before.low_res != after.low_res:
+        log.info(f"         --condition {after}, there {before}")
+    theirs, ours = source.optimizer.learning_rate, config.optimizer.learning_rate
+    if config.data_content != source.data_content:
+        log.info(
+            f"         other images: learning rate {ours:.3g}, there {theirs:.3g}; --set optimizer.learning_rate=... "
+            "changes it"
+        )
+
+
+def _log_table(before: AttributesConfig | None, after: AttributesConfig | None) -> None:
+    """What becomes of the columns, and of the words in those that stay."""
+    if before is None:
+        return
+    if after is None:
+        log.info("         without its table: give --condition to go on with one")
+        return
+    theirs = {(type(column), column.name): column for column in before.columns}
+    ours = {(type(column), column.name): column for column in after.columns}
+    kept = [name for kind, name in ours if (kind, name) in theirs]
+    new, dropped = (
+        [name for kind, name in one if (kind, name) not in two] for one, two in ((ours, theirs), (theirs, ours))
+    )
+    changes = [f"{which} ({', '.join(names)})" for which, names in (("new", new), ("dropped", dropped)) if names]
+    for column in after.categories:
+        known = theirs.get((CategoryColumn, column.name))
+        if isinstance(known, CategoryColumn) and known.values != column.values:
+            words = len(set(column.values) - set(known.values)), len(set(known.values) - set(column.values))
+            changes.append(f"words of {column.name}: {words[0]:,} new, {words[1]:,} dropped")
+    text = ", ".join([f"{plural(len(kept), 'column')} kept", *changes])
+    log.info(f"         {text if changes else 'its columns'}")
 
 
 def save_start(run: Run, weights: Tensors) -> None:

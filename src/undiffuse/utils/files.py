@@ -42,6 +42,20 @@ def write_atomically(path: Path, content: bytes | str) -> None:
         temporary.write_bytes(content.encode() if isinstance(content, str) else content)
 
 
+def read_small(file: Path, most: int) -> str:
+    """The text in a file that may come from anywhere.
+
+    Raises:
+        OSError: it cannot be read.
+        ValueError: it is longer than `most` bytes, or not UTF-8.
+    """
+    with open(file, "rb") as opened:
+        content = opened.read(most + 1)
+    if len(content) > most:
+        raise ValueError(f"it is longer than {most:,} bytes")
+    return content.decode()
+
+
 def remove(path: Path) -> None:
     """Removes a file or folder, if it exists."""
     if path.is_dir() and not path.is_symlink():

@@ -10,7 +10,7 @@ from typing import TypeVar
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
-from undiffuse.utils.text import duration
+from undiffuse.utils.text import duration, printable
 
 T = TypeVar("T")
 
@@ -28,9 +28,14 @@ LOG_SECONDS = 10
 """Where the output is a file, not a terminal, a progress line is written this often."""
 
 
+def shown(text: str) -> str:
+    """The text without what would move a terminal's cursor or color it: names and settings may come from anywhere."""
+    return "\n".join(map(printable, text.split("\n")))
+
+
 class _ToConsole(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
-        console.print(record.getMessage())
+        console.print(shown(record.getMessage()))
 
 
 _speaking = False

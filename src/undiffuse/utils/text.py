@@ -1,4 +1,4 @@
-"""How sizes, numbers, counts and times are written."""
+"""How sizes, numbers, counts, times and foreign names are written."""
 
 from collections.abc import Mapping
 
@@ -7,6 +7,12 @@ LISTED = 8
 
 CHANNELS = {1: "gray", 3: "RGB", 4: "RGBA"}
 """The names of images with 1, 3 and 4 channels."""
+
+
+def printable(name: str) -> str:
+    """The name with control characters, and bytes that are not text, made visible."""
+    text = name.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
+    return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text)
 
 
 def size_text(size: tuple[int, int]) -> str:

@@ -64,7 +64,7 @@ def test_bad_images_are_named_counted_and_skipped(tmp_path: Path, notices) -> No
     assert store.names == ["cats/good.png", "good.png"]
     assert [name for name, _ in store.skipped] == ["cats/cut.jpg", "empty.png", "text.jpg"]
     reasons = dict(store.skipped)
-    assert "truncated" in reasons["cats/cut.jpg"]
+    assert reasons["cats/cut.jpg"] == "it is cut off"
     assert reasons["text.jpg"] == "not an image, despite its name"
     assert f"1 other file in {folder} ignored." in notices.messages
     assert any("Left out 3 images" in notice and "--strict" in notice for notice in notices.messages)
@@ -260,7 +260,7 @@ def test_an_image_that_claims_to_be_enormous_is_skipped(tmp_path: Path) -> None:
     assert store.names == ["good.png"]
     ((name, reason),) = store.skipped
     assert name == "bomb.png"
-    assert "decompression bomb" in reason
+    assert "it claims 3,600 megapixels, more than the 80" in reason
 
 
 def test_formats_that_run_programs_are_not_opened(tmp_path: Path) -> None:

@@ -1,33 +1,42 @@
 """A .zip or .tar of images, read in place: nothing is extracted to disk, and names inside are never used as paths."""
 
 import hashlib
-import io
 import lzma
 import os
 import tarfile
 import zipfile
 import zlib
+from collections import Counter
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import IO, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import PIL.Image
 
-from undiffuse.data.paths import FORMATS, is_image, printable, read_layout, source_name
+from undiffuse.data.image_files import MAX_IMAGE_BYTES, in_words, open_image_file
+from undiffuse.data.paths import ARCHIVE_SUFFIXES, is_image, printable, read_layout, source_name
+from undiffuse.data.readers.tars import Refused, open_tar
+from undiffuse.data.readers.zips import open_zip, read_entry
 from undiffuse.data.source import Image, Source
+from undiffuse.utils.limits import scaled
 from undiffuse.utils.names import Split
 from undiffuse.utils.terminal import Meter
-
-MAX_IMAGE_BYTES = 512 * 2**20
-"""A larger file in an archive is refused; no photo comes close."""
+from undiffuse.utils.text import plural
 
 MAX_EXPANSION = 200
 """Images barely compress. An archive that unpacks to over this many times its size, and over 1 GiB, is a bomb."""
 
-MAX_HEADER_BYTES = 2**20
-"""The limit for a .tar's long names and extended headers, which are read into memory whole."""
+MAX_SMALL_MEMBERS = 100_000
+MIN_MEMBER_BYTES = 100
+"""An archive with more members than that needs so many bytes for each, or they are there to fill the memory."""
+
+MAX_NAME = 1024
+"""Characters of a path inside an archive."""
+
+TAR_BLOCK = 512
 
 BLOCK_BYTES = 2**22
 """An archive is read in blocks of this size."""
@@ -35,15 +44,8 @@ BLOCK_BYTES = 2**22
 END_BYTES = 2**20
 """Read at each end of an archive to tell whether it is still the same."""
 
-HEADER_TYPES = (
-    tarfile.GNUTYPE_LONGNAME,
-    tarfile.GNUTYPE_LONGLINK,
-    tarfile.XHDTYPE,
-    tarfile.XGLTYPE,
-    tarfile.SOLARIS_XHDTYPE,
-)
-
 DAMAGED = (
+    Refused,
     tarfile.TarError,
     zipfile.BadZipFile,
     zlib.error,
@@ -51,9 +53,15 @@ DAMAGED = (
     OSError,
     EOFError,
     NotImplementedError,
-    UnicodeDecodeError,
+    OverflowError,
+    RecursionError,
+    ValueError,  # Of numbers and names.
 )
 """What reading a damaged archive raises."""
+
+
+class Bomb(Exception):
+    """An archive that would take too much memory or time; its message is the reason."""
 
 
 def archive_source(path: Path, split: Split = "auto") -> Source:
@@ -65,25 +73,38 @@ def archive_source(path: Path, split: Split = "auto") -> Source:
     path = path.absolute()
     where = printable(str(path))
     places: dict[str, int] = {}
+    others: Counter[str] = Counter()
     try:
         for member in _members(path):
-            places.setdefault(member.name, member.place)
+            if is_image(member.name):
+                places.setdefault(member.name, member.place)
+            else:
+                others["archive" if member.name.lower().endswith(ARCHIVE_SUFFIXES) else "other file"] += 1
+    except Bomb as error:
+        raise ValueError(f"{where} is a decompression bomb: {error}.") from error
     except DAMAGED as error:
         raise ValueError(
-            f"{where} is not a readable .zip or .tar ({error}): give a folder or an archive of images."
+            f"{where} is not a readable .zip or .tar ({printable(str(error))}): give a folder or an archive of images."
         ) from error
+    inside = plural(others["archive"], "archive")
+    if not places and others["archive"]:
+        raise ValueError(f"{where} contains no images but {inside}, which are not opened: unpack it first.")
     if not places:
         raise ValueError(f"{where} contains no images: give an archive with JPEG or PNG files.")
     layout = read_layout(list(places), split, where)
+    if others["archive"]:
+        notice = f"{inside} inside {where} not opened: unpack them first to have their images."
+        layout = replace(layout, notices=(*layout.notices, notice))
     at = np.array([places[name] for name in layout.names], np.int64)
     del places
 
     def images(start: int = 0, stop: int | None = None, /) -> Iterator[Image]:
         remaining = {name: (label, of_split) for name, label, of_split in layout.rows(start, stop)}
-        for name, size, read, _ in _members(path, int(at[start])) if remaining else ():
-            if name in remaining:
-                label, of_split = remaining.pop(name)
-                yield Image(printable(name), label, _opener(size, read), of_split)
+        for member in _members(path, int(at[start])) if remaining else ():
+            if member.name in remaining:
+                label, of_split = remaining.pop(member.name)
+                opener, held = _opener(member)
+                yield Image(printable(member.name), label, opener, of_split, held)
             if not remaining:
                 break
 
@@ -123,27 +144,36 @@ def archive_signature(path: Path) -> str:
 class Member(NamedTuple):
     name: str
     size: int
-    read: Callable[[], IO[bytes] | None]
+    """In bytes, as the archive claims."""
+    read: Callable[[int], bytes]
+    """Its content, if that is no longer than so many bytes."""
     place: int
     """Where reading comes to it: the offset of its header in a .tar, its number in the directory of a .zip."""
 
 
 def _members(path: Path, place: int = 0) -> Iterator[Member]:
-    """The images from `place` on, in the archive's order: a .tar.xz can only be read from front to back."""
-    unpacked = 0
-    bomb = max(MAX_EXPANSION * path.stat().st_size, 2**30)
-    for member in _tar_members(path, place) if _is_tar(path) else _zip_members(path, place):
+    """The members from `place` on, in the archive's order: a .tar.xz can only be read from front to back.
+
+    Raises:
+        Bomb: there is too much of them.
+    """
+    size = path.stat().st_size
+    unpacked, limit = 0, max(MAX_EXPANSION * size, 2**30)
+    for total, member in enumerate(_tar_members(path, place) if _is_tar(path) else _zip_members(path, place), 1):
         unpacked += member.size
-        if unpacked > bomb:
-            raise ValueError(f"{path} is a decompression bomb: it unpacks to more than {MAX_EXPANSION} times its size.")
-        if is_image(member.name):
-            yield member
+        if unpacked > limit:
+            raise Bomb(f"it unpacks to more than {MAX_EXPANSION} times its size")
+        if total > max(MAX_SMALL_MEMBERS, size // MIN_MEMBER_BYTES):
+            raise Bomb(f"it has more than {total - 1:,} members in {size:,} bytes")
+        if len(member.name) > MAX_NAME:
+            raise Bomb(f"a name in it has {len(member.name):,} characters")
+        yield member
 
 
 def _is_tar(path: Path) -> bool:
     # Checked first: a .tar whose last file is a .zip looks like a .zip too.
     try:
-        with tarfile.open(path, "r:*", tarinfo=_Header):
+        with open_tar(path):
             return True
     except tarfile.ReadError:
         if zipfile.is_zipfile(path):
@@ -152,54 +182,41 @@ def _is_tar(path: Path) -> bool:
 
 
 def _zip_members(path: Path, place: int) -> Iterator[Member]:
-    with zipfile.ZipFile(path) as archive:
+    with open_zip(path) as archive:
         for number, info in enumerate(archive.infolist()[place:], place):
             if not info.is_dir():
-                yield Member(info.filename, info.file_size, partial(archive.open, info), number)
-
-
-class _Header(tarfile.TarInfo):
-    """Refuses a damaged header, which tarfile takes for the end of the archive, and a huge one, which it would read."""
-
-    @classmethod
-    def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> "_Header":
-        try:
-            header = super().frombuf(buf, encoding, errors)
-        except tarfile.HeaderError as error:
-            if not buf.strip(b"\0"):
-                raise  # Really the end.
-            raise tarfile.ReadError(str(error)) from error
-        if header.type in HEADER_TYPES and header.size > MAX_HEADER_BYTES:
-            raise tarfile.ReadError(f"a header claims {header.size:,} bytes")
-        return header
+                yield Member(info.filename, info.file_size, partial(read_entry, archive, info), number)
 
 
 def _tar_members(path: Path, place: int) -> Iterator[Member]:
-    with tarfile.open(path, "r:*", tarinfo=_Header) as archive:
+    with open_tar(path) as archive:
         if place:
             archive.firstmember = None  # It was read when the archive was opened.  # ty: ignore
             archive.offset = place
         while (info := archive.next()) is not None:
             if info.isfile():  # No links, devices or folders.
-                read = partial(archive.extractfile, info)
-                yield Member(info.name.removeprefix("./"), info.size, read, info.offset)
+                read = partial(_read_tar, archive, info)
+                yield Member(info.name.removeprefix("./"), info.size + TAR_BLOCK, read, info.offset)
             archive.members = []  # Otherwise it keeps every header in memory.  # ty: ignore
 
 
-def _opener(size: int, read: Callable[[], IO[bytes] | None]) -> Callable[[], PIL.Image.Image]:
+def _read_tar(archive: tarfile.TarFile, info: tarfile.TarInfo, most: int) -> bytes:
+    if info.size > most:
+        raise ValueError(f"it claims {info.size:,} bytes")
+    file = archive.extractfile(info)
+    assert file is not None, "only regular files are read"
+    with file:
+        return file.read(most)
+
+
+def _opener(member: Member) -> tuple[Callable[[], PIL.Image.Image], int]:
+    """What opens the image, and how many bytes it holds."""
     # Bytes are read now, in the archive's order; they may be decoded in another thread.
     try:
-        if size > MAX_IMAGE_BYTES:
-            raise ValueError(f"it claims {size:,} bytes")
-        file = read()
-        assert file is not None, "only regular files are read"
-        with file:
-            content = file.read(MAX_IMAGE_BYTES + 1)
-        if len(content) > MAX_IMAGE_BYTES:
-            raise ValueError(f"it unpacks to over {MAX_IMAGE_BYTES:,} bytes")
+        content = member.read(scaled(MAX_IMAGE_BYTES))
     except Exception as error:  # Encrypted, damaged, an unknown compression: the other images may be fine.
-        return partial(_fail, str(error))
-    return partial(PIL.Image.open, io.BytesIO(content), formats=FORMATS)
+        return partial(_fail, in_words(error)), 0
+    return partial(open_image_file, content), len(content)
 
 
 def _fail(reason: str) -> PIL.Image.Image:

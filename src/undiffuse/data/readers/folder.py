@@ -8,10 +8,10 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
-import PIL.Image
-
-from undiffuse.data.paths import FORMATS, Layout, folder_name, is_hidden, is_image, printable, read_layout
+from undiffuse.data.image_files import MAX_IMAGE_BYTES, open_image_file
+from undiffuse.data.paths import Layout, folder_name, is_hidden, is_image, printable, read_layout
 from undiffuse.data.source import Image, Source
+from undiffuse.utils.limits import scaled
 from undiffuse.utils.names import Split
 from undiffuse.utils.terminal import track
 from undiffuse.utils.text import plural
@@ -44,7 +44,7 @@ def files_source(name: str, root: Path, layout: Layout) -> Source:
 
     def images(start: int = 0, stop: int | None = None, /) -> Iterator[Image]:
         for path, label, split in layout.rows(start, stop):
-            yield Image(printable(path), label, partial(PIL.Image.open, root / path, formats=FORMATS), split)
+            yield Image(printable(path), label, partial(open_image_file, root / path), split)
 
     return Source(
         name=name,
@@ -141,7 +141,11 @@ def _content(root: Path, layout: Layout) -> str:
     for path, label in track(labeled, "reading files", len(layout.names)):
         try:
             with open(root / path, "rb") as file:
-                of_file = hashlib.file_digest(file, "sha256").hexdigest()
+                length = file.seek(0, os.SEEK_END)
+                file.seek(0)
+                # A file that is too long for an image is refused, so what it holds does not matter.
+                is_read = length <= scaled(MAX_IMAGE_BYTES)
+                of_file = hashlib.file_digest(file, "sha256").hexdigest() if is_read else f"{length} bytes"
         except OSError:
             of_file = "unreadable"
         digest.update(f"{os.fsencode(path)!r} {label} {of_file}\n".encode())

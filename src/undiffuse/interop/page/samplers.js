@@ -28,6 +28,17 @@ export async function* ipndm(denoise, x, sigmas, order) {
   }
 }
 
+// Multistep consistency sampling (Song et al. 2023, Algorithm 1): each step is an image, to which the next adds noise().
+export async function* consistency(denoise, x, sigmas, noise) {
+  for (let i = 0; i + 1 < sigmas.length; i++) {
+    const s = sigmas[i + 1];
+    const x0 = await denoise(x, sigmas[i]);
+    const fresh = s > 0 ? noise() : [];
+    x = s > 0 ? x0.map((value, k) => value + s * fresh[k]) : x0;
+    yield { sigma: s, x, x0 };
+  }
+}
+
 // Classifier-free guidance (Ho & Salimans 2022, Eq. 6, on x0) at noise levels in (low, high]. evaluate(x, sigma, labels)
 // gives one x0 for each label.
 export function guided(evaluate, label, scale, [low, high]) {

@@ -2,7 +2,7 @@
 
 import * as ort from "./ort/ort.js";
 import { normal } from "./noise.js";
-import { clipped, guided, ipndm, startingNoise } from "./samplers.js";
+import { clipped, consistency, guided, ipndm, startingNoise } from "./samplers.js";
 
 const FILES = ["model.onnx", "noise.bin", "ort/ort-wasm-simd-threaded.wasm"];
 
@@ -33,7 +33,10 @@ async function generate({ id, seed, label, steps, guidance }) {
   if (id !== newest) return;
   const size = model.shape.reduce((product, side) => product * side);
   const sigmas = model.sigmas[steps];
-  const noise = seed < model.seeds ? shippedNoise.subarray(seed * size, (seed + 1) * size) : normal(seed, size);
+  const all = model.draws * size; // What the seed starts from, and what is added on the way.
+  const numbers = seed < model.seeds ? shippedNoise.subarray(seed * all, (seed + 1) * all) : normal(seed, all);
+  let draws = 0;
+  const noise = () => numbers.subarray(draws * size, ++draws * size);
   let evaluations = 0;
   const evaluate = async (x, sigma, labels) => {
     evaluations += labels.length;
@@ -42,8 +45,9 @@ async function generate({ id, seed, label, steps, guidance }) {
   const denoise = guided(evaluate, label, guidance, model.guidance_interval ?? [0, Infinity]);
   const began = performance.now();
   let waited = 0, last = began, step = 0;
-  const x = startingNoise(noise, sigmas[0]);
-  for await (const { sigma, x: noisy, x0 } of ipndm(model.clip ? clipped(denoise) : denoise, x, sigmas, model.order)) {
+  const x = startingNoise(noise(), sigmas[0]);
+  const [sampler, option] = { ipndm: [ipndm, model.order], consistency: [consistency, noise] }[model.sampler];
+  for await (const { sigma, x: noisy, x0 } of sampler(model.clip ? clipped(denoise) : denoise, x, sigmas, option)) {
     const now = performance.now();
     // x on the range of DDPM's x_t, where noise does not grow with sigma.
     const shown = { noisy: pixels(noisy, 1 / Math.sqrt(1 + sigma ** 2)), clean: pixels(x0) };
