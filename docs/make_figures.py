@@ -1,6 +1,9 @@
 """Makes the images of README.md and docs/results.md: always the first seeds, and labels in turn.
 
 .venv/bin/python docs/make_figures.py models             # of the models that come with undiffuse
+.venv/bin/python docs/make_figures.py two-guidances      # of the flowers model
+.venv/bin/python docs/make_figures.py neighbors          # of the same models, in their training images
+.venv/bin/python docs/make_figures.py training runs/flowers32
 .venv/bin/python docs/make_figures.py editing            # the edits, of held-out digits
 .venv/bin/python docs/make_figures.py image-conditions   # trains two runs of digits first
 .venv/bin/python docs/make_figures.py enlarging          # held-out flowers; the run is of benchmarks/editing.py
@@ -28,17 +31,27 @@ from undiffuse.data.low_resolution import enlarged
 from undiffuse.data.pixels import to_nchw, to_nhwc, to_pixels
 from undiffuse.data.store import DataConfig, Store, open_store
 from undiffuse.diffusion.inverse_problems import area_downsampling, gaussian_blur
+from undiffuse.evaluation.context import EvaluationContext
+from undiffuse.evaluation.references import run_references
+from undiffuse.features.image_sets import of_gallery
+from undiffuse.features.networks import load_features
+from undiffuse.metrics.precision_recall import nearest
+from undiffuse.report import grids
 from undiffuse.report.before_after import Panel, Section, before_after
-from undiffuse.report.style import LIGHT, drawn_in
+from undiffuse.report.curves import count_text, smoothed
+from undiffuse.report.style import LIGHT, drawn_in, new_figure
 from undiffuse.runs.find import shipped_models
 from undiffuse.sampling.edits import signed
 from undiffuse.sampling.model import Model
 from undiffuse.sampling.nfe import nfe
 from undiffuse.sampling.options import sampling_config
 from undiffuse.utils.randomness import ImageRandomness
+from undiffuse.utils.world import World
 
 HERE = Path(__file__).parent
 LEVELS = (0.0, 0.2, 0.5, 1.0, 2.5, 20.0)
+SHOWN_GUIDANCE = {"flowers": 2.0}
+"""Of models whose own guidance is not the one that README shows."""
 INK, SOFT, BLUE = "#1c1e21", "#5f6670", "#2f6fde"
 
 
@@ -50,9 +63,78 @@ def models(names: tuple[str, ...] = (), /, out: Path = HERE) -> None:
         out: Folder of the images.
     """
     for name in names or shipped_models():
-        gallery = undiffuse.sample(name, count=64, film=True, progress=True)
+        gallery = undiffuse.sample(name, count=64, guidance=SHOWN_GUIDANCE.get(name), film=True, progress=True)
         for image in ("grid", "film"):
             shutil.copyfile(gallery.folder / f"{image}.png", out / f"{name}-{image}.png")
+
+
+def two_guidances(name: str = "flowers", out: Path = HERE) -> None:
+    """NAME-guidance.png: seeds 0 to 63 with guidance 1 and with guidance 2.
+
+    Args:
+        name: A model of classes.
+        out: Folder of the image.
+    """
+    figure = Figure(figsize=(9, 4.8), layout="constrained")
+    for axis, guidance in zip(figure.subplots(1, 2), (1.0, 2.0), strict=True):
+        gallery = undiffuse.sample(name, count=64, guidance=guidance, progress=True)
+        axis.imshow(grids.grid(gallery.pixels(range(64)), columns=8), interpolation="nearest")
+        axis.set_title(f"guidance {guidance:g}", fontsize=11, color=INK)
+        axis.set_axis_off()
+    figure.savefig(out / f"{name}-guidance.png", dpi=110, facecolor="white")
+
+
+def neighbors(names: tuple[str, ...] = (), /, out: Path = HERE) -> None:
+    """NAME-neighbors.png: seeds 0 to 15, and the images nearest to them among those of the training data.
+
+    Args:
+        names: Which of the models; all of them if none is named.
+        out: Folder of the images.
+    """
+    world = World.alone()
+    networks = {each: load_features(each, None, world.device) for each in ("efficientnet-lite0", "pixels")}
+    for name in names or shipped_models():
+        gallery = undiffuse.sample(name, count=16, guidance=SHOWN_GUIDANCE.get(name), progress=True)
+        fake = of_gallery(gallery, range(16), name, None)
+        real = run_references(undiffuse.load(name).origin[0], "auto", None).sets[0]
+        rows = {"samples": fake.read(range(16))}
+        for what, network in networks.items():
+            x, y = (EvaluationContext(network, world, 64).feature_set(images) for images in (fake, real))
+            index = nearest(x.features, y.features, world.device).index
+            rows[f"nearest in {what}"] = real.read(index.numpy())
+        figure = Figure(figsize=(9, 2.4), layout="constrained")
+        for axis, (title, images) in zip(figure.subplots(len(rows), 1), rows.items(), strict=True):
+            axis.imshow(grids.grid(to_nchw(images), columns=16), interpolation="nearest")
+            axis.set_title(title, fontsize=9, color=SOFT, loc="left", pad=2)
+            axis.set_axis_off()
+        figure.savefig(out / f"{name}-neighbors.png", dpi=130, facecolor="white")
+
+
+def training(folder: Path, /, out: Path = HERE) -> None:
+    """NAME-training.png: the loss of a run against minutes and images, in training and on held-out images.
+
+    Args:
+        folder: The run's folder.
+        out: Folder of the image.
+    """
+    lines = [line for line in undiffuse.load(folder).origin[0].log_lines() if line["loss"] is not None]
+    measured = [line for line in lines if "held_out_loss" in line]
+    with drawn_in(LIGHT):
+        figure, (axes,) = new_figure(2.8)
+        minutes = np.array([line["seconds"] / 60 for line in lines])
+        images = np.array([line["images"] for line in lines])
+        axes.plot(minutes, smoothed(np.array([line["loss"] for line in lines])), color="C0", label="training, smoothed")
+        points = [(line["seconds"] / 60, line["held_out_loss"]) for line in measured]
+        axes.plot(*zip(*points, strict=True), "o", color="C1", label="held out, EMA weights")
+        axes.set(xlabel="minutes", ylabel="loss", yscale="log")
+        axes.yaxis.set_minor_formatter(lambda value, _: f"{value:g}")
+        above = axes.secondary_xaxis(
+            "top", functions=(lambda x: np.interp(x, minutes, images), lambda x: np.interp(x, images, minutes))
+        )
+        above.xaxis.set_major_formatter(lambda value, _: count_text(value))
+        above.set_xlabel("images seen")
+        axes.legend()
+        figure.savefig(out / f"{folder.name}-training.png", dpi=150)
 
 
 def editing(out: Path = HERE) -> None:
@@ -249,6 +331,9 @@ if __name__ == "__main__":
     tyro.extras.subcommand_cli_from_dict(
         {
             "models": models,
+            "two-guidances": two_guidances,
+            "neighbors": neighbors,
+            "training": training,
             "editing": editing,
             "image-conditions": image_conditions,
             "enlarging": enlarging,

@@ -48,7 +48,7 @@ def test_measure_and_compare_write_only_where_told(run: ud.Run) -> None:
     ud.measure(images, images, features="pixels", out="out")
     ud.compare(run, steps=[2], count=6, features="pixels", real_count=40, out="out")
     assert {path.name for path in Path("out").iterdir()} == {
-        *("report.html", "metrics.json", "comparison.html", "comparison.json")
+        *("report.html", "metrics.json", "comparison.html", "comparison.json", "comparison.png")
     }
 
 

@@ -4,7 +4,8 @@ from unittest.mock import Mock
 
 from helpers.features import feature_set, random_pixels
 
-from undiffuse.evaluation.compare import Candidate, Comparison, Entry
+from undiffuse.evaluation.comparison import Comparison
+from undiffuse.evaluation.entry import Candidate, Entry, Repeat
 from undiffuse.evaluation.metrics import Measurement, MetricValue
 
 REAL, FAKE = (feature_set(random_pixels(4, seed)) for seed in (0, 1))
@@ -13,7 +14,7 @@ REAL, FAKE = (feature_set(random_pixels(4, seed)) for seed in (0, 1))
 def entry(*distances: float) -> Entry:
     """An entry with this distance, or where it was not finite without one."""
     values = tuple(MetricValue("FD-pixels", each, None, "", 4, 4, "all") for each in distances)
-    return Entry(Mock(spec=Candidate), {}, Measurement(REAL, FAKE, values))
+    return Entry(Mock(spec=Candidate), {}, (Repeat(range(4), Measurement(REAL, FAKE, values), None),))
 
 
 def test_the_best_has_the_smallest_distance() -> None:

@@ -3,12 +3,16 @@
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from undiffuse.api.data import SizeLike, check_outside, make_output
 from undiffuse.api.runs import GuideLike, RunLike, as_run, guide_of, with_guide
+from undiffuse.config import SamplingConfig
 from undiffuse.data.open import DataLike
-from undiffuse.evaluation.compare import Candidate, Comparison, check_same_data, compare_candidates
+from undiffuse.evaluation.compare import check_same_data, compare_candidates
+from undiffuse.evaluation.comparison import Comparison
 from undiffuse.evaluation.context import EvaluationContext
+from undiffuse.evaluation.entry import Candidate, LeftOut
 from undiffuse.evaluation.evaluate import bits_of, evaluate_images
 from undiffuse.evaluation.metrics import MetricLike, with_own
 from undiffuse.evaluation.references import INCOMPLETE, References, named_references, run_references, take
@@ -23,6 +27,7 @@ from undiffuse.sampling.options import Settings, as_settings, sampling_config
 from undiffuse.utils.names import Fit, SamplingPrecision, Split
 from undiffuse.utils.parsing import at_least, parse_count, parse_size
 from undiffuse.utils.terminal import speaking
+from undiffuse.utils.text import plural
 from undiffuse.utils.world import World, init_distributed
 
 FeaturesLike = str | FeatureNetwork
@@ -114,7 +119,8 @@ def evaluate(
             references = world.in_turn(lambda: named_references(opened, spec, real_total, strict))
         model = with_guide(run if isinstance(run, Model) else load_model(opened, world=world), guide, world)
         sampling = world.on_main(lambda: model.tuned(sampling))
-        fake, made_by = run_samples(model, sampling, range(seed, seed + total), context)
+        samples = run_samples(model, sampling, total, context)
+        fake, made_by, _ = samples.make(range(seed, seed + total), context)
         bits = bits_of(model, references, likelihood, context, sampling)
         title, log_lines = f"How good is {opened.name}?", opened.log_lines()
         return evaluate_images(title, fake, references, context, made_by, bits, folder, log_lines)
@@ -187,6 +193,7 @@ def compare(
     *,
     samplers: Sequence[str] = (),
     steps: Sequence[int] = (),
+    repeats: int = 1,
     count: int | str = 1000,
     real_count: int | str | None = None,
     features: FeaturesLike = "inception",
@@ -204,11 +211,15 @@ def compare(
 ) -> Comparison:
     """Measures several runs, or several samplers and numbers of steps: the same number of samples, of the same seeds.
 
+    Samples and metrics are kept. Called again it makes and measures only what is missing.
+
     Args:
         runs: Runs that were trained on the same images, as in `evaluate`; empty takes the newest.
-        samplers: Each run is sampled with each of these; empty takes the run's.
+        samplers: Each run is sampled with each of these; empty takes the run's. A distilled run takes
+            `consistency` in their place. What does not fit together is left out, with the reason in `left_out`.
         steps: And with each of these numbers of steps; empty takes the run's.
-        count: Number of samples of each, such as 1000 or "10k".
+        repeats: How often, each time with the next seeds; the mean is reported, and the standard deviation.
+        count: Number of samples of each, each time, such as 1000 or "10k".
         real_count: Number of real images, chosen at random; None takes all.
         features: As in `evaluate`, and so are weights, batch and metrics.
         split: Split of the real images; "auto" is the one that the runs were trained on.
@@ -217,16 +228,17 @@ def compare(
         guide: As in `load`, of all runs.
         precision: As in `Model.sample`. None: each run's.
         seed: Of the first sample, from 0; the others count up from it.
-        out: Folder for comparison.html and comparison.json; None writes neither.
+        out: Folder for comparison.html, comparison.png and comparison.json; None writes none of them.
         progress: Shows notices and progress bars.
 
     Returns:
-        The table: `comparison.rows` has one dictionary for each run, sampler and number of steps. Under torchrun only
-        the main process has rows.
+        The table: `comparison.rows` has one dictionary for each run, sampler and number of steps, with the NFE, which
+        are counted, and seconds per image. Under torchrun only the main process has rows.
 
     Raises:
         FileNotFoundError: there is no such run, data or file of weights.
-        ValueError: an option is out of range, or the runs were trained on different images.
+        ValueError: an option is out of range, the runs were trained on different images, or no run can be sampled in
+            any of these ways.
         WorkFailed: out of memory, or weights cannot be downloaded.
 
     Example:
@@ -234,7 +246,7 @@ def compare(
         [(row["sampler"], row["NFE"], row["FD-pixels"]) for row in comparison.rows]
     """
     total, real_total = parse_count(count, "--count"), _optional_count(real_count, "--real-count")
-    at_least(1, batch=batch)
+    at_least(1, batch=batch, repeats=repeats, steps=min(steps, default=1))
     at_least(0, seed=seed)
     one = runs is None or isinstance(runs, (str, Path, Run, Model))
     chosen = [runs] if one else list(runs) or [None]
@@ -246,25 +258,49 @@ def compare(
         context = _context(features, weights, metrics, batch, world)
         folder = None if out is None else world.on_main(lambda: make_output(out, found[0].config.data.data))
         names = [run.name for run in found]
-        candidates = []
+        candidates, left_out = [], []
         for run, source in sources.values():
             label = run.name if names.count(run.name) == 1 else str(run.folder)
             its_guide = guide_of(source, guide)
             given = guidance, precision, (), guidance_interval, its_guide is not None
-            ways = [
-                sampling_config(run.config, sampler, number, *given)
-                for sampler in samplers or (None,)
-                for number in steps or (None,)
-            ]
+            ways, unfit = _ways(label, run, samplers, steps, given)
+            left_out += unfit
+            if not ways:
+                continue
             model = source if isinstance(source, Model) else load_model(run, world=world)
             model = with_guide(model, its_guide, world)
             ways = world.on_main(lambda model=model, ways=ways: [model.tuned(way) for way in ways])
             candidates += [Candidate(label, model, sampling) for sampling in dict.fromkeys(ways)]
+        if not candidates:
+            raise ValueError(left_out[0].reason)
         real = world.in_turn(lambda: run_references(found[0], split, real_total)).sets[0]
-        comparison = compare_candidates(candidates, real, range(seed, seed + total), context)
+        ranges = [range(seed + i * total, seed + (i + 1) * total) for i in range(repeats)]
+        comparison = compare_candidates(candidates, real, ranges, context, left_out)
         if folder is not None:
             world.on_main(lambda: comparison.write(folder))
     return comparison
+
+
+def _ways(
+    label: str, run: Run, samplers: Sequence[str], steps: Sequence[int], given: tuple[Any, ...]
+) -> tuple[list[SamplingConfig], list[LeftOut]]:
+    """How a run is sampled; and what does not fit it, with the reasons. `given`: what follows in `sampling_config`."""
+    ways, left_out = [], []
+    if samplers and run.config.diffusion.jumps:
+        samplers = ("consistency",)  # The others follow a mean, which a distilled network does not give.
+    for sampler in samplers or (None,):
+        unfit = []
+        for number in steps or (None,):
+            try:
+                ways.append(sampling_config(run.config, sampler, number, *given))
+            except ValueError as error:
+                unfit.append((number, str(error)))
+        name = f"{label}, {sampler or run.config.sampling.sampler}"
+        if len(unfit) == len(steps or (None,)) and len({reason for _, reason in unfit}) == 1:
+            unfit = [(None, unfit[0][1])]  # Its number of steps has nothing to do with it.
+        titles = [name if number is None else f"{name}, {plural(number, 'step')}" for number, _ in unfit]
+        left_out += [LeftOut(title, reason) for title, (_, reason) in zip(titles, unfit, strict=True)]
+    return list(dict.fromkeys(ways)), left_out
 
 
 def _context(

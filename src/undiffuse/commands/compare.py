@@ -10,14 +10,15 @@ from undiffuse.diffusion.sampler_table import SamplerName
 from undiffuse.features.table import FeaturesName, find_weights
 from undiffuse.runs.find import check_guide, find_run
 from undiffuse.utils.names import SamplingPrecision, Split
-from undiffuse.utils.parsing import at_least, parse_count
+from undiffuse.utils.parsing import at_least, parse_count, parse_steps
 from undiffuse.utils.terminal import console
 
 
 def compare(
     runs: Annotated[tuple[str, ...], tyro.conf.Positional, unless_given("the newest", metavar="RUN")] = (),
     samplers: Annotated[tuple[SamplerName, ...], unless_given("each run's")] = (),
-    steps: Annotated[tuple[int, ...], unless_given("each run's")] = (),
+    steps: Annotated[tuple[str, ...], unless_given("each run's", metavar="[INT [INT ...]]")] = (),
+    repeats: int = 1,
     count: str = "1000",
     real_count: Annotated[str | None, unless_given("all")] = None,
     features: FeaturesName = "inception",
@@ -33,12 +34,16 @@ def compare(
 ) -> None:
     """Measure several runs, or several samplers and step counts: one table, one page, at equal N.
 
-    For example: undiffuse compare RUN --samplers ddim heun ipndm --steps 5 10 20
+    The page shows quality against the number of function evaluations (NFE), and against seconds per image. The same
+    command goes on after an interruption: what was sampled or measured before is not made again.
+
+    For example: undiffuse compare RUN --samplers ddim heun ipndm --steps 5,10,20 --repeats 3
 
     Args:
         runs: Run folders, or their names under runs/.
-        samplers: Each run is sampled with each of these.
-        steps: Each sampler takes each of these numbers of steps.
+        samplers: Each run is sampled with each of these that fits it.
+        steps: Each sampler takes each of these numbers of steps, with spaces or commas between them.
+        repeats: How often, each time with the next seeds: the page draws how much chance matters.
         count: Number of samples of each, from the same seeds.
         real_count: Number of real images, chosen at random.
         features: As in undiffuse evaluate.
@@ -52,13 +57,14 @@ def compare(
             the hardware has it; auto, which is bf16 there.
         seed: Seed of the first sample; the others count up from it.
         batch: Images at once; changes speed and memory only.
-        out: Folder for comparison.html and comparison.json.
+        out: Folder for comparison.html, comparison.png and comparison.json.
     """
     # Mistakes are found before torch is loaded.
     parse_count(count, "--count")
     if real_count is not None:
         parse_count(real_count, "--real-count")
-    at_least(1, batch=batch)
+    numbers = parse_steps(steps)
+    at_least(1, batch=batch, repeats=repeats)
     at_least(0, seed=seed)
     folders = [find_run(name) for name in runs or (None,)]
     check_guide(guide, guidance_interval)
@@ -69,7 +75,8 @@ def compare(
     comparison = api.compare(
         folders,
         samplers=samplers,
-        steps=steps,
+        steps=numbers,
+        repeats=repeats,
         count=count,
         real_count=real_count,
         features=features,
@@ -84,5 +91,5 @@ def compare(
         out=out,
     )
     if comparison.entries:
-        console.print(str(comparison))
+        console.print(f"Lowest: {comparison.best}")
         console.print(f"Open {(Path(out).expanduser() / 'comparison.html').absolute()}")

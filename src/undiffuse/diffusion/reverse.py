@@ -30,17 +30,17 @@ def large_variance(sigma: Tensor, s: Tensor) -> Tensor:
     return (1 + s**2) * (sigma**2 - s**2) / (1 + sigma**2)
 
 
-def small(sigma: Tensor, s: Tensor, fraction: Tensor | None = None, last: float = -math.inf) -> Tensor:
+def small(sigma: Tensor, s: Tensor, fraction: Tensor | None = None, last: float | Tensor = -math.inf) -> Tensor:
     """The `LogVariance` of `small_variance`."""
     return torch.where(s > 0, small_variance(sigma, s).log(), last)
 
 
-def large(sigma: Tensor, s: Tensor, fraction: Tensor | None = None, last: float = -math.inf) -> Tensor:
+def large(sigma: Tensor, s: Tensor, fraction: Tensor | None = None, last: float | Tensor = -math.inf) -> Tensor:
     """The `LogVariance` of `large_variance`."""
     return torch.where(s > 0, large_variance(sigma, s).log(), last)
 
 
-def learned(sigma: Tensor, s: Tensor, fraction: Tensor | None, last: float = -math.inf) -> Tensor:
+def learned(sigma: Tensor, s: Tensor, fraction: Tensor | None, last: float | Tensor = -math.inf) -> Tensor:
     """The `LogVariance` between the two that the network predicts (Nichol & Dhariwal 2021, Eq. 15).
 
     Raises:

@@ -96,19 +96,22 @@ def _short(labels: Pattern) -> str:
     return text if len(text) <= 40 else hashlib.sha256(text.encode()).hexdigest()[:8]
 
 
-def fill(gallery: Gallery, model: Model, seeds: Sequence[int], batch: int, world: World | None = None) -> None:
+def fill(gallery: Gallery, model: Model, seeds: Sequence[int], batch: int, world: World | None = None) -> float:
     """Makes the samples that are missing, after a notice of how long it will take.
 
     The processes of `world` share the work, `batch` at a time each; the main one alone writes files. Samples are the
     same to the bit for any number of processes that all have a whole batch, and up to rounding for more.
+
+    Returns:
+        The seconds that sampling took, once the network was warm and without writing files; 0 if none were missing.
     """
     world = world or World.alone(model.device)
     missing = world.on_main(lambda: [seed for seed in seeds if not gallery.has(seed)])
     if len(missing) < len(seeds):
         log.info(f"{len(seeds) - len(missing):,} of {len(seeds):,} images are there already.")
     if not missing:
-        return
-    batches = world.deal(missing, batch)
+        return 0.0
+    batches, seconds = world.deal(missing, batch), 0.0
     _announce(gallery, model, missing, len(batches[0]), -(-len(batches) // world.size))
     with Meter("sampling", len(missing)) as meter, ThreadPoolExecutor() as writers:
         written: list[Future[None]] = []
@@ -120,7 +123,9 @@ def fill(gallery: Gallery, model: Model, seeds: Sequence[int], batch: int, world
                 meter.reach(done + step * size / gallery.sampling.steps, f"{done:,}/{len(missing):,} images")
 
             mine = together[world.rank] if world.rank < len(together) else []
+            began = time.monotonic()
             made = world.collect(_made(gallery, model, mine, show))
+            seconds += time.monotonic() - began
             for each in written:  # The batches before are on disk; these are written while the next are made.
                 each.result()
             written = [
@@ -130,6 +135,7 @@ def fill(gallery: Gallery, model: Model, seeds: Sequence[int], batch: int, world
             ]
         for each in written:
             each.result()
+    return seconds
 
 
 def _made(
@@ -149,7 +155,7 @@ def _announce(gallery: Gallery, model: Model, missing: Sequence[int], batch: int
     # Conditions that are images are always told; the others are small.
     counted = missing[:1] if gallery.given is not None else missing
     evaluations = nfe(model, sampling, told(gallery, model, counted))
-    seconds = _seconds_per_evaluation(gallery, model, missing[:batch]) * evaluations * rounds
+    seconds = seconds_per_evaluation(gallery, model, missing[:batch]) * evaluations * rounds
     what = f"{len(missing):,} images, {sampling.steps} {sampling.sampler} steps"
     log.info(f"{what} (NFE {evaluations}): about {duration(seconds)}.")
 
@@ -207,8 +213,8 @@ def told(gallery: Gallery, model: Model, seeds: Sequence[int]) -> Condition:
     return with_given(condition, gallery.given, gallery.shape, seeds)
 
 
-def _seconds_per_evaluation(gallery: Gallery, model: Model, seeds: Sequence[int]) -> float:
-    """How long one batch takes, measured on the second evaluation: the first warms up."""
+def seconds_per_evaluation(gallery: Gallery, model: Model, seeds: Sequence[int]) -> float:
+    """How long one batch takes with these options, measured on the second evaluation: the first warms up."""
     one_step = SamplingConfig(sampler="euler", steps=1)
     seconds = 0.0
     for _ in range(2):

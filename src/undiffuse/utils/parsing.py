@@ -2,6 +2,7 @@
 
 import math
 import re
+from collections.abc import Iterable
 
 from undiffuse.utils.names import PRESETS
 
@@ -26,6 +27,19 @@ def parse_count(value: int | str, option: str) -> int:
     if not 1 <= number < 1e15 or number != int(number):
         raise ValueError(f"{option} {text} is not a count: write for example 50000, 50k or 2M.")
     return int(number)
+
+
+def parse_steps(values: Iterable[str]) -> tuple[int, ...]:
+    """Numbers of steps with spaces or commas between them, as in 1 2 4 or 1,2,4.
+
+    Raises:
+        ValueError: one is not a positive whole number.
+    """
+    words = [word for value in values for word in value.split(",") if word]
+    for word in words:
+        if not word.isdecimal() or int(word) < 1:
+            raise ValueError(f"--steps {word} is not a number of steps: write for example 4 8 16, or 4,8,16.")
+    return tuple(map(int, words))
 
 
 def parse_size(value: int | str | tuple[int, int]) -> tuple[int, int]:

@@ -1,6 +1,6 @@
 """Plots of the pages, each a matplotlib figure."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 from matplotlib import rcParams
@@ -9,16 +9,6 @@ from matplotlib.figure import Figure
 from undiffuse.evaluation.memorization import FeatureMemorization
 from undiffuse.metrics.frechet import Extrapolation
 from undiffuse.report.style import SOFT, new_figure
-
-DASHES = ("-", "--", "-.", ":")
-MARKERS = ("o", "s", "^", "D", "v")
-"""Curves differ in these too, for eyes and printers without colors."""
-
-TICK_RATIO = 1.2
-"""A tick is at least this many times the one before it."""
-
-LOG_SCALE_FROM = 20
-"""If distances differ by more than this factor, their scale is logarithmic."""
 
 
 def extrapolation(line: Extrapolation, distance: str) -> Figure:
@@ -50,25 +40,4 @@ def nearest_distances(spaces: Sequence[FeatureMemorization]) -> Figure:
         axes.spines["left"].set_visible(False)
     handles, labels = all_axes[0].get_legend_handles_labels()
     figure.legend(handles, labels, ncols=2, loc="outside upper center", fontsize=8)
-    return figure
-
-
-def distance_by_nfe(curves: Mapping[str, Sequence[tuple[int, float]]], distance: str) -> Figure:
-    """A distance against the number of function evaluations per image, one curve for each name."""
-    figure, (axes,) = new_figure(2.8 + 0.18 * len(curves))
-    for i, (name, points) in enumerate(curves.items()):
-        evaluations, values = zip(*sorted(points), strict=True)
-        dashes, marker = DASHES[i % len(DASHES)], MARKERS[i % len(MARKERS)]
-        axes.plot(evaluations, values, linestyle=dashes, marker=marker, color=f"C{i}", label=name)
-    axes.set(xlabel="NFE per image", ylabel=distance, xscale="log")
-    points = [point for curve in curves.values() for point in curve]
-    ticks: list[int] = []
-    for nfe in sorted({nfe for nfe, _ in points}):
-        ticks += [nfe] if not ticks or nfe >= TICK_RATIO * ticks[-1] else []
-    axes.set_xticks(ticks, [str(nfe) for nfe in ticks])
-    axes.set_xticks([], minor=True)
-    lowest, highest = min(value for _, value in points), max(value for _, value in points)
-    if 0 < LOG_SCALE_FROM * lowest < highest:
-        axes.set_yscale("log")
-    figure.legend(loc="outside lower center", ncols=1 if max(map(len, curves)) > 24 else 2, fontsize=8)
     return figure
