@@ -265,7 +265,7 @@ def test_a_folder_with_content_is_not_overwritten(config: Config, random_unet: C
         ("unet/config.json", {"layers_per_block": "two"}, "wrong layers_per_block: Input should be a valid integer"),
         ("unet/config.json", {"block_out_channels": 16}, "wrong block_out_channels"),
         ("unet/config.json", {"block_out_channels": [16, None]}, r"wrong block_out_channels.1"),
-        ("unet/config.json", {"layers_per_block": 10**30}, "wrong layers_per_block|too few"),
+        ("unet/config.json", {"layers_per_block": 10**30}, "blocks .* less than or equal to 1024"),
         ("unet/config.json", {"sample_size": [8, 8, 8]}, "wrong sample_size"),
         (
             "unet/config.json",
@@ -308,7 +308,7 @@ def test_unknown_settings_may_be_none_or_comments(plain: Path) -> None:
 def test_a_file_without_a_json_object_is_refused(plain: Path, name: str, content: bytes) -> None:
     folder = Path(shutil.copytree(plain, "copy"))
     (folder / name).write_bytes(content)
-    with pytest.raises(ValueError, match=r"is not JSON|does not hold a JSON object") as refusal:
+    with pytest.raises(ValueError, match=r"is not JSON|does not hold a JSON object|nested too deeply") as refusal:
         read(folder)
     assert str((folder / name).absolute()) in str(refusal.value)
 

@@ -99,7 +99,7 @@ def test_an_exception_ends_training_and_every_observer(tiny: Config, run_trainin
 def test_observers_see_why_training_fails(tiny: Config, run_training: Train, monkeypatch: pytest.MonkeyPatch) -> None:
     usual = DiffusionConfig().make_loss()
     monkeypatch.setattr(
-        DiffusionConfig, "make_loss", lambda config: lambda *a, **named: usual(*a, **named) * float("nan")
+        DiffusionConfig, "make_loss", lambda config, stage: lambda *a, **named: usual(*a, **named) * float("nan")
     )
     events: list[Event] = []
     with pytest.raises(WorkFailed, match="1,000 images"):

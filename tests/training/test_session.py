@@ -232,7 +232,7 @@ def test_memory_that_runs_out_names_the_microbatch(tiny: Config, run_training: T
     def too_much(*arguments, **named):
         raise torch.OutOfMemoryError("out of memory")
 
-    monkeypatch.setattr(DiffusionConfig, "make_loss", lambda config: too_much)
+    monkeypatch.setattr(DiffusionConfig, "make_loss", lambda config, stage: too_much)
     with pytest.raises(WorkFailed, match=r"training.microbatch=64"):
         run_training(Path("run"), tiny)
 
@@ -297,7 +297,7 @@ def nan_in_batches(monkeypatch, wrong: set[int]) -> None:
         return true * float("nan") if calls in wrong else true
 
     usual = DiffusionConfig().make_loss()
-    monkeypatch.setattr(DiffusionConfig, "make_loss", lambda config: loss)
+    monkeypatch.setattr(DiffusionConfig, "make_loss", lambda config, stage: loss)
 
 
 def test_a_batch_that_is_not_finite_is_skipped_and_counted(tiny: Config, run_training: Train, monkeypatch) -> None:

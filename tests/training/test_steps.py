@@ -115,7 +115,9 @@ def test_a_finite_loss_with_a_gradient_that_is_not_is_skipped(
 
     usual = DiffusionConfig().make_loss()
     monkeypatch.setattr(
-        DiffusionConfig, "make_loss", lambda config: lambda *inputs, **named: Overflows.apply(usual(*inputs, **named))
+        DiffusionConfig,
+        "make_loss",
+        lambda config, stage: lambda *inputs, **named: Overflows.apply(usual(*inputs, **named)),
     )
     (report,) = taken(state, config, store, 1)
     assert math.isfinite(report.loss)

@@ -1,5 +1,6 @@
 """How sizes, numbers, counts, times and foreign names are written."""
 
+import re
 from collections.abc import Mapping
 
 LISTED = 8
@@ -9,9 +10,13 @@ CHANNELS = {1: "gray", 3: "RGB", 4: "RGBA"}
 """The names of images with 1, 3 and 4 channels."""
 
 
+NO_BYTES = re.compile("[\ud800-\udc7f\udd00-\udfff]")
+"""Lone surrogates that stand for no byte, such as JSON may hold."""
+
+
 def printable(name: str) -> str:
     """The name with control characters, and bytes that are not text, made visible."""
-    text = name.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
+    text = NO_BYTES.sub("\N{REPLACEMENT CHARACTER}", name).encode("utf-8", "surrogateescape").decode("utf-8", "replace")
     return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text)
 
 

@@ -168,7 +168,7 @@ def test_a_bad_item_is_skipped_and_named_like_a_bad_file(notices) -> None:
     assert reasons["1"] == "disk � on fire"
     assert reasons["2"] == "it is a NoneType, not an image"
     assert reasons["4"] == "its shape (4, 4, 2) is not that of an image"
-    assert "truncated" in reasons["6"]
+    assert "cut off" in reasons["6"]
     assert "  3: it is a str, not an image" in notices.messages
     with pytest.raises(ValueError, match="1 in sequence:Faulty cannot be decoded"):
         stored(Faulty([noise(0), noise(1)]), strict=True)
