@@ -23,6 +23,13 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")  # Networks this small run fastest
 install_import_hook("undiffuse", "helpers.enforcement.enforce")
 
 
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Tests that fork their own process come first: torch refuses to train in a fork of one in which autograd's
+    threads have been started, and which tests start them, and in which process, changes from run to run."""
+    items.sort(key=lambda item: item.get_closest_marker("forks") is None)
+
+
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     """Skipped tests are a letter among dots: that pages were not looked at is said aloud."""
     if find_browser() is None:

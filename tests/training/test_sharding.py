@@ -32,6 +32,8 @@ from undiffuse.training.signals import StopRequest
 from undiffuse.training.state import LossScale
 from undiffuse.utils.world import World, init_distributed
 
+pytestmark = pytest.mark.forks
+
 IMAGES, HALF = 400, 200
 """In batches of 100, each of them in two microbatches of 25 in each of two processes."""
 
