@@ -1,9 +1,8 @@
 """A trained model: the denoiser, the samplers' steps, and images from seeds."""
 
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -20,22 +19,22 @@ from undiffuse.diffusion.recipe import DiffusionConfig
 from undiffuse.diffusion.samplers import Step
 from undiffuse.report.grids import Images
 from undiffuse.runs.run import Checkpoint, Run
-from undiffuse.sampling.attributes import Attributes, Stated, conditions_of, find_attributes
+from undiffuse.sampling.attributes import Attributes, conditions_of
 from undiffuse.sampling.binding import bound_sampler, in_precision, without_gradients
-from undiffuse.sampling.given import check_told_with_images, find_given, with_given
+from undiffuse.sampling.conditions import conditions_for, find_labels, stated_for
+from undiffuse.sampling.given import find_given, with_given
 from undiffuse.sampling.guides import check_can_guide
-from undiffuse.sampling.labels import Label, Pattern, find_pattern, label_tensor, labels_for
+from undiffuse.sampling.labels import Label, Pattern, label_tensor
 from undiffuse.sampling.options import (
     Settings,
     as_settings,
     asks_guidance,
-    check_guidance,
     noise_levels,
     sampling_config,
     with_acting_guidance,
 )
 from undiffuse.sampling.tuned import with_tuned
-from undiffuse.utils.conditions import NO_LABEL, Condition, Conditions, as_conditions, says_something, simplest
+from undiffuse.utils.conditions import Condition, Conditions, as_conditions, says_something, simplest
 from undiffuse.utils.device import state_dtype, upload
 from undiffuse.utils.names import SamplingPrecision
 from undiffuse.utils.randomness import ImageRandomness
@@ -118,7 +117,7 @@ class Model:
         sigmas = torch.as_tensor(sigma, dtype=noisy.dtype, device=self.device).expand(len(noisy))
         labels = label_tensor(self.class_names, label, len(noisy))
         images = range(len(noisy))
-        stated = self._stated(attributes, images)
+        stated = stated_for(self.config, attributes, images)
         told = conditions_of(self.config, None if labels is None else labels.tolist(), stated, images)
         given = None if condition is None else find_given(self.config, condition)
         told = as_conditions(with_given(told, given, self.shape, images))
@@ -235,38 +234,11 @@ class Model:
         Raises:
             ValueError: an option is out of range, or the model cannot be told that.
         """
-        told = conditions_of(self.config, self._labels(seeds, label), self._stated(attributes, seeds), seeds)
-        given = find_given(self.config, condition)
-        labels = as_conditions(told).label
-        check_told_with_images(self.config, given, labels is not None and bool((labels != NO_LABEL).any()))
-        # In a folder they are taken in turn by seed; in a list or an array the first is for the first image.
-        turns = seeds if isinstance(condition, str | Path) else range(len(seeds))
-        return with_given(told, given, self.shape, turns)
+        return conditions_for(self.config, seeds, label, attributes, condition)
 
     def _guided_as_told(self, sampling: SamplingConfig, told: Condition, asked: bool) -> SamplingConfig:
         acts = not self.config.is_conditional or self.guide is not None or says_something(told)
         return with_acting_guidance(sampling, acts, asked)
-
-    def _stated(self, attributes: Attributes, seeds: Sequence[int]) -> Stated:
-        """Raises ValueError for lists with more or fewer values than there are images."""
-        stated, images = find_attributes(self.config.attributes, attributes), len(seeds)
-        for name, value in attributes.items() if isinstance(attributes, Mapping) else ():
-            if not isinstance(value, list | tuple):
-                continue
-            if len(value) != images:
-                raise ValueError(f"{len(value)} values of {name} for {images} images: give one, or one for each image.")
-            # The first image has the first value, whatever its seed.
-            stated[name] = tuple(stated[name][(turn - seeds[0]) % images] for turn in range(images))
-        return stated
-
-    def _labels(self, seeds: Sequence[int], label: Label | Sequence[Label] | Tensor | None) -> list[int] | None:
-        if label is None or isinstance(label, int | str):
-            pattern = self.find_labels(label)
-            return labels_for(self.class_names, seeds, pattern)
-        each = label_tensor(self.class_names, label, len(seeds))
-        if each is not None and bool((each == NO_LABEL).any()):
-            check_guidance(self.config)
-        return None if each is None else each.tolist()
 
     def find_labels(self, label: Label | None) -> Pattern | None:
         """The labels that seeds take in turn; None for every class.
@@ -276,14 +248,7 @@ class Model:
         Raises:
             ValueError: the model has no such class, or never saw an image without its label.
         """
-        if label is None and self.class_names and self.config.image_condition is not None:
-            label = "none"
-        pattern = None if label is None else find_pattern(self.class_names, label)
-        if pattern == tuple(range(len(self.class_names))):
-            return None
-        if pattern and NO_LABEL in pattern:
-            check_guidance(self.config)
-        return pattern
+        return find_labels(self.config, label)
 
     def guided_by(self, guide: "Model") -> "Model":
         """The same model with a weaker one as its guide (Karras et al. 2024a): an earlier checkpoint, or a smaller run.
