@@ -13,7 +13,7 @@ import torch
 import tyro
 from PIL import Image
 from sklearn.datasets import load_digits
-from torch import Tensor, nn
+from torch import Tensor
 
 import undiffuse
 from undiffuse.data.pixels import to_nchw, to_signed_range
@@ -79,7 +79,7 @@ def held_out_images(folder: Path, count: int) -> tuple[Tensor, Tensor]:
     """x0 in [-1, 1] and labels."""
     store = open_store(DataConfig(data=str(folder), split="test", size=SIZE))
     pixels = to_nchw(store.read(range(count)))
-    return nn.Sequential(*to_signed_range())(pixels), torch.from_numpy(store.labels[:count])
+    return to_signed_range(pixels), torch.from_numpy(store.labels[:count])
 
 
 @torch.no_grad()

@@ -14,39 +14,42 @@ from typing import Any
 
 __version__ = version("undiffuse")
 
-__all__ = [
-    "Edited",
-    "Evaluation",
-    "Exploration",
-    "FeatureNetwork",
-    "Images",
-    "Metric",
-    "Model",
-    "NetworkConfig",
-    "Observer",
-    "Run",
-    "Tuned",
-    "compare",
-    "distill",
-    "edit",
-    "evaluate",
-    "explore",
-    "export",
-    "import_model",
-    "load",
-    "measure",
-    "quickstart",
-    "sample",
-    "samplers",
-    "train",
-    "tune_sampler",
-]
+WHERE = {
+    "Edited": "api.edit",
+    "Evaluation": "evaluation.result",
+    "Exploration": "exploration.explore",
+    "FeatureNetwork": "features.networks",
+    "Images": "report.grids",
+    "Metric": "evaluation.metrics",
+    "Model": "sampling.model",
+    "NetworkConfig": "networks.network",
+    "Observer": "training.observers",
+    "Run": "runs.run",
+    "Tuned": "api.tune",
+    "compare": "api.evaluate",
+    "distill": "api.distill",
+    "edit": "api.edit",
+    "evaluate": "api.evaluate",
+    "explore": "api.explore",
+    "export": "api.exchange",
+    "import_model": "api.exchange",
+    "load": "api.sample",
+    "measure": "api.evaluate",
+    "quickstart": "api.quickstart",
+    "sample": "api.sample",
+    "samplers": "diffusion",
+    "train": "api.train",
+    "tune_sampler": "api.tune",
+}
+"""The module of each public name, which is loaded with no other: sampling does not wait for what evaluation imports."""
+
+__all__ = list(WHERE)
 
 
 def __getattr__(name: str) -> Any:
     if name not in __all__:
         raise AttributeError(f"module 'undiffuse' has no attribute {name!r}: it has {', '.join(__all__)}")
-    return getattr(importlib.import_module("undiffuse.api"), name)
+    return getattr(importlib.import_module(f"undiffuse.{WHERE[name]}"), name)
 
 
 def __dir__() -> list[str]:

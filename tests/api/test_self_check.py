@@ -9,7 +9,7 @@ import pytest
 import torch
 from helpers.accelerator import emulated
 
-from undiffuse import api
+import undiffuse
 from undiffuse.api import self_check
 from undiffuse.api.self_check import Check, SelfCheck, check_machine
 from undiffuse.cli import main
@@ -21,7 +21,7 @@ CPU = torch.device("cpu")
 
 @pytest.fixture(scope="module")
 def models() -> tuple[Model, Model]:
-    return api.load("digits", device=CPU), self_check._in_float64(api.load("digits", device=CPU))
+    return undiffuse.load("digits", device=CPU), self_check._in_float64(undiffuse.load("digits", device=CPU))
 
 
 def disturbed(model: Model, by: float) -> Model:
@@ -44,7 +44,7 @@ def test_float32_agrees_with_float64_and_errors_are_found(models: tuple[Model, M
 def test_the_gradient_agrees_and_a_wrong_one_is_found(models: tuple[Model, Model]) -> None:
     model, exact = models
     assert self_check._gradient(model, exact)[0]  # ty: ignore[not-subscriptable]
-    wrong = api.load("digits", device=CPU)
+    wrong = undiffuse.load("digits", device=CPU)
     assert wrong.network
     next(wrong.network.parameters()).data *= 1.01
     assert not self_check._gradient(wrong, exact)[0]  # ty: ignore[not-subscriptable]
@@ -60,7 +60,7 @@ def test_samplers_agree_and_a_wrong_one_is_found(models: tuple[Model, Model], sa
 def test_mps_is_compared_without_float64_there(models: tuple[Model, Model], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(self_check, "IMAGES", 1)
     with emulated("mps") as accelerator:
-        model, exact = api.load("digits", device=accelerator.device), models[1]
+        model, exact = undiffuse.load("digits", device=accelerator.device), models[1]
         for found in (
             self_check._network(model, exact, "fp32"),
             self_check._gradient(model, exact),

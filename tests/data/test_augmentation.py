@@ -3,7 +3,7 @@ import math
 import numpy as np
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torchvision.transforms import v2
 
 from undiffuse.data.augmentation import AugmentationConfig, augmentation, random_transforms
@@ -12,25 +12,21 @@ from undiffuse.data.pixels import to_signed_range
 IMAGES = torch.from_numpy(np.random.default_rng(0).integers(0, 256, (6, 3, 8, 12), np.uint8))
 
 
-def normalized(images: Tensor) -> Tensor:
-    return nn.Sequential(*to_signed_range())(images)
-
-
 def augmented(config: AugmentationConfig, images: Tensor, numbers: list[int], seed: int = 0) -> Tensor:
     height, width = images.shape[-2:]
     return augmentation(config, (height, width))(images, seed, numbers)
 
 
 @pytest.mark.parametrize("channels", [1, 3, 4])
-def test_without_flip_or_crop_images_are_only_normalized(channels: int) -> None:
+def test_without_flip_or_crop_images_are_only_to_signed_range(channels: int) -> None:
     images = IMAGES[:, :1].expand(6, channels, 8, 12)
-    assert torch.equal(augmented(AugmentationConfig(crop_scale=1.0), images, list(range(6))), normalized(images))
+    assert torch.equal(augmented(AugmentationConfig(crop_scale=1.0), images, list(range(6))), to_signed_range(images))
 
 
 def test_about_half_of_the_images_are_mirrored_exactly() -> None:
     n = 2000
     image = IMAGES[:1]
-    straight = normalized(image)
+    straight = to_signed_range(image)
     results = augmented(AugmentationConfig(flip=True), image.expand(n, -1, -1, -1), list(range(n)))
     mirrored = (results == straight.flip(-1)).flatten(1).all(dim=1)
     assert torch.equal(~mirrored, (results == straight).flatten(1).all(dim=1))
@@ -66,7 +62,7 @@ def test_crops_have_the_requested_areas_and_aspect_ratios(size: tuple[int, int])
 
 def test_crops_keep_the_size_and_the_plain_colors() -> None:
     plain = torch.tensor([10, 200, 99], dtype=torch.uint8).reshape(1, 3, 1, 1).expand(4, 3, 24, 40)
-    assert torch.equal(augmented(CROP, plain, list(range(4))), normalized(plain))
+    assert torch.equal(augmented(CROP, plain, list(range(4))), to_signed_range(plain))
 
 
 BOTH = AugmentationConfig(flip=True, crop_scale=0.5)

@@ -1,24 +1,26 @@
 import pytest
 import torch
-from torch import nn
+from torchvision.transforms import v2
 
 from undiffuse.data.pixels import to_pixels, to_signed_range
-
-
-def as_floats(pixels: torch.Tensor) -> torch.Tensor:
-    return nn.Sequential(*to_signed_range())(pixels)
 
 
 @pytest.mark.parametrize("channels", [1, 3, 4])
 def test_all_levels_survive_the_unit_range(channels: int) -> None:
     levels = torch.arange(256, dtype=torch.uint8).reshape(1, 1, 16, 16).expand(2, channels, 16, 16)
-    x = as_floats(levels)
+    x = to_signed_range(levels)
     assert x.dtype == torch.float32
     assert x.min() == -1
     assert x.max() == 1
     # Two roundings to float32, of numbers up to 1.
     assert torch.allclose(x.double(), levels.double() / 127.5 - 1, rtol=0, atol=2**-22)
     assert torch.equal(to_pixels(x), levels)
+
+
+def test_pixels_become_the_floats_of_torchvision() -> None:
+    levels = torch.arange(256, dtype=torch.uint8).reshape(1, 1, 16, 16)
+    torchvisions = v2.Compose([v2.ToDtype(torch.float32, scale=True), v2.Normalize(mean=[0.5], std=[0.5])])
+    assert torch.equal(to_signed_range(levels), torchvisions(levels))
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])

@@ -27,7 +27,14 @@ PACKAGE = "UNDIFFUSE_TESTED"
 """The environment's name for where the package under test is: a relative PYTHONPATH would lead elsewhere."""
 
 CONTEXT = multiprocessing.get_context("forkserver")
-CONTEXT.set_forkserver_preload(["undiffuse.api", "undiffuse.commands.evaluate", "torch.distributed.nn.functional"])
+CONTEXT.set_forkserver_preload(
+    [
+        *(f"undiffuse.{module}" for module in undiffuse.WHERE.values()),
+        "undiffuse.commands.evaluate",
+        "torch.distributed.nn.functional",
+        "torch.distributed.fsdp",
+    ]
+)
 
 
 def together(size: int, work: Callable[..., object], *arguments: Any, seconds: float = SECONDS) -> list[str]:

@@ -10,6 +10,7 @@ import pytest
 import torch
 from PIL import Image, ImageSequence
 from torch import Tensor
+from torchvision.utils import make_grid
 
 from undiffuse.diffusion.samplers import Step
 from undiffuse.report.grids import (
@@ -58,6 +59,16 @@ def tiles(image: Image.Image, columns: int, height: int, width: int, gap: int = 
             found.append(small[y : y + height, x : x + width])
     assert (small[between] == 255).all()
     return np.stack(found).reshape(rows, columns, height, width, -1)
+
+
+@pytest.mark.parametrize(("count", "columns"), [(1, None), (2, 5), (5, 3), (6, 3), (7, None)])
+@pytest.mark.parametrize(("channels", "gap"), [(3, 1), (1, 2), (4, 0)])
+def test_a_grid_is_torchvisions(count: int, columns: int | None, channels: int, gap: int) -> None:
+    pixels = noise(count, channels, 40, 30)
+    per_row = columns or round((count * 40 / 30) ** 0.5)
+    expected = make_grid(pixels, nrow=per_row, padding=gap, pad_value=255)[:channels]
+    made = array(grid(pixels, columns, gap))
+    assert (made == array(enlarged(to_pil(expected)))).all()
 
 
 @pytest.mark.parametrize(("channels", "mode"), [(1, "L"), (3, "RGB"), (4, "RGBA")])

@@ -9,7 +9,7 @@ import torch
 from helpers.making import noise
 from pydantic import ValidationError
 
-from undiffuse import api
+import undiffuse
 from undiffuse.data.pixels import to_pixels
 from undiffuse.sampling.edit_tasks import TASKS
 from undiffuse.sampling.model import Model, last
@@ -28,7 +28,7 @@ from undiffuse.studio.sampling import NO_CLASS, Request
 
 @pytest.fixture(scope="module")
 def digits() -> Model:
-    return api.load("digits", device="cpu")
+    return undiffuse.load("digits", device="cpu")
 
 
 def layer(side: int, *boxes: tuple[int, int, int, int]) -> PIL.Image.Image:

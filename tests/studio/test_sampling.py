@@ -9,7 +9,7 @@ import pytest
 import torch
 from pydantic import ValidationError
 
-from undiffuse import api
+import undiffuse
 from undiffuse.config import SamplingConfig
 from undiffuse.data.pixels import to_nhwc, to_pixels
 from undiffuse.report import grids
@@ -21,7 +21,7 @@ from undiffuse.studio.sampling import EVERY_CLASS, Film, Request, label_choices,
 
 @pytest.fixture(scope="module")
 def digits() -> Model:
-    return api.load("digits", device="cpu")
+    return undiffuse.load("digits", device="cpu")
 
 
 @pytest.fixture

@@ -70,9 +70,9 @@ def compare(
     check_guide(guide, guidance_interval)
     find_weights(features, weights)
 
-    from undiffuse import api
+    import undiffuse as ud
 
-    comparison = api.compare(
+    comparison = ud.compare(
         folders,
         samplers=samplers,
         steps=numbers,

@@ -68,9 +68,9 @@ def distill(
     if images is not None and minutes is not None:
         raise ValueError("A budget is either --images or --minutes: give one of them.")
 
-    from undiffuse import api
+    import undiffuse as ud
 
-    student = api.distill(
+    student = ud.distill(
         run,
         data=data,
         data_root=data_root,

@@ -79,9 +79,9 @@ def edit(
     own = {"strength": strength, "resamplings": resamplings, "to_seed": to_seed, "blur": blur, "noise": noise}
     check_options(task, len(image), mask=mask, **own)
 
-    from undiffuse import api
+    import undiffuse as ud
 
-    api.edit(
+    ud.edit(
         run,
         task,
         image=image,

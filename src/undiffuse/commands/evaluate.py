@@ -129,10 +129,10 @@ def evaluate(
     check_guide(guide, guidance_interval)
     find_weights(features, weights)
 
-    from undiffuse import api
+    import undiffuse as ud
 
     target = Path(out).expanduser() if out else output_folder(folder) / "evaluation"
-    evaluation = api.evaluate(
+    evaluation = ud.evaluate(
         folder,
         real=real,
         count=count or DEFAULT_COUNT,

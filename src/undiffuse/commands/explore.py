@@ -42,11 +42,11 @@ def explore(
     sides = parse_size(size) if size is not None else None
     check_data(data)
 
-    from undiffuse import api
+    import undiffuse as ud
 
     began = time.monotonic()
     folder = Path(out or Path("explored") / source_name(data)).expanduser()
-    found = api.explore(
+    found = ud.explore(
         data,
         data_root=data_root,
         split=split,

@@ -41,7 +41,7 @@ def export(
     find_run(run)
     format, target = to
 
-    from undiffuse import api
+    import undiffuse as ud
 
-    api.export(run, format, target, label=label, weights=weights)
+    ud.export(run, format, target, label=label, weights=weights)
     console.print(NEXT[format].format(target), markup=False, soft_wrap=True)

@@ -42,9 +42,9 @@ def import_run(
     """
     image_size = parse_size(size) if size is not None else None
 
-    from undiffuse import api
+    import undiffuse as ud
 
-    run = api.import_model(
+    run = ud.import_model(
         source,
         out=out,
         size=image_size,

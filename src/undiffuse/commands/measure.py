@@ -60,9 +60,9 @@ def measure(
         check_data(data)
     find_weights(features, weights)
 
-    from undiffuse import api
+    import undiffuse as ud
 
-    evaluation = api.measure(
+    evaluation = ud.measure(
         real,
         fake,
         count=count,

@@ -17,9 +17,9 @@ def quickstart(
         seed: Seed of the training run.
         out: Run folder.
     """
-    from undiffuse import api
+    import undiffuse as ud
 
-    done = api.quickstart(images, seed, out)
+    done = ud.quickstart(images, seed, out)
     reading = done.reading
     console.print(f"{reading.correct:.1%} of {reading.samples} samples are read as the digit that was asked for")
     console.print(f"by a classifier that reads {reading.held_out_accuracy:.1%} of held-out real digits correctly.")

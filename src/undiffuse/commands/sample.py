@@ -71,9 +71,9 @@ def sample(
     at_least(1, count=count, batch=batch)
     at_least(0, seed=seed)
 
-    from undiffuse import api
+    import undiffuse as ud
 
-    api.sample(
+    ud.sample(
         run,
         count=count,
         label=label,

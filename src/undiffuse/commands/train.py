@@ -90,9 +90,9 @@ def train(
     if images is not None and minutes is not None:
         raise ValueError("A budget is either --images or --minutes: give one of them.")
 
-    from undiffuse import api
+    import undiffuse as ud
 
-    run = api.train(
+    run = ud.train(
         data,
         data_root=data_root,
         split=split,

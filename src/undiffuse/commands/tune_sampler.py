@@ -42,8 +42,8 @@ def tune_sampler(
     if not minutes > 0:
         raise ValueError(f"--minutes {minutes:g} leaves no time: give more than 0.")
 
-    from undiffuse import api
+    import undiffuse as ud
 
-    api.tune_sampler(
+    ud.tune_sampler(
         run, steps=steps, sampler=sampler, guidance=guidance, guidance_interval=guidance_interval, minutes=minutes
     )

@@ -9,7 +9,6 @@ from jaxtyping import Float, UInt8
 from pydantic import Field
 from pydantic.dataclasses import dataclass
 from torch import Tensor, nn
-from torchvision.transforms import v2
 
 from undiffuse.data.pixels import to_signed_range
 from undiffuse.utils.randomness import derived_seed
@@ -42,11 +41,15 @@ Transform = Callable[[UInt8[Tensor, "b c h w"], int, Sequence[int]], Float[Tenso
 def augmentation(config: AugmentationConfig, size: tuple[int, int]) -> Transform:
     """The transform for a batch. With the same seed, image n always gets the same random numbers."""
     # A partial, not a closure: loader processes that are not forked receive the transform by pickle.
-    return partial(_transform, nn.Sequential(*random_transforms(config, size)), nn.Sequential(*to_signed_range()))
+    return partial(_transform, nn.Sequential(*random_transforms(config, size)))
 
 
 def random_transforms(config: AugmentationConfig, size: tuple[int, int]) -> list[nn.Module]:
     """The torchvision transforms that the config turns on, in order; they print with their parameters."""
+    if config.crop_scale == 1 and not config.flip:
+        return []
+    from torchvision.transforms import v2  # Takes two seconds: too long for those who use none of it.
+
     random: list[nn.Module] = []
     if config.crop_scale < 1:
         aspect = size[1] / size[0]
@@ -64,14 +67,12 @@ def random_transforms(config: AugmentationConfig, size: tuple[int, int]) -> list
     return random
 
 
-def _transform(
-    random: nn.Sequential, normalize: nn.Sequential, images: Tensor, seed: int, numbers: Sequence[int]
-) -> Tensor:
+def _transform(random: nn.Sequential, images: Tensor, seed: int, numbers: Sequence[int]) -> Tensor:
     if len(random):
         # torchvision's transforms use only the global generator; its state is restored.
         with torch.random.fork_rng(devices=[]):
             images = torch.stack([_with_seed(random, image, seed, n) for image, n in zip(images, numbers, strict=True)])
-    return normalize(images)
+    return to_signed_range(images)
 
 
 def _with_seed(transform: nn.Module, image: Tensor, seed: int, number: int) -> Tensor:

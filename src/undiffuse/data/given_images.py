@@ -11,7 +11,7 @@ import numpy as np
 import PIL.Image
 import torch
 from jaxtyping import UInt8
-from torch import Tensor, nn
+from torch import Tensor
 
 from undiffuse.data.image_files import in_words, upright
 from undiffuse.data.low_resolution import reduced, small_size
@@ -77,7 +77,7 @@ def _prepared(
     """The pixels, and how they were made if the image had another size."""
     small, own, unscaled = small_size(size, factor), (image.height, image.width), unscaled_size(image, size, fit)
     if factor > 1 and unscaled[0] >= size[0] and unscaled[1] >= size[1]:
-        x0 = nn.Sequential(*to_signed_range())(prepared(image, size, fit, channels)[None])
+        x0 = to_signed_range(prepared(image, size, fit, channels)[None])
         return reduced(x0, factor)[0], "made smaller, to {}, as in training"
     how = {"crop": "cropped or resized to {}", "pad": "padded or resized to {}", "stretch": "resized to {}"}[fit]
     return prepared(image, small, fit, channels), "" if own == small else how

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Bool, Float, UInt8
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn.functional import interpolate
 
 from undiffuse.data.image_condition import ImageConditionConfig, Indices
@@ -43,7 +43,7 @@ def reduced(x0: Float[Tensor, "b c h w"], factor: int) -> UInt8[Tensor, "b c k l
 
 def enlarged(small: UInt8[Tensor, "b c k l"], size: Size) -> Float[Tensor, "b c h w"]:
     """Small images in [-1, 1] at `size`, bicubic: what a network is told of them."""
-    x = nn.Sequential(*to_signed_range())(small)
+    x = to_signed_range(small)
     return interpolate(x, size=list(size), mode="bicubic", align_corners=False)
 
 
@@ -74,5 +74,5 @@ class LowResolution:
     def given(
         self, pixels: UInt8[np.ndarray, "b h w c"], indices: Indices
     ) -> tuple[UInt8[np.ndarray, "b k l c"], Bool[np.ndarray, " b"]]:
-        x0 = nn.Sequential(*to_signed_range())(to_nchw(pixels))
+        x0 = to_signed_range(to_nchw(pixels))
         return to_nhwc(reduced(x0, self.factor)), np.ones(len(pixels), bool)

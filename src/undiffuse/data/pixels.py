@@ -3,13 +3,12 @@
 import numpy as np
 import torch
 from jaxtyping import Float, Shaped, UInt8
-from torch import Tensor, nn
-from torchvision.transforms import v2
+from torch import Tensor
 
 
-def to_signed_range() -> list[nn.Module]:
-    """torchvision's transforms from uint8 pixels to float32 in [-1, 1], x / 127.5 - 1, for any number of channels."""
-    return [v2.ToDtype(torch.float32, scale=True), v2.Normalize(mean=[0.5], std=[0.5])]
+def to_signed_range(pixels: UInt8[Tensor, "*b c h w"]) -> Float[Tensor, "*b c h w"]:
+    """x / 127.5 - 1 in float32, rounded as by torchvision's ToDtype and Normalize; on the same device."""
+    return pixels.to(torch.float32).mul_(1 / 255).sub_(0.5).div_(0.5)
 
 
 def to_pixels(x: Float[Tensor, "*b c h w"]) -> UInt8[Tensor, "*b c h w"]:

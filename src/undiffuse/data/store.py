@@ -13,7 +13,7 @@ import pydantic
 import torch
 from jaxtyping import Float, Int, UInt8
 from pydantic import Field
-from torch import Tensor, nn
+from torch import Tensor
 
 from undiffuse.data.building import Plan, build_shards, cannot_decode, finish
 from undiffuse.data.image_condition import ImageCondition, Indices
@@ -128,7 +128,7 @@ class Store:
     def _other_images(self, indices: Indices) -> Float[Tensor, "b i h w"] | None:
         if self.image_condition is None:
             return None
-        x = nn.Sequential(*to_signed_range())(to_nchw(self.image_condition.beside(self.read(indices), indices)))
+        x = to_signed_range(to_nchw(self.image_condition.beside(self.read(indices), indices)))
         return self.image_condition.told(x, indices)[1]
 
     def originals(self) -> Iterator[Original]:

@@ -6,7 +6,7 @@ from itertools import zip_longest
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from undiffuse.config import SamplingConfig
 from undiffuse.data.pixels import to_nchw, to_signed_range
@@ -100,7 +100,7 @@ def _strided(model: Model, sampling: SamplingConfig) -> Tensor | None:
 
 def _read(model: Model, store: Store, indices: list[int], seed: int) -> Batch:
     pixels = to_nchw(store.read(indices))
-    x0 = nn.Sequential(*to_signed_range())(pixels).to(model.device, state_dtype(model.device))
+    x0 = to_signed_range(pixels).to(model.device, state_dtype(model.device))
     label = upload(torch.from_numpy(store.labels[indices]), model.device) if model.class_names else None
     return Batch(x0, label, indices, seed)
 

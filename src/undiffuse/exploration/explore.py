@@ -100,7 +100,7 @@ class Exploration:
 
     @property
     def augmentation(self) -> tuple[str, ...]:
-        """The transforms of `figures["augmented"]`, in order, as torchvision describes them."""
+        """The transforms of `figures["augmented"]`, in order: torchvision's, then into [-1, 1]."""
         return self.measured.augmentation
 
     @property

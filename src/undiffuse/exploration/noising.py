@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from jaxtyping import Float, UInt8
-from torch import Tensor, nn
+from torch import Tensor
 
 from undiffuse.data.pixels import to_nchw, to_nhwc, to_pixels, to_signed_range
 from undiffuse.diffusion.recipe import DiffusionConfig
@@ -89,7 +89,7 @@ def add_noise(
     image: UInt8[np.ndarray, "h w c"], schedule: Schedule, timesteps: list[int], seed: int = 0
 ) -> UInt8[np.ndarray, "b h w c"]:
     """DDPM's x_t of the image at each timestep, always with the same noise, clipped to [-1, 1]."""
-    x0 = nn.Sequential(*to_signed_range())(to_nchw(np.array(image[None])))
+    x0 = to_signed_range(to_nchw(np.array(image[None])))
     eps = ImageRandomness("exploration", seed, [0]).normal(*x0.shape[1:])
     sigma = schedule.sigma[[t - 1 for t in timesteps]].float().reshape(-1, 1, 1, 1)
     return to_nhwc(to_pixels((x0 + sigma * eps) / torch.sqrt(1 + sigma**2)))

@@ -7,7 +7,7 @@ import torch
 from jaxtyping import UInt8
 
 from undiffuse.data.augmentation import AugmentationConfig, augmentation, random_transforms
-from undiffuse.data.pixels import to_nchw, to_nhwc, to_pixels, to_signed_range
+from undiffuse.data.pixels import to_nchw, to_nhwc, to_pixels
 from undiffuse.data.store import Store
 from undiffuse.utils.randomness import generator
 
@@ -43,7 +43,7 @@ def draw_samples(store: Store, config: AugmentationConfig = SHOWN, seed: int = 0
         ),
         before=before,
         after=to_nhwc(to_pixels(x)),
-        transforms=tuple(map(str, [*random_transforms(config, store.size), *to_signed_range()])),
+        transforms=(*map(str, random_transforms(config, store.size)), "x / 127.5 - 1"),
     )
 
 

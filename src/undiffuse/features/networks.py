@@ -16,7 +16,6 @@ import torch.nn.functional as F
 from jaxtyping import Float, UInt8
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
-from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
 
 from undiffuse.features.table import FEATURES, feature_row, find_weights
 from undiffuse.features.weights import Weights, read_weights
@@ -147,6 +146,8 @@ def pixels_network() -> FeatureNetwork:
 
 def load_inception(weights: Weights, device: torch.device) -> Loaded:
     """torch-fidelity's InceptionV3 with TensorFlow's resize: features `2048` and `logits_unbiased`."""
+    from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
+
     state = tensors(weights)
     with _fitting(weights, "torch-fidelity's Inception"):
         # The constructor unpickles its file: it gets tensors that were read safely, written to a new file.

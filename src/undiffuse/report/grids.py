@@ -1,6 +1,7 @@
 """Images to look at: arrays that show themselves, grids, film strips and animations."""
 
 import io
+import math
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -10,7 +11,7 @@ import torch
 from jaxtyping import UInt8
 from PIL import Image
 from torch import Tensor
-from torchvision.utils import make_grid
+from torch.nn.functional import pad
 
 from undiffuse.data.pixels import to_nchw, to_nhwc, to_pixels
 from undiffuse.diffusion.samplers import Step
@@ -92,9 +93,15 @@ def to_pil(pixels: UInt8[Tensor, "c h w"]) -> Image.Image:
 
 def grid(pixels: UInt8[Tensor, "b c h w"], columns: int | None = None, gap: int = 1) -> Image.Image:
     """The images row by row on white, `columns` in a row, nearly square unless given."""
-    columns = columns or max(1, round((len(pixels) * pixels.shape[2] / pixels.shape[3]) ** 0.5))
-    white = make_grid(pixels, nrow=columns, padding=gap, pad_value=255)
-    return enlarged(to_pil(white[: pixels.shape[1]]))
+    count, channels, height, width = pixels.shape
+    if count == 1:
+        return enlarged(to_pil(pixels[0]))
+    columns = min(count, columns or max(1, round((count * height / width) ** 0.5)))
+    rows = math.ceil(count / columns)
+    cells = pixels.new_full((rows * columns, channels, height + gap, width + gap), 255)
+    cells[:count, :, gap:, gap:] = pixels
+    joined = cells.unflatten(0, (rows, columns)).permute(2, 0, 3, 1, 4).flatten(3).flatten(1, 2)
+    return enlarged(to_pil(pad(joined, (0, gap, 0, gap), value=255)))
 
 
 def enlarged(image: Image.Image, side: int = GRID_SIDE) -> Image.Image:

@@ -18,8 +18,6 @@ from undiffuse.data.given_images import GivenImages
 from undiffuse.data.low_resolution import enlarged
 from undiffuse.data.pixels import to_pixels
 from undiffuse.report import grids
-from undiffuse.report.before_after import COLUMNS, Panel, Section, before_after
-from undiffuse.report.style import LIGHT, png
 from undiffuse.runs.gallery import Gallery, made_by, open_gallery
 from undiffuse.sampling.attributes import Stated, conditions_of, of_training_images
 from undiffuse.sampling.given import with_given
@@ -173,6 +171,9 @@ def save_grid(gallery: Gallery, seeds: Sequence[int]) -> Path:
 
 def save_sheet(gallery: Gallery, given: GivenImages, seeds: Sequence[int]) -> Path:
     """sheet.png of the first given images, each beside what was made from it."""
+    from undiffuse.report.before_after import COLUMNS, Panel, Section, before_after  # With matplotlib: a second.
+    from undiffuse.report.style import LIGHT, png
+
     sections, count = [], len(given.names)
     for i in dict.fromkeys(seed % count for seed in seeds[:count]):
         shown = [seed for seed in seeds if seed % count == i][:COLUMNS]

@@ -5,7 +5,7 @@ from collections.abc import Generator
 from html import escape
 from typing import TypeVar
 
-from undiffuse import api
+from undiffuse.api.explore import explore
 from undiffuse.data.pixels import to_nchw
 from undiffuse.exploration.explore import Exploration
 from undiffuse.exploration.suggestion import Suggestion
@@ -37,7 +37,7 @@ def explored(data: str, suggest: bool, line: Line) -> Generator[str, None, tuple
 
 
 def _explored(data: str, suggest: bool) -> Generator[str, None, tuple[Exploration, Suggestion | None]]:
-    looks = Progress(lambda: api.explore(data, suggest=suggest))
+    looks = Progress(lambda: explore(data, suggest=suggest))
     found = yield from _told(looks, "Looking at the images")
     if not suggest:
         return found, None

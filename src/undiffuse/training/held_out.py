@@ -9,7 +9,6 @@ import numpy as np
 import torch
 from jaxtyping import Float64
 from torch import Tensor
-from torchvision.transforms import v2
 
 from undiffuse.data.batches import split_held_out
 from undiffuse.data.pixels import to_nchw, to_signed_range
@@ -77,7 +76,6 @@ class HeldOut(Observer):
     def begin(self, run: Run, state: TrainingState) -> None:
         self.run, self.config, self.finding = run, run.config, ""
         self.device = next(state.ema.parameters()).device
-        self.to_x0 = v2.Compose(to_signed_range())
         self.sigmas = self.config.diffusion.make_sigma_sampler().sample(_middles(LEVELS)).sigma
         self.kept: dict[str, Any] = {}
         """What a checkpoint needs: the result that is not yet logged, and earlier losses of each image."""
@@ -138,7 +136,7 @@ class HeldOut(Observer):
         loss_of, precision = self.config.diffusion.make_loss(), self.config.training.precision
         rows = []
         for chunk in np.array_split(indices, -(-len(indices) // BATCH)):
-            x0 = upload(self.to_x0(to_nchw(self.store.read(chunk))), self.device)
+            x0 = upload(to_signed_range(to_nchw(self.store.read(chunk))), self.device)
             eps = upload(ImageRandomness("held out", 0, chunk.tolist()).normal(*self.store.shape), self.device)
             told = as_conditions(self.store.condition(chunk)).map(lambda each: upload(each, self.device))
             levels = upload(self.sigmas, self.device)[:, None].expand(-1, len(chunk))

@@ -8,7 +8,7 @@ from pathlib import Path
 import safetensors.torch
 import torch
 from jaxtyping import Float
-from torch import Tensor, nn
+from torch import Tensor
 
 from undiffuse.config import SamplingConfig
 from undiffuse.data.batches import split_held_out
@@ -159,7 +159,7 @@ def _bound(model: Model, store: Store, indices: Sequence[int], sigmas: Sequence[
 
 def _read(model: Model, store: Store, indices: Sequence[int]) -> tuple[Tensor, Tensor | None]:
     pixels = to_nchw(store.read(list(indices)))
-    x0 = nn.Sequential(*to_signed_range())(pixels).to(model.device, state_dtype(model.device))
+    x0 = to_signed_range(pixels).to(model.device, state_dtype(model.device))
     return x0, upload(torch.from_numpy(store.labels[list(indices)]), model.device) if model.class_names else None
 
 

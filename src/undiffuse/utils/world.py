@@ -19,13 +19,12 @@ import torch.distributed as dist
 # functions' defaults.
 import torch.distributed.nn.functional
 from torch import Tensor, nn
-from torch.distributed.fsdp import FSDPModule
 from torch.nn.parallel import DistributedDataParallel
 
 from undiffuse.utils.device import choose_device
 from undiffuse.utils.errors import PeerFailed, WorkFailed
 from undiffuse.utils.peers import Peers, reason_of
-from undiffuse.utils.sharding import shard
+from undiffuse.utils.sharding import is_sharded, shard
 from undiffuse.utils.text import plural
 
 T = TypeVar("T")
@@ -68,7 +67,7 @@ class World:
 
     def wrap(self, network: nn.Module) -> nn.Module:
         """The network whose gradients are averaged over the processes, as those of a sharded one are anyway."""
-        if self.size == 1 or isinstance(network, FSDPModule):
+        if self.size == 1 or any(map(is_sharded, network.parameters())):
             return network
         # Of 1x1 convolutions the strides of dimensions of size 1 differ, which changes nothing.
         warnings.filterwarnings("ignore", "Grad strides do not match bucket view strides")

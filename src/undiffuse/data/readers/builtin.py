@@ -1,6 +1,7 @@
 """Datasets known by name: digits (scikit-learn), CIFAR-10 and Oxford Flowers-102 (torchvision).
 
-Each row of `data.paths.DATASETS` is a function of that name here.
+Each row of `data.paths.DATASETS` is a function of that name here. The two libraries are imported in it: they take
+seconds, and few commands read a dataset by name.
 """
 
 import hashlib
@@ -11,9 +12,6 @@ from pathlib import Path
 
 import numpy as np
 import PIL.Image
-from sklearn.datasets import load_digits
-from torchvision.datasets import CIFAR10, Flowers102
-from torchvision.datasets.utils import check_integrity
 
 from undiffuse.data.paths import Layout
 from undiffuse.data.readers.folder import files_source
@@ -33,6 +31,8 @@ def digits(root: Path, split: Split) -> Source:
     """
     if split not in ("auto", "all"):
         raise ValueError(f"digits has no split {split}: leave --split out.")
+    from sklearn.datasets import load_digits
+
     bunch = load_digits()
     pixels = np.round(bunch.images * (255 / 16)).astype(np.uint8)
     names = [f"digit-{i:04d}" for i in range(len(pixels))]
@@ -48,6 +48,8 @@ def cifar10(root: Path, split: Split) -> Source:
         FileNotFoundError: it is not in `root` and cannot be downloaded.
         ValueError: there is no such split.
     """
+    from torchvision.datasets import CIFAR10
+
     taken = "train" if split == "auto" else split
     if taken == "val":
         raise ValueError("CIFAR-10 has no split val: choose train, test or all.")
@@ -73,6 +75,8 @@ def flowers102(root: Path, split: Split) -> Source:
     Raises:
         FileNotFoundError: it is not in `root` and cannot be downloaded.
     """
+    from torchvision.datasets import Flowers102
+
     taken = "all" if split == "auto" else split
     folder = root / "flowers-102"
     files = dict(Flowers102._file_dict.values())
@@ -120,6 +124,8 @@ def _obtain(dataset: Callable, folder: Path, files: dict[str, str], url: str):
     Raises:
         FileNotFoundError: neither works; the message says what to put where.
     """
+    from torchvision.datasets.utils import check_integrity
+
     try:
         return dataset(download=False)
     except RuntimeError:
