@@ -46,6 +46,19 @@ def test_runs_samplers_and_steps_are_compared_at_equal_n(capsys: pytest.CaptureF
     assert alone["entries"][0]["metrics"] == found["entries"][1]["metrics"]
 
 
+def test_a_student_takes_its_own_sampler_in_the_same_plot(capsys: pytest.CaptureFixture) -> None:
+    train("teacher")
+    main(["distill", "runs/teacher", "--images", "64", "--out", "runs/student"])
+    words = ["--count", "6", "--guidance", "1", "--samplers", "ipndm", "euler", "--steps", "1,2"]
+    capsys.readouterr()
+    main(["compare", "teacher", "student", *PIXELS, *words])
+    found = json.loads(Path("runs/comparison/comparison.json").read_text())
+    nfe = [(entry["run"], entry["sampler"], entry["nfe"]) for entry in found["entries"]]
+    teachers = [("teacher", sampler, steps) for sampler in ("ipndm", "euler") for steps in (1, 2)]
+    assert nfe == [*teachers, ("student", "consistency", 1), ("student", "consistency", 2)]
+    assert Path("runs/comparison/comparison.html").read_text().count("student, consistency, ") >= 2
+
+
 def test_processes_share_a_comparison(monkeypatch: pytest.MonkeyPatch) -> None:
     train("one")
     words = ["compare", "one", *PIXELS, "--count", "12", "--samplers", "euler", "heun", "--steps", "2", "--batch", "4"]
