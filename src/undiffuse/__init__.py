@@ -26,7 +26,7 @@ WHERE = {
     "Observer": "training.observers",
     "Run": "runs.run",
     "Tuned": "api.tune",
-    "compare": "api.evaluate",
+    "compare": "api.compare",
     "distill": "api.distill",
     "edit": "api.edit",
     "evaluate": "api.evaluate",

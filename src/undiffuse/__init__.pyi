@@ -1,7 +1,7 @@
+from undiffuse.api.compare import compare as compare
 from undiffuse.api.distill import distill as distill
 from undiffuse.api.edit import Edited as Edited
 from undiffuse.api.edit import edit as edit
-from undiffuse.api.evaluate import compare as compare
 from undiffuse.api.evaluate import evaluate as evaluate
 from undiffuse.api.evaluate import measure as measure
 from undiffuse.api.exchange import export as export

@@ -10,8 +10,11 @@ from helpers import forking
 from helpers.commands import refused
 
 from undiffuse.cli import main
+from undiffuse.config import SamplingConfig
 from undiffuse.evaluation import measured
 from undiffuse.evaluation.metrics import Measurement
+from undiffuse.runs.run import open_run
+from undiffuse.sampling.tuned import TunedSchedule, save_tuned
 
 TINY = ["--size", "8", "--images", "128", "--set", "network.channels=8", "network.groups=4", "network.patch=1"]
 PIXELS = ["--features", "pixels", "--real-count", "60"]
@@ -146,6 +149,34 @@ def test_what_does_not_fit_a_run_is_left_out_with_the_reason(capsys: pytest.Capt
     assert [each["title"] for each in found["left_out"]] == ["one, ddim, 1,001 steps"]
     assert "1001 steps do not fit" in Path("runs/comparison/comparison.html").read_text()
     assert "1001 steps do not fit" in refused(capsys, *compare, "ddim", "--steps", "1001", "1002")
+
+
+def test_noise_schedules_are_compared(capsys: pytest.CaptureFixture) -> None:
+    train("one")
+    run = open_run(Path("runs/one"))
+    checkpoint = run.last_good()
+    assert checkpoint is not None
+    levels = SamplingConfig(sampler="ipndm", steps=2, sigmas=(50.0, 1.0))
+    save_tuned(run, TunedSchedule(levels, checkpoint.digest("ema"), checkpoint.images, "pixel error", 0.1, 0.2, 32))
+    words = ["compare", "one", *PIXELS, "--count", "4", "--guidance", "1", "--samplers", "ipndm"]
+    main([*words, "--steps", "2,3", "--sigmas", "karras", "tuned"])
+    found = json.loads(Path("runs/comparison/comparison.json").read_text())
+    assert [(entry["steps"], entry["sigmas"]) for entry in found["entries"]] == [
+        (2, "karras"),
+        (3, "karras"),
+        (2, [50.0, 1.0]),
+    ]
+    assert [each["title"] for each in found["left_out"]] == ["one, ipndm, tuned, 3 steps"]
+    page = Path("runs/comparison/comparison.html").read_text()
+    assert page.count("one, ipndm, tuned, 2 steps") >= 1
+    assert ">karras</td>" in page
+    assert ">tuned</td>" in page
+    main([*words, "--steps", "2"])
+    assert "one, ipndm, tuned, 2 steps: " in capsys.readouterr().out  # Used without being asked for, and said.
+    assert "euler cannot have tuned noise levels" in refused(
+        capsys, *words[:-1], "euler", "--steps", "2,3", "--sigmas", "tuned"
+    )
+    assert "'cosine' is not among auto, tuned" in refused(capsys, *words, "--sigmas", "cosine")
 
 
 def test_runs_of_one_name_are_distinguished_and_taken_once() -> None:

@@ -9,10 +9,11 @@ from undiffuse.runs.run import Run
 from undiffuse.sampling.loading import load_model
 from undiffuse.sampling.model import Model
 from undiffuse.sampling.options import sampling_config
-from undiffuse.sampling.tuned import NAME, TUNABLE, TunedSchedule, save_tuned
+from undiffuse.sampling.tuned import NAME, TunedSchedule, save_tuned
 from undiffuse.tuning.bound import tune_stride
 from undiffuse.tuning.tune import tune
 from undiffuse.utils.files import check_writable
+from undiffuse.utils.names import TUNABLE
 from undiffuse.utils.parsing import at_least
 from undiffuse.utils.terminal import log, speaking
 

@@ -18,6 +18,7 @@ def compare(
     runs: Annotated[tuple[str, ...], tyro.conf.Positional, unless_given("the newest", metavar="RUN")] = (),
     samplers: Annotated[tuple[SamplerName, ...], unless_given("each run's")] = (),
     steps: Annotated[tuple[str, ...], unless_given("each run's", metavar="[INT [INT ...]]")] = (),
+    sigmas: Annotated[tuple[str, ...], unless_given("each run's", metavar="[NAME [NAME ...]]")] = (),
     repeats: int = 1,
     count: str = "1000",
     real_count: Annotated[str | None, unless_given("all")] = None,
@@ -43,6 +44,8 @@ def compare(
         runs: Run folders, or their names under runs/.
         samplers: Each run is sampled with each of these that fits it.
         steps: Each sampler takes each of these numbers of steps, with spaces or commas between them.
+        sigmas: And each of these noise schedules: karras, log_snr, discrete, tuned (what undiffuse tune-sampler found),
+            auto (tuned where there are such).
         repeats: How often, each time with the next seeds: the page draws how much chance matters.
         count: Number of samples of each, from the same seeds.
         real_count: Number of real images, chosen at random.
@@ -76,6 +79,7 @@ def compare(
         folders,
         samplers=samplers,
         steps=numbers,
+        sigmas=sigmas,
         repeats=repeats,
         count=count,
         real_count=real_count,

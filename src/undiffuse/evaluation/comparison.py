@@ -195,7 +195,7 @@ class Comparison:
             found, spent = entry.find(self._distance), entry.row[cost]
             if found is not None and spent is not None:
                 spread = found.spread if len(entry.repeats) > 1 else None
-                name = entry.candidate.sampling.sampler if one_run else entry.candidate.name
+                name = entry.candidate.sampler if one_run else entry.candidate.name
                 curves.setdefault(name, []).append(costs.Point(spent, found.value, spread or 0.0))
         return curves
 

@@ -27,10 +27,17 @@ class Candidate:
     """The run's name, or its folder if several runs have that name."""
     model: Model
     sampling: SamplingConfig
+    sigmas: str = "auto"
+    """The name of the noise schedule: "tuned" for levels that were found for the model, "own" for others."""
+
+    @property
+    def sampler(self) -> str:
+        """The sampler, and its noise schedule unless it is the usual one."""
+        return self.sampling.sampler if self.sigmas == "auto" else f"{self.sampling.sampler}, {self.sigmas}"
 
     @property
     def name(self) -> str:
-        return f"{self.label}, {self.sampling.sampler}"
+        return f"{self.label}, {self.sampler}"
 
     @property
     def title(self) -> str:
@@ -112,6 +119,7 @@ class Entry:
             "images seen": f"{checkpoint.images:,}" if checkpoint else "",
             "weights": self.candidate.model.weights,
             "sampler": sampling.sampler,
+            "sigmas": self.candidate.sigmas,
             "steps": sampling.steps,
             "guidance": _guidance(self.candidate),
             "NFE": self.made_by["nfe"],

@@ -12,7 +12,7 @@ from undiffuse.diffusion.recipe import SIGMAS, DiffusionConfig
 from undiffuse.diffusion.sampler_table import SAMPLERS, options, users
 from undiffuse.old_names import current_name
 from undiffuse.utils.device import resolved
-from undiffuse.utils.names import SamplingPrecision
+from undiffuse.utils.names import TUNABLE, SamplingPrecision
 from undiffuse.utils.parsing import parse_interval
 
 Settings = Sequence[str] | Mapping[str, object]
@@ -60,6 +60,8 @@ def sampling_config(
             raise ValueError(
                 f"--set {name} does nothing for {sampling.sampler}: it is for {' and '.join(users(name))}."
             )
+    if sampling.sigmas == "tuned" and sampling.sampler not in TUNABLE:
+        raise ValueError(f"{sampling.sampler} cannot have tuned noise levels: choose {', '.join(TUNABLE)}.")
     # Fails for steps that the model does not have; tuned levels are looked up later, and lie in the same range.
     levels = noise_levels(
         config.diffusion, replace(sampling, sigmas="auto") if sampling.sigmas == "tuned" else sampling

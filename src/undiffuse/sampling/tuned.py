@@ -4,7 +4,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Annotated, Literal, get_args
+from typing import Annotated, Literal
 
 from pydantic import Field, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass
@@ -12,13 +12,11 @@ from pydantic.dataclasses import dataclass
 from undiffuse.config import SamplingConfig
 from undiffuse.runs.run import Checkpoint, Run
 from undiffuse.utils.files import write_atomically
-from undiffuse.utils.names import TunedSampler
+from undiffuse.utils.names import TUNABLE
 from undiffuse.utils.terminal import log
 from undiffuse.utils.validation import STRICT, sentence
 
 NAME = "tuned_samplers.json"
-
-TUNABLE = get_args(TunedSampler)
 
 MOST_BYTES = 2**22
 """Of the file; more is not read."""

@@ -1,6 +1,6 @@
 """The values that people type on the command line, so that a typo is reported without loading torch."""
 
-from typing import Literal
+from typing import Literal, get_args
 
 PRESETS = (
     *("digits", "small", "flowers64"),
@@ -16,3 +16,5 @@ Compile = Literal["auto", "on", "graphs", "off"]
 
 TunedSampler = Literal["ipndm", "dpmpp_2m", "heun", "ancestral"]
 """Samplers whose noise levels can be tuned."""
+
+TUNABLE: tuple[str, ...] = get_args(TunedSampler)
