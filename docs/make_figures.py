@@ -243,7 +243,7 @@ def enlarging(run: str = "runs/flowers-low-res-4", flowers: int = 6, out: Path =
 
 
 def few_steps(student: str = "runs/digits-student", teacher: str = "digits", count: int = 10, out: Path = HERE) -> None:
-    """few-steps-digits.png: the same seeds, by a student and by its teacher.
+    """few-steps-TEACHER.png: the same seeds, by a student and by its teacher.
 
     Args:
         student: A run that was distilled from the teacher.
@@ -270,7 +270,7 @@ def few_steps(student: str = "runs/digits-student", teacher: str = "digits", cou
         guided = f", guidance {guidance:g}" if guidance != 1 else ""
         text = f"{name}, NFE {evaluations}{guided}"
         figure.text(where.x0 - 0.012, (where.y0 + where.y1) / 2, text, ha="right", va="center", fontsize=8, color=INK)
-    figure.savefig(out / "few-steps-digits.png", dpi=130, facecolor="white")
+    figure.savefig(out / f"few-steps-{Path(teacher).name}.png", dpi=130, facecolor="white")
 
 
 def _outline(pixels: UInt8[np.ndarray, "h w"]) -> UInt8[np.ndarray, "h w"]:

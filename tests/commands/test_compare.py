@@ -159,14 +159,15 @@ def test_noise_schedules_are_compared(capsys: pytest.CaptureFixture) -> None:
     levels = SamplingConfig(sampler="ipndm", steps=2, sigmas=(50.0, 1.0))
     save_tuned(run, TunedSchedule(levels, checkpoint.digest("ema"), checkpoint.images, "pixel error", 0.1, 0.2, 32))
     words = ["compare", "one", *PIXELS, "--count", "4", "--guidance", "1", "--samplers", "ipndm"]
-    main([*words, "--steps", "2,3", "--sigmas", "karras", "tuned"])
+    main([*words, "--steps", "2,3,4", "--sigmas", "karras", "tuned"])
     found = json.loads(Path("runs/comparison/comparison.json").read_text())
     assert [(entry["steps"], entry["sigmas"]) for entry in found["entries"]] == [
         (2, "karras"),
         (3, "karras"),
+        (4, "karras"),
         (2, [50.0, 1.0]),
     ]
-    assert [each["title"] for each in found["left_out"]] == ["one, ipndm, tuned, 3 steps"]
+    assert [each["title"] for each in found["left_out"]] == ["one, ipndm, tuned, 3, 4 steps"]
     page = Path("runs/comparison/comparison.html").read_text()
     assert page.count("one, ipndm, tuned, 2 steps") >= 1
     assert ">karras</td>" in page

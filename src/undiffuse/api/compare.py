@@ -156,14 +156,19 @@ def _tuned(candidates: Sequence[Candidate], world: World) -> tuple[list[Candidat
     def looked_up() -> list[SamplingConfig | str]:
         return [_tuned_or_why_not(each) for each in candidates]
 
-    found, left_out = {}, []
+    found, unfit = {}, {}
     for candidate, tuned in zip(candidates, world.on_main(looked_up), strict=True):
         if isinstance(tuned, str):
-            left_out.append(LeftOut(candidate.title, tuned))
+            unfit.setdefault(candidate.name, []).append((candidate.sampling.steps, tuned))
         elif tuned == candidate.sampling:
             found.setdefault(tuned, candidate)
         else:
             found.setdefault(tuned, replace(candidate, sampling=tuned, sigmas="tuned"))
+    left_out = []
+    for name, reasons in unfit.items():
+        numbers = [number for number, _ in reasons]
+        steps = plural(numbers[0], "step") if len(numbers) == 1 else f"{', '.join(map(str, numbers))} steps"
+        left_out.append(LeftOut(f"{name}, {steps}", reasons[0][1]))
     return list(found.values()), left_out
 
 

@@ -120,7 +120,8 @@ class HeldOut(Observer):
             "held_out_losses": losses[0].mean(dim=0).tolist(),
             "training_losses": losses[1].mean(dim=0).tolist(),
         }
-        if "earlier" in self.kept:
+        # A student's loss compares its own answers: lower is not better, and says nothing of more training.
+        if "earlier" in self.kept and not self.config.diffusion.jumps:
             result["held_out_change"] = astuple(change(_tensors(self.kept["earlier"])[0], held_out))
         if "first" in self.kept:
             result["memorization_gap"] = astuple(memorization_gap(_tensors(self.kept["first"]), (held_out, training)))
