@@ -9,10 +9,7 @@ The names below are loaded when they are used, so that the command line answers 
 """
 
 import importlib
-from importlib.metadata import version
 from typing import Any
-
-__version__ = version("undiffuse")
 
 __all__ = [
     "Edited",
@@ -44,6 +41,8 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
+    if name == "__version__":
+        return importlib.import_module("importlib.metadata").version("undiffuse")
     if name not in __all__:
         raise AttributeError(f"module 'undiffuse' has no attribute {name!r}: it has {', '.join(__all__)}")
     return getattr(importlib.import_module("undiffuse.api"), name)
