@@ -92,9 +92,20 @@ def to_pil(pixels: UInt8[Tensor, "c h w"]) -> Image.Image:
 
 def grid(pixels: UInt8[Tensor, "b c h w"], columns: int | None = None, gap: int = 1) -> Image.Image:
     """The images row by row on white, `columns` in a row, nearly square unless given."""
+    return _rows(pixels, columns, gap, around=255)
+
+
+def grid_for_page(pixels: UInt8[Tensor, "b c h w"], columns: int | None = None, gap: int = 1) -> Image.Image:
+    """The same with nothing between the images, so that the page shows through, light or dark."""
+    color, alpha = pixels[:, :3].float(), pixels[:, 3:4].float() / 255 if pixels.shape[1] == 4 else 1.0
+    on_white = (color * alpha + 255 * (1 - alpha)).round().to(torch.uint8).expand(-1, 3, -1, -1)
+    return _rows(torch.cat([on_white, torch.full_like(on_white[:, :1], 255)], dim=1), columns, gap, around=0)
+
+
+def _rows(pixels: UInt8[Tensor, "b c h w"], columns: int | None, gap: int, around: int) -> Image.Image:
     columns = columns or max(1, round((len(pixels) * pixels.shape[2] / pixels.shape[3]) ** 0.5))
-    white = make_grid(pixels, nrow=columns, padding=gap, pad_value=255)
-    return enlarged(to_pil(white[: pixels.shape[1]]))
+    together = make_grid(pixels, nrow=columns, padding=gap, pad_value=around)
+    return enlarged(to_pil(together[: pixels.shape[1]]))
 
 
 def enlarged(image: Image.Image, side: int = GRID_SIDE) -> Image.Image:

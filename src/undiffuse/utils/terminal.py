@@ -1,9 +1,10 @@
 """What people read while they wait: notices, and progress with speed and time left. Silent unless asked to speak."""
 
 import logging
+import os
 import time
 from collections.abc import Callable, Generator, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from contextvars import ContextVar
 from typing import TypeVar
 
@@ -43,6 +44,11 @@ def interject(text: str) -> None:
     where = console if console.is_terminal else errors
     where.control(Control(ControlType.CARRIAGE_RETURN))
     where.print(shown(text))
+
+
+def loading() -> AbstractContextManager[object]:
+    """Shows on a terminal that the program is being loaded, which takes seconds; one of several processes does."""
+    return console.status("loading ...") if os.environ.get("RANK", "0") == "0" else nullcontext()
 
 
 class _ToConsole(logging.Handler):
