@@ -9,10 +9,7 @@ The names below are loaded when they are used, so that the command line answers 
 """
 
 import importlib
-from importlib.metadata import version
 from typing import Any
-
-__version__ = version("undiffuse")
 
 WHERE = {
     "Edited": "api.edit",
@@ -47,6 +44,8 @@ __all__ = list(WHERE)
 
 
 def __getattr__(name: str) -> Any:
+    if name == "__version__":
+        return importlib.import_module("importlib.metadata").version("undiffuse")
     if name not in __all__:
         raise AttributeError(f"module 'undiffuse' has no attribute {name!r}: it has {', '.join(__all__)}")
     return getattr(importlib.import_module(f"undiffuse.{WHERE[name]}"), name)

@@ -6,41 +6,94 @@ import os
 import sys
 from collections.abc import Generator, Sequence
 from contextlib import contextmanager
+from typing import NamedTuple
 
 from pydantic import ValidationError
 from rich.console import Console
+from rich.control import Control
+from rich.segment import ControlType
 
 from undiffuse import __version__
 from undiffuse.utils import validation
 from undiffuse.utils.errors import Interrupted, PeerFailed, WorkFailed, sentence
 from undiffuse.utils.terminal import console, errors, shown, speaking
 
+
+class Command(NamedTuple):
+    """A row of the table of subcommands."""
+
+    function: str
+    """Where it is, as module:function."""
+    about: str
+    """What the overview says of it."""
+    kept: str
+    """What is left of its work after Ctrl-C, and what goes on with it."""
+
+
+RESUMES = "The last checkpoint, if there is one yet, is kept: the same command goes on from it."
+FILLS = "Finished images are kept: the same command makes the rest."
+REUSES = "Finished samples and features are kept: the same command goes on with them."
+
 COMMANDS = {
-    "explore": ("undiffuse.commands.explore:explore", "look at images before training, in one page"),
-    "train": ("undiffuse.commands.train:train", "train a diffusion model on images, or resume"),
-    "distill": ("undiffuse.commands.distill:distill", "train a student of a model that needs one or two steps"),
-    "sample": ("undiffuse.commands.sample:sample", "make images with a trained model"),
-    "tune-sampler": (
+    "explore": Command(
+        "undiffuse.commands.explore:explore",
+        "look at images before training, in one page",
+        "Decoded images are kept: the same command starts again with them.",
+    ),
+    "train": Command("undiffuse.commands.train:train", "train a diffusion model on images, or resume", RESUMES),
+    "distill": Command(
+        "undiffuse.commands.distill:distill", "train a student of a model that needs one or two steps", RESUMES
+    ),
+    "sample": Command("undiffuse.commands.sample:sample", "make images with a trained model", FILLS),
+    "tune-sampler": Command(
         "undiffuse.commands.tune_sampler:tune_sampler",
         "find the noise levels that make the most of few steps",
+        "What was measured is kept: the same command goes on with it.",
     ),
-    "edit": ("undiffuse.commands.edit:edit", "inpaint, vary, interpolate, colorize, deblur or enlarge an image"),
-    "evaluate": (
+    "edit": Command(
+        "undiffuse.commands.edit:edit", "inpaint, vary, interpolate, colorize, deblur or enlarge an image", FILLS
+    ),
+    "evaluate": Command(
         "undiffuse.commands.evaluate:evaluate",
         "measure how good a model is: FID and more, with the whole protocol",
+        REUSES,
     ),
-    "measure": ("undiffuse.commands.measure:measure", "measure any two sets of images against each other"),
-    "compare": ("undiffuse.commands.compare:compare", "compare runs or samplers in one table, at equal N"),
-    "import": ("undiffuse.commands.import_model:import_run", "import a model that was trained elsewhere as a run"),
-    "export": ("undiffuse.commands.export:export", "write a trained model for diffusers, ONNX or a web page"),
-    "studio": ("undiffuse.commands.studio:studio", "a page in the browser: generate, train, watch, compare"),
-    "quickstart": ("undiffuse.commands.quickstart:quickstart", "train on digits, sample and report, in five minutes"),
-    "doctor": ("undiffuse.commands.doctor:doctor", "what this machine has, and what is missing"),
+    "measure": Command(
+        "undiffuse.commands.measure:measure",
+        "measure any two sets of images against each other",
+        "Decoded images and finished features are kept: the same command goes on with them.",
+    ),
+    "compare": Command(
+        "undiffuse.commands.compare:compare", "compare runs or samplers in one table, at equal N", REUSES
+    ),
+    "import": Command(
+        "undiffuse.commands.import_model:import_run",
+        "import a model that was trained elsewhere as a run",
+        "No run was written: the same command starts again.",
+    ),
+    "export": Command(
+        "undiffuse.commands.export:export",
+        "write a trained model for diffusers, ONNX or a web page",
+        "Nothing was exported: the same command starts again.",
+    ),
+    "studio": Command(
+        "undiffuse.commands.studio:studio",
+        "a page in the browser: generate, train, watch, compare",
+        "The same command opens the studio again.",
+    ),
+    "quickstart": Command(
+        "undiffuse.commands.quickstart:quickstart", "train on digits, sample and report, in five minutes", RESUMES
+    ),
+    "doctor": Command(
+        "undiffuse.commands.doctor:doctor",
+        "what this machine has, and what is missing",
+        "Nothing was written: the same command starts again.",
+    ),
 }
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Runs a subcommand, and exits with 2 for a wrong command and 1 for work that failed."""
+    """Runs a subcommand. Exits with 2 for a wrong command, 1 for work that failed and 130 for work that was stopped."""
     with _reader_may_leave():
         _main(arguments)
 
@@ -94,7 +147,8 @@ def _main(arguments: Sequence[str] | None) -> None:
     except Interrupted as stopped:
         _tell(console, str(stopped))
     except KeyboardInterrupt:
-        _tell(errors, "Stopped.")
+        errors.control(Control(ControlType.CARRIAGE_RETURN))  # Over the ^C that a terminal shows.
+        _tell(errors, f"Stopped. {COMMANDS[name].kept}")
         sys.exit(130)
     except (
         PeerFailed
@@ -125,7 +179,7 @@ def _exit(code: int) -> None:
 def _call(name: str, arguments: list[str]) -> None:
     import tyro
 
-    module, _, function = COMMANDS[name][0].partition(":")
+    module, _, function = COMMANDS[name].function.partition(":")
     command = getattr(importlib.import_module(module), function)
     tyro.cli(
         command, prog=f"undiffuse {name}", args=arguments, config=(tyro.conf.FlagCreatePairsOff, tyro.conf.DisallowNone)
@@ -135,8 +189,8 @@ def _call(name: str, arguments: list[str]) -> None:
 def _overview() -> None:
     console.print("undiffuse: explore images, train a diffusion model on them, sample, and learn how good it is.\n")
     width = max(map(len, COMMANDS))
-    for name, (_, what) in COMMANDS.items():
-        console.print(f"  undiffuse {name:<{width}}  {what}")
+    for name, command in COMMANDS.items():
+        console.print(f"  undiffuse {name:<{width}}  {command.about}")
     console.print("\nEvery command explains itself: undiffuse train --help. --debug shows where an error came from.")
 
 

@@ -2,16 +2,18 @@
 
 import os
 import re
+import signal
 import subprocess
 import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from helpers.commands import refused
 
-from undiffuse import cli
+from undiffuse import __main__, cli
 from undiffuse.cli import COMMANDS, main
 from undiffuse.utils.terminal import console, log
 
@@ -153,6 +155,46 @@ def test_another_broken_pipe_is_a_failure_with_a_sentence(
 
     monkeypatch.setattr(cli, "_call", fail)
     assert "Broken pipe: storage" in refused(capsys, "train")
+
+
+def test_ctrl_c_ends_each_command_with_what_is_kept(
+    capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stop(name: str, arguments: list[str]) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(cli, "_call", stop)
+    for name, command in COMMANDS.items():
+        with pytest.raises(SystemExit) as end:
+            main([name])
+        assert end.value.code == 130
+        assert capsys.readouterr().err == f"Stopped. {command.kept}\n"
+        assert "the same command" in command.kept.lower()
+
+
+def test_ctrl_c_raises_nothing_while_the_program_is_loaded_and_after_its_last_word(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    handlers = []
+
+    def note() -> None:
+        handlers.append(signal.getsignal(signal.SIGINT))
+
+    def load(name: str) -> SimpleNamespace:
+        note()
+        return SimpleNamespace(main=note)
+
+    monkeypatch.setattr(__main__.importlib, "import_module", load)
+    monkeypatch.setattr(__main__.gc, "freeze", note)
+    try:
+        __main__.main()
+        assert handlers == [signal.SIG_DFL, signal.default_int_handler, signal.SIG_DFL]
+        handlers.clear()
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # As after `nohup` or a shell's `&`.
+        __main__.main()
+        assert handlers == 3 * [signal.SIG_IGN]
+    finally:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.mark.parametrize("words", [["--help"], ["train", "--help"]])

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-import undiffuse
+from undiffuse.api import quickstart as api
 from undiffuse.api.quickstart import Quickstart
 from undiffuse.cli import main
 from undiffuse.data.store import DataConfig, open_store
@@ -24,13 +24,13 @@ def test_a_short_quickstart_writes_a_page_that_stands_alone(
 ) -> None:
     """The command says what its page says."""
     pages: list[Quickstart] = []
-    whole = partial(undiffuse.quickstart, samples=100)
+    whole = partial(api.quickstart, samples=100)
 
     def kept(*arguments: Any, **options: Any) -> Quickstart:
         pages.append(whole(*arguments, **options))
         return pages[0]
 
-    monkeypatch.setattr(undiffuse, "quickstart", kept)
+    monkeypatch.setattr(api, "quickstart", kept)
     main(["quickstart", "--images", "256"])
     said = capsys.readouterr().out
     assert "of 100 samples are read as the digit that was asked for" in said

@@ -21,6 +21,7 @@ from undiffuse.report.grids import (
     film_strip,
     frames,
     grid,
+    grid_for_page,
     save_animation,
     save_png,
     to_pil,
@@ -225,3 +226,14 @@ def test_images_are_saved_as_a_grid_and_one_by_one(images: Images, tmp_path: Pat
 def test_what_is_not_images_is_refused_with_its_shape(pixels: np.ndarray) -> None:
     with pytest.raises(ValueError, match=re.escape(f"{pixels.dtype} of shape {pixels.shape} is not images")):
         Images(pixels)
+
+
+@pytest.mark.parametrize("channels", [1, 3, 4])
+def test_a_page_shows_through_between_the_images_of_a_grid_but_not_through_them(channels: int) -> None:
+    pixels = noise(4, channels, 3, 5)
+    shown = np.asarray(grid_for_page(pixels, columns=2).resize((13, 9), Image.Resampling.NEAREST))
+    assert (shown[[0, 4, 8]][:, :, 3] == 0).all()
+    assert (shown[:, [0, 6, 12], 3] == 0).all()
+    first = to_pil(pixels[0]).convert("RGBA")
+    on_white = Image.alpha_composite(Image.new("RGBA", first.size, "white"), first)
+    np.testing.assert_allclose(shown[1:4, 1:6].astype(int), np.asarray(on_white).astype(int), atol=1)

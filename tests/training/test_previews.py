@@ -91,3 +91,19 @@ def test_a_compiled_network_is_previewed_without_compiling_again(
     assert not compiled
     state.network(torch.zeros(1, 1, 8, 8), torch.zeros(1), torch.zeros(1, dtype=torch.long))
     assert compiled
+
+
+def test_only_the_last_previews_have_a_bar_of_their_own(
+    monkeypatch: pytest.MonkeyPatch, tiny: Config, store: Store, state: TrainingState
+) -> None:
+    bars: list[str] = []
+
+    def track(items: Any, what: str, total: int) -> Any:
+        bars.append(what)
+        return items
+
+    monkeypatch.setattr(previews, "track", track)
+    previews.save_previews(Run(Path("run"), tiny), event_at(0.5, state), store)
+    assert bars == []
+    previews.save_previews(Run(Path("run"), tiny), event_at(1.0, state), store)
+    assert bars == ["preview of the ema", "preview of the network"]

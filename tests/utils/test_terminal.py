@@ -1,6 +1,8 @@
+import io
 import time
 
 import pytest
+from rich.console import Console
 
 from undiffuse.utils import terminal
 from undiffuse.utils.terminal import Meter, console, log, silence, speaking, track
@@ -56,6 +58,56 @@ def test_a_log_gets_lines_with_the_time_left(monkeypatch, capsys) -> None:
         meter.reach(400, "400 done")
     # 300 in 60 s, so the last 600 take 120 s; the first 100 were there before.
     assert capsys.readouterr().out.splitlines() == ["decoding: 100 done", f"decoding: 400 done, {duration(120)} left"]
+
+
+def on_a_terminal(monkeypatch) -> io.StringIO:
+    shown = io.StringIO()
+    monkeypatch.setattr(terminal, "console", Console(file=shown, force_terminal=True, width=80))
+    return shown
+
+
+def test_slow_steps_have_a_time_left_from_the_first_on(monkeypatch) -> None:
+    on_a_terminal(monkeypatch)
+    now = 100.0
+    with speaking():
+        meter = Meter("editing", 10)
+        meter.bar.get_time = lambda: now
+        with meter:
+            meter.reach(0, "0 steps")
+            for step in range(1, 4):
+                now += 100
+                meter.last_update = 0
+                meter.reach(step, f"{step} steps")
+                assert meter.bar.tasks[0].time_remaining == pytest.approx((10 - step) * 100, abs=1)
+
+
+def test_a_word_in_between_stands_above_the_bar(monkeypatch, capsys) -> None:
+    shown = on_a_terminal(monkeypatch)
+    with speaking(), Meter("training", 1) as meter:
+        meter.reach(0.5, "half")
+        meter.bar.refresh()
+        terminal.interject("stopping")
+    _, before, after = shown.getvalue().partition("stopping\n")
+    assert before
+    assert "half" in after
+    assert capsys.readouterr() == ("", "")
+
+
+def test_a_word_in_between_goes_to_stderr_where_there_is_no_bar(capsys) -> None:
+    terminal.interject("stop\x1b[2Jping")
+    assert capsys.readouterr() == ("", "stop\N{REPLACEMENT CHARACTER}[2Jping\n")
+
+
+def test_one_process_shows_that_it_is_loading(monkeypatch) -> None:
+    shown = on_a_terminal(monkeypatch)
+    monkeypatch.setenv("RANK", "1")
+    with terminal.loading():
+        pass
+    assert shown.getvalue() == ""
+    monkeypatch.setenv("RANK", "0")
+    with terminal.loading():
+        pass
+    assert "loading ..." in shown.getvalue()
 
 
 def test_a_log_is_not_flooded(monkeypatch, capsys) -> None:

@@ -253,6 +253,7 @@ def _fill(gallery: Gallery, chosen: edits.Edit, seeds: range, batch: int) -> int
     if len(missing) < len(seeds):
         log.info(f"{len(seeds) - len(missing):,} of {len(seeds):,} images are there already.")
     with Meter("editing", len(missing) * gallery.sampling.steps) as meter:
+        meter.reach(0, f"0/{len(missing):,} images")
         for first in range(0, len(missing), batch):
             chunk = missing[first : first + batch]
 

@@ -121,6 +121,7 @@ def _export_denoiser(path: Path, run: Run, checkpoint: Checkpoint, part: str, to
     model = replace(model, run=run, checkpoint=checkpoint, weights=part)
     card_file = run.folder / "model.md"
     card = card_file.read_text(encoding="utf-8") if card_file.is_file() else ""
+    log.info("Translating the network to ONNX, and comparing its images with torch's ...")
     content = to_onnx(model, describe(config, run.name, checkpoint.images, part, card))
     if to == "onnx":
         write_atomically(path, content)

@@ -13,7 +13,8 @@ from undiffuse.exploration.suggestion import Request, SecondsPerImage, Size, Sug
 from undiffuse.presets import configure
 from undiffuse.training import cost
 from undiffuse.utils.device import choose_device
-from undiffuse.utils.terminal import log
+from undiffuse.utils.terminal import Meter, log
+from undiffuse.utils.text import number
 
 MEASURED_IMAGES = 8
 """On a CPU the speed of training is measured with this many images at once."""
@@ -77,7 +78,12 @@ class FirstRun:
         if device.type == "cpu":  # A few images are enough there, and quicker.
             config = replace(config, training=replace(config.training, microbatch=MEASURED_IMAGES))
         # Other work on the machine can only slow a measurement down, so the fastest is the most accurate.
-        until, seconds = time.monotonic() + MEASURING_SECONDS, [cost.measure_cost(config, device).seconds_per_image]
-        while time.monotonic() < until and sum(each <= WITHIN * min(seconds) for each in seconds) < AGREEING:
-            seconds.append(cost.measure_cost(config, device).seconds_per_image)
+        began, seconds, done = time.monotonic(), [], 0.0
+        with Meter("measuring", 1.0) as meter:
+            while done < 1:
+                seconds.append(cost.measure_cost(config, device).seconds_per_image)
+                agreeing = sum(each <= WITHIN * min(seconds) for each in seconds)
+                spent = time.monotonic() - began
+                done = max(done, agreeing / AGREEING, spent / MEASURING_SECONDS) if spent < MEASURING_SECONDS else 1.0
+                meter.reach(done, f"{number(1 / min(seconds))} images/s")
         return SecondsPerImage(min(seconds), max(seconds))

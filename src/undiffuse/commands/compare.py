@@ -11,7 +11,7 @@ from undiffuse.features.table import FeaturesName, find_weights
 from undiffuse.runs.find import check_guide, find_run
 from undiffuse.utils.names import SamplingPrecision, Split
 from undiffuse.utils.parsing import at_least, parse_count, parse_steps
-from undiffuse.utils.terminal import console
+from undiffuse.utils.terminal import console, loading
 
 
 def compare(
@@ -73,9 +73,10 @@ def compare(
     check_guide(guide, guidance_interval)
     find_weights(features, weights)
 
-    import undiffuse as ud
+    with loading():
+        from undiffuse.api import compare as api
 
-    comparison = ud.compare(
+    comparison = api.compare(
         folders,
         samplers=samplers,
         steps=numbers,

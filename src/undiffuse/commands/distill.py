@@ -10,7 +10,7 @@ from undiffuse.data.paths import check_condition, check_data
 from undiffuse.runs.find import find_run, is_run
 from undiffuse.utils.names import Compile, Precision
 from undiffuse.utils.parsing import at_least, parse_count
-from undiffuse.utils.terminal import log
+from undiffuse.utils.terminal import loading, log
 
 
 def distill(
@@ -68,9 +68,10 @@ def distill(
     if images is not None and minutes is not None:
         raise ValueError("A budget is either --images or --minutes: give one of them.")
 
-    import undiffuse as ud
+    with loading():
+        from undiffuse.api import distill as api
 
-    student = ud.distill(
+    student = api.distill(
         run,
         data=data,
         data_root=data_root,

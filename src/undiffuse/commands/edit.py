@@ -11,6 +11,7 @@ from undiffuse.runs.find import check_guide, find_run
 from undiffuse.sampling.edit_tasks import TaskName, check_options, tasks_help
 from undiffuse.utils.names import SamplingPrecision
 from undiffuse.utils.parsing import at_least
+from undiffuse.utils.terminal import loading
 
 
 def edit(
@@ -79,9 +80,10 @@ def edit(
     own = {"strength": strength, "resamplings": resamplings, "to_seed": to_seed, "blur": blur, "noise": noise}
     check_options(task, len(image), mask=mask, **own)
 
-    import undiffuse as ud
+    with loading():
+        from undiffuse.api import edit as api
 
-    ud.edit(
+    api.edit(
         run,
         task,
         image=image,

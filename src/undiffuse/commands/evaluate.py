@@ -13,7 +13,7 @@ from undiffuse.features.table import FeaturesName, features_help, find_weights
 from undiffuse.runs.find import check_guide, find_run, output_folder
 from undiffuse.utils.names import Fit, SamplingPrecision, Split
 from undiffuse.utils.parsing import at_least, parse_count
-from undiffuse.utils.terminal import console
+from undiffuse.utils.terminal import console, loading
 
 DEFAULT_COUNT = "5000"
 
@@ -129,10 +129,11 @@ def evaluate(
     check_guide(guide, guidance_interval)
     find_weights(features, weights)
 
-    import undiffuse as ud
+    with loading():
+        from undiffuse.api import evaluate as api
 
     target = Path(out).expanduser() if out else output_folder(folder) / "evaluation"
-    evaluation = ud.evaluate(
+    evaluation = api.evaluate(
         folder,
         real=real,
         count=count or DEFAULT_COUNT,

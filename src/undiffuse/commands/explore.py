@@ -8,7 +8,7 @@ from undiffuse.commands.options import unless_given
 from undiffuse.data.paths import check_data, source_name
 from undiffuse.utils.names import Channels, Fit, Split
 from undiffuse.utils.parsing import parse_size
-from undiffuse.utils.terminal import log
+from undiffuse.utils.terminal import loading, log
 from undiffuse.utils.text import duration
 
 
@@ -42,11 +42,12 @@ def explore(
     sides = parse_size(size) if size is not None else None
     check_data(data)
 
-    import undiffuse as ud
+    with loading():
+        from undiffuse.api import explore as api
 
     began = time.monotonic()
     folder = Path(out or Path("explored") / source_name(data)).expanduser()
-    found = ud.explore(
+    found = api.explore(
         data,
         data_root=data_root,
         split=split,

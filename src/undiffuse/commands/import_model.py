@@ -6,7 +6,7 @@ import tyro
 
 from undiffuse.commands.options import unless_given
 from undiffuse.utils.parsing import parse_size
-from undiffuse.utils.terminal import console
+from undiffuse.utils.terminal import console, loading
 
 
 def import_run(
@@ -42,9 +42,10 @@ def import_run(
     """
     image_size = parse_size(size) if size is not None else None
 
-    import undiffuse as ud
+    with loading():
+        from undiffuse.api import exchange as api
 
-    run = ud.import_model(
+    run = api.import_model(
         source,
         out=out,
         size=image_size,

@@ -3,7 +3,7 @@
 from typing import Annotated
 
 from undiffuse.commands.options import unless_given
-from undiffuse.utils.terminal import console
+from undiffuse.utils.terminal import console, loading
 from undiffuse.utils.text import duration
 
 
@@ -17,9 +17,10 @@ def quickstart(
         seed: Seed of the training run.
         out: Run folder.
     """
-    import undiffuse as ud
+    with loading():
+        from undiffuse.api import quickstart as api
 
-    done = ud.quickstart(images, seed, out)
+    done = api.quickstart(images, seed, out)
     reading = done.reading
     console.print(f"{reading.correct:.1%} of {reading.samples} samples are read as the digit that was asked for")
     console.print(f"by a classifier that reads {reading.held_out_accuracy:.1%} of held-out real digits correctly.")

@@ -8,7 +8,7 @@ from undiffuse.data.paths import check_condition, check_data
 from undiffuse.runs.find import find_run, is_run
 from undiffuse.utils.names import Channels, Compile, Fit, Precision, Split
 from undiffuse.utils.parsing import at_least, parse_count, parse_preset, parse_size
-from undiffuse.utils.terminal import log
+from undiffuse.utils.terminal import loading, log
 
 
 def train(
@@ -90,9 +90,10 @@ def train(
     if images is not None and minutes is not None:
         raise ValueError("A budget is either --images or --minutes: give one of them.")
 
-    import undiffuse as ud
+    with loading():
+        from undiffuse.api import train as api
 
-    run = ud.train(
+    run = api.train(
         data,
         data_root=data_root,
         split=split,

@@ -55,6 +55,7 @@ def bits_per_dim(
     total, done, found = sum(map(len, mine)), 0, []
     every, strided = _levels(model), None if sampling is None else _strided(model, sampling)
     with Meter("bits/dim", total) as meter:
+        meter.reach(0, f"0/{len(chosen):,} images")
         for indices in mine:
             images = _read(model, store, list(indices), seed)
 

@@ -211,4 +211,4 @@ def _text(value: object) -> str:
 
 
 def _strip(images: ImageSet):
-    return grids.grid(to_nchw(images.read(np.arange(min(SHOWN, len(images))))), columns=SHOWN)
+    return grids.grid_for_page(to_nchw(images.read(np.arange(min(SHOWN, len(images))))), columns=SHOWN)

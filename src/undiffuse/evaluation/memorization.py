@@ -71,7 +71,7 @@ def neighbor_sheet(
     shown = first + suspicious
     rows = [samples.read(shown)]
     rows += [train.read(space.found.nearest.index[shown].numpy()) for space in spaces]
-    return grids.grid(to_nchw(np.concatenate(rows)), columns=len(shown), gap=2), shown
+    return grids.grid_for_page(to_nchw(np.concatenate(rows)), columns=len(shown), gap=2), shown
 
 
 def _in_features(

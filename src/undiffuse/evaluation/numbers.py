@@ -3,6 +3,8 @@
 import math
 from typing import Any
 
+_IN_WORDS = {True: "yes", False: "no", None: "none"}
+
 
 def number(value: float) -> str:
     """With three or more significant digits, whatever the size."""
@@ -35,4 +37,4 @@ def flat(values: Any, prefix: str = "") -> list[tuple[str, Any]]:
         return [row for key, value in values.items() for row in flat(value, f"{prefix} {key}".strip())]
     if isinstance(values, list):
         return [row for i, value in enumerate(values, 1) for row in flat(value, f"{prefix} {i}")]
-    return [(prefix.replace("_", " "), values)]
+    return [(prefix.replace("_", " "), _IN_WORDS.get(values, values) if isinstance(values, bool | None) else values)]

@@ -72,7 +72,7 @@ def write_report(
 def _image_sections(store: Store, gallery: Gallery, seeds: Sequence[int], film: Path) -> list[page.Section]:
     classes = len(gallery.class_names)
     shown = seeds[: ROWS * classes]
-    samples = grids.grid(gallery.pixels(shown), columns=classes)
+    samples = grids.grid_for_page(gallery.pixels(shown), columns=classes)
     return [
         page.Section(
             "Samples",
@@ -102,7 +102,7 @@ def _real_grid(store: Store) -> Image.Image:
     classes = len(store.class_names)
     by_class = [np.flatnonzero(store.labels == label)[:ROWS] for label in range(classes)]
     indices = np.stack(by_class, axis=1).reshape(-1)
-    return grids.grid(to_nchw(store.read(indices)), columns=classes)
+    return grids.grid_for_page(to_nchw(store.read(indices)), columns=classes)
 
 
 def _training_section(lines: Sequence[dict[str, Any]]) -> page.Section:

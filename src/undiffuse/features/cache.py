@@ -128,6 +128,7 @@ def _compute(
     missing, done = [chunk for chunk in mine if not _has_chunk(folder, chunk)], 0
     total = sum(map(len, missing))
     with Meter(f"{network.name} features of {images.name}", total) as meter:
+        meter.reach(0, "0 images")
         for indices in missing:
             batches = []
             for first in range(0, len(indices), batch):

@@ -93,15 +93,26 @@ def to_pil(pixels: UInt8[Tensor, "c h w"]) -> Image.Image:
 
 def grid(pixels: UInt8[Tensor, "b c h w"], columns: int | None = None, gap: int = 1) -> Image.Image:
     """The images row by row on white, `columns` in a row, nearly square unless given."""
+    return _rows(pixels, columns, gap, around=255)
+
+
+def grid_for_page(pixels: UInt8[Tensor, "b c h w"], columns: int | None = None, gap: int = 1) -> Image.Image:
+    """The same with nothing between the images, so that the page shows through, light or dark."""
+    color, alpha = pixels[:, :3].float(), pixels[:, 3:4].float() / 255 if pixels.shape[1] == 4 else 1.0
+    on_white = (color * alpha + 255 * (1 - alpha)).round().to(torch.uint8).expand(-1, 3, -1, -1)
+    return _rows(torch.cat([on_white, torch.full_like(on_white[:, :1], 255)], dim=1), columns, gap, around=0)
+
+
+def _rows(pixels: UInt8[Tensor, "b c h w"], columns: int | None, gap: int, around: int) -> Image.Image:
     count, channels, height, width = pixels.shape
     if count == 1:
         return enlarged(to_pil(pixels[0]))
     columns = min(count, columns or max(1, round((count * height / width) ** 0.5)))
     rows = math.ceil(count / columns)
-    cells = pixels.new_full((rows * columns, channels, height + gap, width + gap), 255)
+    cells = pixels.new_full((rows * columns, channels, height + gap, width + gap), around)
     cells[:count, :, gap:, gap:] = pixels
-    joined = cells.unflatten(0, (rows, columns)).permute(2, 0, 3, 1, 4).flatten(3).flatten(1, 2)
-    return enlarged(to_pil(pad(joined, (0, gap, 0, gap), value=255)))
+    together = cells.unflatten(0, (rows, columns)).permute(2, 0, 3, 1, 4).flatten(3).flatten(1, 2)
+    return enlarged(to_pil(pad(together, (0, gap, 0, gap), value=around)))
 
 
 def enlarged(image: Image.Image, side: int = GRID_SIDE) -> Image.Image:

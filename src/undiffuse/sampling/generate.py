@@ -113,6 +113,7 @@ def fill(gallery: Gallery, model: Model, seeds: Sequence[int], batch: int, world
     _announce(gallery, model, missing, len(batches[0]), -(-len(batches) // world.size))
     with Meter("sampling", len(missing)) as meter, ThreadPoolExecutor() as writers:
         written: list[Future[None]] = []
+        meter.reach(0, f"0/{len(missing):,} images")
         for first in range(0, len(batches), world.size):
             together = batches[first : first + world.size]
             done, size = first * len(batches[0]), sum(map(len, together))

@@ -149,6 +149,8 @@ class ProgressBar(Observer):
         speed = (event.images - self.first_images) / (time.monotonic() - self.began)
         note = lambda: f"{event.images:,} images, {number(speed, 2)}/s, loss {event.loss:.4f}"  # noqa: E731
         self.meter.reach(min(event.progress, 1.0), note)
+        if event.ends:
+            self.end()  # What is drawn in the end has a bar of its own.
 
     def end(self) -> None:
         self.meter.__exit__()

@@ -18,6 +18,7 @@ from undiffuse.sampling.labels import labels_for
 from undiffuse.sampling.model import last, model_of, sample_steps
 from undiffuse.training.observers import Event, Observer
 from undiffuse.training.state import TrainingState
+from undiffuse.utils.terminal import track
 
 PREVIEWS = 5
 """Previews over the whole budget, evenly spread."""
@@ -60,11 +61,13 @@ def save_previews(run: Run, event: Event, store: Store) -> None:
     """Writes previews/<images>-ema.png and -network.png: where they differ much, the EMA is still young."""
     for name, network in (("ema", event.ema), ("network", event.network)):
         path = run.folder / "previews" / f"{event.images:012d}-{name}.png"
-        grids.save_png(_preview(network, run, store), path)
+        # Before the end there is the bar of the training, and a terminal has room for one.
+        grids.save_png(_preview(network, run, store, f"preview of the {name}" if event.ends else None), path)
 
 
-def _preview(network: nn.Module, run: Run, store: Store) -> Image.Image:
-    config = run.config
+def _preview(network: nn.Module, run: Run, store: Store, bar: str | None) -> Image.Image:
+    """A grid of images; `bar` is what a progress bar of its own says, if there is to be one."""
+    config, sampling = run.config, _quick(run.config)
     was_training = network.training
     network.eval()
     device = next(network.parameters()).device
@@ -80,7 +83,8 @@ def _preview(network: nn.Module, run: Run, store: Store) -> Image.Image:
         told = labels_for(model.class_names, seeds, None)
     # Another batch size would compile the network again, which takes longer than the preview.
     with torch.compiler.set_stance("force_eager"):
-        done = last(sample_steps(model, seeds, told, _quick(config)))
+        steps = sample_steps(model, seeds, told, sampling)
+        done = last(track(steps, bar, sampling.steps) if bar else steps)
     network.train(was_training)
     return grids.grid(to_pixels(done.x))
 

@@ -6,7 +6,7 @@ import threading
 from types import FrameType
 
 from undiffuse.utils.errors import Interrupted
-from undiffuse.utils.terminal import errors
+from undiffuse.utils.terminal import interject
 
 
 class StopRequest:
@@ -36,12 +36,12 @@ class StopRequest:
         self._restore()
         name = signal.Signals(number).name
         if not self.saves_itself:
-            raise Interrupted(f"{name}: stopped before the first step, so there is nothing to save.")
+            raise Interrupted(
+                f"{name}: stopped before the first step, so there is nothing to save: the same command starts again."
+            )
         # Where several processes work, this one may have been told to stop because another failed, which says why.
         if os.environ.get("WORLD_SIZE", "1") == "1":
-            errors.print(
-                f"{name}: stopping after this step. (A second one stops at once, back at the last checkpoint.)"
-            )
+            interject(f"{name}: stopping after this step. (A second one stops at once, back at the last checkpoint.)")
 
     def _restore(self) -> None:
         for number, usual in self._usual.items():

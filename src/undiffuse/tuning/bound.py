@@ -25,7 +25,7 @@ from undiffuse.tuning.strides import Show, best_stride, bound_terms, candidates
 from undiffuse.utils.device import state_dtype, upload
 from undiffuse.utils.files import write_atomically
 from undiffuse.utils.randomness import ImageRandomness, generator
-from undiffuse.utils.terminal import Meter, log
+from undiffuse.utils.terminal import Meter, log, track
 from undiffuse.utils.text import duration
 
 BATCH = 16
@@ -85,7 +85,10 @@ def tune_stride(model: Model, sampling: SamplingConfig, store: Store, folder: Pa
     path = best_stride(torch.stack(costs).mean(dim=0), sampling.steps)
     even = tuple(diffusion.discrete_sigmas(sampling.steps)[:-1].tolist())
     tuned = tuple(sigmas[path].tolist())
-    bounds = [_bound(model, store, checked, levels, variance) for levels in (tuned, even)]
+    bounds = [
+        _bound(model, store, checked, levels, variance, f"checking the {name} levels")
+        for name, levels in {"tuned": tuned, "even": even}.items()
+    ]
     schedule = TunedSchedule(
         sampling=replace(sampling, sigmas=tuned),
         weights_sha256=digest,
@@ -144,10 +147,12 @@ def _terms(
 
 
 @torch.no_grad()
-def _bound(model: Model, store: Store, indices: Sequence[int], sigmas: Sequence[float], variance: LogVariance) -> float:
-    """The mean bound of the images in bits/dim over these levels."""
+def _bound(
+    model: Model, store: Store, indices: Sequence[int], sigmas: Sequence[float], variance: LogVariance, what: str
+) -> float:
+    """The mean bound of the images in bits/dim over these levels; `what` is what the progress bar says."""
     totals = []
-    for i in range(0, len(indices), BATCH):
+    for i in track(range(0, len(indices), BATCH), what, -(-len(indices) // BATCH)):
         x0, label = _read(model, store, indices[i : i + BATCH])
         randomness = ImageRandomness("bound", 0, indices[i : i + BATCH])
         levels = upload(torch.tensor([*sigmas, 0.0], dtype=torch.float64), model.device)

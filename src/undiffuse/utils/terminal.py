@@ -1,14 +1,17 @@
 """What people read while they wait: notices, and progress with speed and time left. Silent unless asked to speak."""
 
 import logging
+import os
 import time
 from collections.abc import Callable, Generator, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from contextvars import ContextVar
 from typing import TypeVar
 
 from rich.console import Console
+from rich.control import Control
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
+from rich.segment import ControlType
 
 from undiffuse.utils.text import duration, printable
 
@@ -24,6 +27,9 @@ errors = Console(stderr=True, markup=False, emoji=False, highlight=False, soft_w
 
 UPDATE_SECONDS = 0.05
 
+SPEED_SECONDS = 300
+"""The time left follows from the speed since then: two slow steps must fit in, or there is none to show."""
+
 LOG_SECONDS = 10
 """Where the output is a file, not a terminal, a progress line is written this often."""
 
@@ -31,6 +37,18 @@ LOG_SECONDS = 10
 def shown(text: str) -> str:
     """The text without what would move a terminal's cursor or color it: names and settings may come from anywhere."""
     return "\n".join(map(printable, text.split("\n")))
+
+
+def interject(text: str) -> None:
+    """Says something amid the work: above a progress bar, and over the ^C that a terminal shows."""
+    where = console if console.is_terminal else errors
+    where.control(Control(ControlType.CARRIAGE_RETURN))
+    where.print(shown(text))
+
+
+def loading() -> AbstractContextManager[object]:
+    """Shows on a terminal that the program is being loaded, which takes seconds; one of several processes does."""
+    return console.status("loading ...") if os.environ.get("RANK", "0") == "0" else nullcontext()
 
 
 class _ToConsole(logging.Handler):
@@ -93,6 +111,7 @@ def progress_to(listener: Listener) -> Generator[None, None, None]:
 def track(items: Iterable[T], what: str, total: int) -> Iterator[T]:
     """Passes `items` on and shows how many of `total` are done and when the rest will be."""
     with Meter(what, total) as meter:
+        meter.reach(0, f"0/{total:,}")
         for done, item in enumerate(items, 1):
             yield item
             meter.reach(done, f"{done:,}/{total:,}")
@@ -115,6 +134,7 @@ class Meter:
             TimeRemainingColumn(),
             TextColumn("left"),
             console=console,
+            speed_estimate_period=SPEED_SECONDS,
             transient=True,
             disable=self.quiet or not console.is_terminal,
         )
@@ -130,7 +150,7 @@ class Meter:
     def reach(self, done: float, note: str | Callable[[], str]) -> None:
         """Shows `done` of the total, and the note, which may be a function to call only when it is shown.
 
-        Cheap enough to call for every item.
+        What is done at the first call says nothing of the speed. Cheap enough to call for every item.
         """
         now = time.monotonic()
         if self.first is None:
@@ -141,10 +161,11 @@ class Meter:
             return
         if console.is_terminal and now - self.last_update >= UPDATE_SECONDS:
             self.last_update = now
-            self.bar.update(self.task, completed=done, note=_text(note))
+            # rich measures from the first time that anything is done.
+            self.bar.update(self.task, completed=done or self.total * 1e-9, note=_text(note))
         if not console.is_terminal and now - self.last_line >= LOG_SECONDS:
             self.last_line = now
-            began, then = self.first  # Work done before this process began says nothing of its speed.
+            began, then = self.first
             left = f", {duration((now - then) * (self.total - done) / (done - began))} left" if done > began else ""
             print(f"{self.what}: {_text(note)}{left}", flush=True)
 

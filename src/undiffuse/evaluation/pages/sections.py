@@ -69,7 +69,7 @@ def images_section(fake: ImageSet, references: Sequence[ImageSet]) -> page.Secti
 def _grid(images: ImageSet, columns: int, spread: bool = False) -> Image.Image:
     count = min(GRID_IMAGES, len(images))
     indices = np.linspace(0, len(images) - 1, count).round().astype(int) if spread else np.arange(count)
-    return grids.grid(to_nchw(images.read(indices)), columns)
+    return grids.grid_for_page(to_nchw(images.read(indices)), columns)
 
 
 def extrapolation_section(line: Extrapolation, distance: str, n_real: int) -> page.Section:
