@@ -148,6 +148,13 @@ def test_long_tables_are_cut_and_incomplete_counts_marked(written) -> None:
     assert "at least 5,000 near pairs" in dict(summary(found))["duplicates"]
 
 
+@pytest.mark.parametrize(("epochs", "warned"), [(100.0, False), (200.0, True)])
+def test_the_terminal_warns_of_a_first_run_that_may_memorize(written, epochs: float, warned: bool) -> None:
+    found = replace(written[1], suggestion=replace(written[1].suggestion, epochs=epochs))
+    said = "each image is then seen 200 times: often enough to memorize some of them"
+    assert (("", said) in summary(found)) == warned
+
+
 def test_statistics_are_valid_json(written) -> None:
     folder, found = written
 

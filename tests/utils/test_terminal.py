@@ -4,7 +4,7 @@ import pytest
 
 from undiffuse.utils import terminal
 from undiffuse.utils.terminal import Meter, console, log, silence, speaking, track
-from undiffuse.utils.text import duration
+from undiffuse.utils.text import duration, in_batches
 
 
 @pytest.mark.parametrize(
@@ -26,6 +26,10 @@ from undiffuse.utils.text import duration
 )
 def test_durations_are_said_in_words(seconds: float, words: str) -> None:
     assert duration(seconds) == words
+
+
+def test_a_batch_says_which_images_it_makes() -> None:
+    assert in_batches(64, 36, 1500, 3, 18) == "images 65 to 100 of 1,500, step 3/18"
 
 
 def test_no_duration_has_sixty_minutes_or_seconds_beside_a_larger_unit() -> None:
@@ -69,6 +73,17 @@ def test_nothing_is_shown_unless_the_program_speaks(monkeypatch, capsys) -> None
     with Meter("decoding", 10) as meter:
         meter.reach(5, "half")
     assert capsys.readouterr() == ("", "")
+
+
+def test_loading_is_announced_on_a_terminal_alone(monkeypatch, capsys) -> None:
+    for words in (terminal.Console(force_terminal=True), terminal.Console(force_terminal=False)):
+        monkeypatch.setattr(terminal, "console", words)
+        with terminal.loading():
+            pass
+        assert capsys.readouterr().out == ""  # A library is quiet.
+        with terminal.speaking(), terminal.loading():
+            pass
+        assert ("Loading torch" in capsys.readouterr().out) == words.is_terminal
 
 
 def test_brackets_and_colons_in_names_are_printed_as_they_are(capsys) -> None:

@@ -304,7 +304,8 @@ def _log_summary(folder: Path, store: Store, config: Config, world: World) -> No
     classes = f"{len(config.class_names)} classes" if config.class_names else "no classes"
     images = f"{len(store):,} images, {size_text(store.size)} {CHANNELS[store.channels]}"
     training = config.training
-    budget = f"{training.total_minutes:g} minutes" if training.total_minutes else f"{training.total_images:,} images"
+    minutes = training.total_minutes
+    budget = duration(60 * minutes) if minutes else f"{training.total_images:,} images"
     dtype = str(compute_dtype(world.device, training.precision)).removeprefix("torch.")
     processes = f", {world.size} processes" if world.size > 1 else ""
     log.info(f"run      {folder.absolute()}")

@@ -11,7 +11,7 @@ from undiffuse.features.table import FeaturesName, find_weights
 from undiffuse.runs.find import check_guide, find_run
 from undiffuse.utils.names import SamplingPrecision, Split
 from undiffuse.utils.parsing import at_least, parse_count, parse_steps
-from undiffuse.utils.terminal import console
+from undiffuse.utils.terminal import console, loading
 
 
 def compare(
@@ -70,7 +70,8 @@ def compare(
     check_guide(guide, guidance_interval)
     find_weights(features, weights)
 
-    from undiffuse import api
+    with loading():
+        from undiffuse import api
 
     comparison = api.compare(
         folders,

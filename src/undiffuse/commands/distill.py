@@ -1,5 +1,6 @@
 """undiffuse distill"""
 
+import shlex
 from pathlib import Path
 from typing import Annotated
 
@@ -10,7 +11,7 @@ from undiffuse.data.paths import check_condition, check_data
 from undiffuse.runs.find import find_run, is_run
 from undiffuse.utils.names import Compile, Precision
 from undiffuse.utils.parsing import at_least, parse_count
-from undiffuse.utils.terminal import log
+from undiffuse.utils.terminal import loading, log
 
 
 def distill(
@@ -68,7 +69,8 @@ def distill(
     if images is not None and minutes is not None:
         raise ValueError("A budget is either --images or --minutes: give one of them.")
 
-    from undiffuse import api
+    with loading():
+        from undiffuse import api
 
     student = api.distill(
         run,
@@ -93,4 +95,5 @@ def distill(
         return
     log.info(f"Done: {student.folder.absolute()}")
     log.info(f"  previews  {student.folder / 'previews'}")
-    log.info(f"  images    undiffuse sample {student.folder} --steps 1")
+    given = " --condition IMAGE" if student.config.image_condition else ""
+    log.info(f"  images    undiffuse sample {shlex.quote(str(student.folder))} --steps 1{given}")

@@ -6,7 +6,7 @@ from typing import Annotated
 
 from undiffuse.commands.options import unless_given
 from undiffuse.utils.errors import Skipped
-from undiffuse.utils.terminal import console
+from undiffuse.utils.terminal import console, loading
 
 
 def doctor(check: bool = False, out: Annotated[str | None, unless_given("no file")] = None) -> None:
@@ -22,7 +22,8 @@ def doctor(check: bool = False, out: Annotated[str | None, unless_given("no file
     if check:
         _check(out)
         return
-    from undiffuse.api.doctor import inspect_machine
+    with loading():
+        from undiffuse.api.doctor import inspect_machine
 
     machine = inspect_machine()
     console.print(f"undiffuse    {machine.version}, Python {machine.python}")
@@ -47,7 +48,8 @@ def doctor(check: bool = False, out: Annotated[str | None, unless_given("no file
 
 
 def _check(out: str | None) -> None:
-    from undiffuse.api.self_check import check_machine
+    with loading():
+        from undiffuse.api.self_check import check_machine
 
     report = check_machine()
     console.print(f"device      {report.device}\n")

@@ -11,6 +11,7 @@ from undiffuse.runs.find import check_guide, find_run
 from undiffuse.sampling.edit_tasks import TaskName, check_options, tasks_help
 from undiffuse.utils.names import SamplingPrecision
 from undiffuse.utils.parsing import at_least
+from undiffuse.utils.terminal import loading
 
 
 def edit(
@@ -79,7 +80,8 @@ def edit(
     own = {"strength": strength, "resamplings": resamplings, "to_seed": to_seed, "blur": blur, "noise": noise}
     check_options(task, len(image), mask=mask, **own)
 
-    from undiffuse import api
+    with loading():
+        from undiffuse import api
 
     api.edit(
         run,

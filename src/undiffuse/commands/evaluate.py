@@ -13,7 +13,7 @@ from undiffuse.features.table import FeaturesName, features_help, find_weights
 from undiffuse.runs.find import check_guide, find_run, output_folder
 from undiffuse.utils.names import Fit, SamplingPrecision, Split
 from undiffuse.utils.parsing import at_least, parse_count
-from undiffuse.utils.terminal import console
+from undiffuse.utils.terminal import console, loading
 
 DEFAULT_COUNT = "5000"
 
@@ -129,7 +129,8 @@ def evaluate(
     check_guide(guide, guidance_interval)
     find_weights(features, weights)
 
-    from undiffuse import api
+    with loading():
+        from undiffuse import api
 
     target = Path(out).expanduser() if out else output_folder(folder) / "evaluation"
     evaluation = api.evaluate(

@@ -8,7 +8,7 @@ from undiffuse.commands.options import unless_given
 from undiffuse.data.paths import check_data, source_name
 from undiffuse.utils.names import Channels, Fit, Split
 from undiffuse.utils.parsing import parse_size
-from undiffuse.utils.terminal import log
+from undiffuse.utils.terminal import loading, log
 from undiffuse.utils.text import duration
 
 
@@ -42,7 +42,8 @@ def explore(
     sides = parse_size(size) if size is not None else None
     check_data(data)
 
-    from undiffuse import api
+    with loading():
+        from undiffuse import api
 
     began = time.monotonic()
     folder = Path(out or Path("explored") / source_name(data)).expanduser()

@@ -6,7 +6,7 @@ import tyro
 
 from undiffuse.commands.options import unless_given
 from undiffuse.runs.find import find_run
-from undiffuse.utils.terminal import console
+from undiffuse.utils.terminal import console, loading
 
 Format = Literal["diffusers", "onnx", "web"]
 
@@ -41,7 +41,8 @@ def export(
     find_run(run)
     format, target = to
 
-    from undiffuse import api
+    with loading():
+        from undiffuse import api
 
     api.export(run, format, target, label=label, weights=weights)
     console.print(NEXT[format].format(target), markup=False, soft_wrap=True)

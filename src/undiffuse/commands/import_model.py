@@ -6,7 +6,7 @@ import tyro
 
 from undiffuse.commands.options import unless_given
 from undiffuse.utils.parsing import parse_size
-from undiffuse.utils.terminal import console
+from undiffuse.utils.terminal import console, loading
 
 
 def import_run(
@@ -42,7 +42,8 @@ def import_run(
     """
     image_size = parse_size(size) if size is not None else None
 
-    from undiffuse import api
+    with loading():
+        from undiffuse import api
 
     run = api.import_model(
         source,

@@ -10,7 +10,7 @@ from undiffuse.data.paths import check_data
 from undiffuse.features.table import FeaturesName, features_help, find_weights
 from undiffuse.utils.names import Fit, Split
 from undiffuse.utils.parsing import at_least, parse_count, parse_size
-from undiffuse.utils.terminal import console
+from undiffuse.utils.terminal import console, loading
 
 
 def measure(
@@ -60,7 +60,8 @@ def measure(
         check_data(data)
     find_weights(features, weights)
 
-    from undiffuse import api
+    with loading():
+        from undiffuse import api
 
     evaluation = api.measure(
         real,

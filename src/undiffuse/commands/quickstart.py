@@ -3,7 +3,7 @@
 from typing import Annotated
 
 from undiffuse.commands.options import unless_given
-from undiffuse.utils.terminal import console
+from undiffuse.utils.terminal import console, loading
 from undiffuse.utils.text import duration
 
 
@@ -17,7 +17,8 @@ def quickstart(
         seed: Seed of the training run.
         out: Run folder.
     """
-    from undiffuse import api
+    with loading():
+        from undiffuse import api
 
     done = api.quickstart(images, seed, out)
     reading = done.reading

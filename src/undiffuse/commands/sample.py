@@ -10,6 +10,7 @@ from undiffuse.diffusion.sampler_table import SAMPLERS, SamplerName, options_hel
 from undiffuse.runs.find import check_guide, find_run
 from undiffuse.utils.names import SamplingPrecision
 from undiffuse.utils.parsing import at_least
+from undiffuse.utils.terminal import loading
 
 SAMPLERS_HELP = f"{'; '.join(f'{name}: {row.about}' for name, row in SAMPLERS.items())}.".replace("`", "")
 SETTINGS_HELP = f"{options_help()} Also sigmas=auto, tuned, discrete, karras or log_snr, and clip=true."
@@ -71,7 +72,8 @@ def sample(
     at_least(1, count=count, batch=batch)
     at_least(0, seed=seed)
 
-    from undiffuse import api
+    with loading():
+        from undiffuse import api
 
     api.sample(
         run,

@@ -8,7 +8,7 @@ import tyro
 from undiffuse.commands.options import unless_given
 from undiffuse.runs.find import find_run
 from undiffuse.utils.parsing import at_least
-from undiffuse.utils.terminal import console
+from undiffuse.utils.terminal import console, loading
 
 
 def studio(
@@ -32,6 +32,7 @@ def studio(
     if port is not None:
         at_least(1, port=port)
 
-    from undiffuse.studio import app
+    with loading():
+        from undiffuse.studio import app
 
     app.serve(runs, port, console.print)

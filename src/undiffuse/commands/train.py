@@ -1,5 +1,6 @@
 """undiffuse train"""
 
+import shlex
 from pathlib import Path
 from typing import Annotated
 
@@ -8,7 +9,7 @@ from undiffuse.data.paths import check_condition, check_data
 from undiffuse.runs.find import find_run, is_run
 from undiffuse.utils.names import Channels, Compile, Fit, Precision, Split
 from undiffuse.utils.parsing import at_least, parse_count, parse_preset, parse_size
-from undiffuse.utils.terminal import log
+from undiffuse.utils.terminal import loading, log
 
 
 def train(
@@ -90,7 +91,8 @@ def train(
     if images is not None and minutes is not None:
         raise ValueError("A budget is either --images or --minutes: give one of them.")
 
-    from undiffuse import api
+    with loading():
+        from undiffuse import api
 
     run = api.train(
         data,
@@ -123,4 +125,6 @@ def train(
     log.info(f"Done: {run.folder.absolute()}")
     log.info(f"  previews  {run.folder / 'previews'}")
     log.info(f"  curves    tensorboard --logdir {run.folder / 'tensorboard'}")
-    log.info(f"  images    undiffuse sample {run.folder}")
+    given = " --condition IMAGE" if run.config.image_condition else ""
+    log.info(f"  images    undiffuse sample {shlex.quote(str(run.folder))}{given}")
+    log.info(f"  quality   undiffuse evaluate {shlex.quote(str(run.folder))}")

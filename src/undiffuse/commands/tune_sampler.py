@@ -8,6 +8,7 @@ from undiffuse.commands.options import unless_given
 from undiffuse.runs.find import find_run
 from undiffuse.utils.names import TunedSampler
 from undiffuse.utils.parsing import at_least, parse_interval
+from undiffuse.utils.terminal import loading
 
 
 def tune_sampler(
@@ -42,7 +43,8 @@ def tune_sampler(
     if not minutes > 0:
         raise ValueError(f"--minutes {minutes:g} leaves no time: give more than 0.")
 
-    from undiffuse import api
+    with loading():
+        from undiffuse import api
 
     api.tune_sampler(
         run, steps=steps, sampler=sampler, guidance=guidance, guidance_interval=guidance_interval, minutes=minutes

@@ -68,7 +68,7 @@ def _fastest_microbatch(config: Config, device: torch.device, most: int) -> int:
             break
     best = min(seconds_per_image, key=lambda images: seconds_per_image[images])
     speeds = ", ".join(f"{1 / seconds:.3g} at {images}" for images, seconds in seconds_per_image.items())
-    log.info(f"microbatch {best}, the fastest here (images/s: {speeds})")
+    log.info(f"microbatch {best} images at once, the fastest of those tried (images/s: {speeds})")
     return best
 
 

@@ -61,6 +61,16 @@ def speaking(on: bool = True) -> Generator[None, None, None]:
 
 
 @contextmanager
+def loading() -> Generator[None, None, None]:
+    """Says so on a terminal while torch is loaded inside: that takes seconds, and on a busy machine many."""
+    if not _speaking:
+        yield
+        return
+    with console.status("Loading torch ..."):
+        yield
+
+
+@contextmanager
 def silence() -> Generator[None, None, None]:
     """Shows neither notices nor progress inside: for work that is only part of what the user asked for."""
     global _speaking
