@@ -29,7 +29,7 @@ def test_durations_are_said_in_words(seconds: float, words: str) -> None:
 
 
 def test_a_batch_says_which_images_it_makes() -> None:
-    assert in_batches(64, 36, 1500, 3, 18) == "images 65 to 100 of 1,500, step 3/18"
+    assert in_batches(64, 36, 1500, 3, 18) == "65-100 of 1,500, step 3/18"
 
 
 def test_no_duration_has_sixty_minutes_or_seconds_beside_a_larger_unit() -> None:

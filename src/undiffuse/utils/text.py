@@ -36,8 +36,8 @@ def plural(count: int, what: str) -> str:
 
 
 def in_batches(done: int, batch: int, total: int, step: int, steps: int) -> str:
-    """Where work on a batch stands, after `done` images of other batches: images 65 to 128 of 500, step 3/18."""
-    return f"images {done + 1:,} to {done + batch:,} of {total:,}, step {step}/{steps}"
+    """Where work on a batch stands, after `done` images of other batches: 65-128 of 500, step 3/18."""
+    return f"{done + 1:,}-{done + batch:,} of {total:,}, step {step}/{steps}"
 
 
 def listed(counts: Mapping[str, int], most: int = LISTED) -> str:
