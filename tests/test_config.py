@@ -258,11 +258,12 @@ def test_settings_are_applied_together(config: Config) -> None:
 @pytest.mark.parametrize(
     ("setting", "words"),
     [
-        ("dropout=0.2", "--set dropout=0.2: write GROUP.NAME=VALUE"),
+        ("dropout=0.2", "write GROUP.NAME=VALUE with a name that --dry-run lists; did you mean network.dropout?"),
+        ("network.chanels=64", "with a name that --dry-run lists; did you mean network.channels?"),
         ("network.dropout", "--set network.dropout: write GROUP.NAME=VALUE"),
         ("network=1", "--set network=1: write GROUP.NAME=VALUE"),
         ("seed=1", "--set seed=1: write GROUP.NAME=VALUE"),
-        ("network.surprise=1", "write GROUP.NAME=VALUE"),
+        ("network.surprise=1", "write GROUP.NAME=VALUE with a name that --dry-run lists."),
         ("network.type=Mine", "write GROUP.NAME=VALUE"),
         ("nothing.dropout=1", "write GROUP.NAME=VALUE"),
         ("network.size.0=1", "write GROUP.NAME=VALUE"),

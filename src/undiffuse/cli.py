@@ -179,11 +179,13 @@ def _exit(code: int) -> None:
 def _call(name: str, arguments: list[str]) -> None:
     import tyro
 
+    from undiffuse.commands.typed import REGISTRY
+
     module, _, function = COMMANDS[name].function.partition(":")
     command = getattr(importlib.import_module(module), function)
-    tyro.cli(
-        command, prog=f"undiffuse {name}", args=arguments, config=(tyro.conf.FlagCreatePairsOff, tyro.conf.DisallowNone)
-    )
+    config = (tyro.conf.FlagCreatePairsOff, tyro.conf.DisallowNone)
+    with REGISTRY:
+        tyro.cli(command, prog=f"undiffuse {name}", args=arguments, config=config)
 
 
 def _overview() -> None:

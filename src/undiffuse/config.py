@@ -1,5 +1,6 @@
 """Everything that defines a run, as frozen dataclasses that are saved as config.json in the run folder."""
 
+import difflib
 import json
 import math
 from collections.abc import Sequence
@@ -338,7 +339,8 @@ def with_settings(config: Config, settings: Sequence[str]) -> Config:
         group, _, old_name = path.partition(".")
         name, owner = current_name(old_name, group), values.get(group)
         if not equals or not isinstance(owner, dict) or name not in owner or f"{group}.{name}" == "network.type":
-            raise ValueError(f"--set {setting}: write GROUP.NAME=VALUE with a name that --dry-run lists.")
+            hint = _like(path, values)
+            raise ValueError(f"--set {setting}: write GROUP.NAME=VALUE with a name that --dry-run lists{hint}")
         if group == "data" or path in FROM_IMAGES:
             raise ValueError(f"--set {setting}: use {FROM_IMAGES.get(path, 'the options for data')} instead.")
         try:
@@ -347,6 +349,15 @@ def with_settings(config: Config, settings: Sequence[str]) -> Config:
             value = text
         owner[name] = current_value(f"{group}.{name}", value)
     return from_dict(values, type(config.network))
+
+
+def _like(path: str, values: dict[str, Any]) -> str:
+    """How the sentence about a setting that does not exist ends: with those that may have been meant."""
+    known = [f"{group}.{name}" for group, owner in values.items() if isinstance(owner, dict) for name in owner]
+    known = [name for name in known if not name.startswith("data.") and name not in ("network.type", *FROM_IMAGES)]
+    named = [name for name in known if path and name.split(".")[1] == path.rpartition(".")[2]]
+    near = named or difflib.get_close_matches(path, known, 1, 0.75)
+    return f"; did you mean {' or '.join(near)}?" if near else "."
 
 
 def differences(old: Config, new: Config) -> dict[str, tuple[Any, Any]]:

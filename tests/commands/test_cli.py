@@ -36,6 +36,26 @@ def test_a_wrong_command_is_answered_in_one_sentence(
     assert says in refused(capsys, *words)
 
 
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (["sample", "x", "--steps", "1.5"], "Error parsing --steps: 1.5 is not a whole number."),
+        (["train", "--minutes", "ten"], "Error parsing --minutes: ten is not a number."),
+        (["train", "--keep", "all"], "Error parsing --keep: all is not a whole number."),
+        (["sample", "x", "--sampler", "dpm"], "Expected one of ('ipndm', 'dpmpp_2m', 'heun', 'lms', 'euler', 'ddim',"),
+    ],
+)
+def test_a_wrong_value_is_answered_in_words_that_are_not_pythons(
+    capsys: pytest.CaptureFixture, words: list[str], says: str
+) -> None:
+    with pytest.raises(SystemExit) as end:
+        main(words)
+    assert end.value.code == 2
+    said = " ".join(re.sub("[│╭╮╰╯─]", " ", capsys.readouterr().err).split())
+    assert says in said
+    assert "None" not in said
+
+
 def test_a_folder_that_is_no_run_is_refused(capsys: pytest.CaptureFixture) -> None:
     Path("photos").mkdir()
     assert "no run at" in refused(capsys, "sample", "photos")

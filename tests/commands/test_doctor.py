@@ -27,10 +27,12 @@ def test_missing_extras_come_with_their_install_command(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:
     find = importlib.util.find_spec
-    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "diffusers" else find(name))
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name in ("diffusers", "timm") else find(name))
     assert "diffusers" in doctor.inspect_machine().extras["hub"]
     main(["doctor"])
-    assert "hub         missing: pip install 'undiffuse[hub]'" in capsys.readouterr().out
+    output = capsys.readouterr().out
+    assert "hub         missing: pip install 'undiffuse[hub]'" in output
+    assert "offline     missing: pip install 'undiffuse[offline]'" in output
 
 
 def test_a_device_without_bf16_is_reported_with_the_reason(

@@ -129,7 +129,7 @@ def test_a_gray_model_and_a_label(tmp_path: Path) -> None:
         ("photos vary --image photo.jpg --label 3", "trained without classes"),
         ("digits vary --image photo.jpg --guidance 3", "nothing to strengthen"),
         ("digits vary --image photo.jpg --set guidance=3", "nothing to strengthen"),
-        ("photos inpaint --image photo.jpg", "inpaint needs --mask"),
+        ("photos inpaint --image photo.jpg", "inpaint needs --mask: give an image that is white where"),
         ("photos inpaint --image photo.jpg --mask black.png", "--mask has no white"),
         ("photos inpaint --image photo.jpg --mask tall.png", "--mask is 60x20, but the image is 20x30"),
         ("photos inpaint --image photo.jpg --mask text.png", "--mask: "),

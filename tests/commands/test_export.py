@@ -122,7 +122,9 @@ def test_a_wrong_command_is_refused(make_run: Callable, capsys: pytest.CaptureFi
     assert "no run at" in refused(capsys, "none", *to)
     assert "no such class" in refused(capsys, "one", *to, "--label", "birds")
     assert "always saw the class" in refused(capsys, "one", *to, "--label", "none")
-    assert "onnx" in refused(capsys, "one", "--to", "pickle", "out")
+    assert "--to pickle is not a format: choose diffusers, onnx, web." in refused(
+        capsys, "one", "--to", "pickle", "out"
+    )
     assert "--to" in refused(capsys, "one")
     (checkpoint,) = Path("runs/one/checkpoints").iterdir()
     (checkpoint / "ema.safetensors").write_bytes(b"")

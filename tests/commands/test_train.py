@@ -151,4 +151,5 @@ def test_the_end_says_where_everything_is_and_what_is_next(capsys: pytest.Captur
     output = capsys.readouterr().out
     for words in ("1,797 images, 8x8 gray, 10 classes, split all", "batch 32, 64 images", "Done: /"):
         assert words in output
-    assert "undiffuse sample runs/it" in output
+    assert "undiffuse sample runs/it\n" in output
+    assert "undiffuse evaluate runs/it\n" in output

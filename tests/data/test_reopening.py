@@ -41,7 +41,7 @@ def test_nothing_is_listed_or_hashed_again(kind: str, monkeypatch: pytest.Monkey
     monkeypatch.setattr(store, "open_source", forbid)
     assert opened(data) == first
     assert notices.messages == told
-    assert bool(told) == data.is_dir()  # "1 other file ignored."
+    assert bool(told) == data.is_dir()  # "1 other file: .txt 1."
 
 
 def overwrite_in_the_middle(data: Path) -> None:
@@ -120,7 +120,7 @@ def test_a_new_notice_is_told(notices) -> None:
     opened(data)
     (data / "notes.txt").touch()
     opened(data)
-    assert "1 other file in" in notices.messages[-1]
+    assert "1 other file: .txt 1." in notices.messages[-1]
 
 
 def test_what_cannot_be_opened_is_an_error_every_time(tmp_path: Path) -> None:

@@ -148,6 +148,14 @@ def test_long_tables_are_cut_and_incomplete_counts_marked(written) -> None:
     assert "at least 5,000 near pairs" in dict(summary(found))["duplicates"]
 
 
+@pytest.mark.parametrize(("epochs", "warned"), [(100.0, False), (200.0, True)])
+def test_the_terminal_warns_of_a_first_run_that_may_memorize(written, epochs: float, warned: bool) -> None:
+    run = Suggestion("small", (32, 32), 60_000, epochs, 9.0, 8.0, (32, 32), 6600.0, "cpu", (), "undiffuse train")
+    found = replace(written[1], suggestion=run)
+    said = "each image is then seen 200 times: often enough to memorize some of them"
+    assert (("", said) in summary(found)) == warned
+
+
 def test_statistics_are_valid_json(written) -> None:
     folder, found = written
 

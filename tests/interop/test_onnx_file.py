@@ -14,7 +14,7 @@ from undiffuse.config import Config
 from undiffuse.diffusion.parametrization import PARAMETRIZATIONS
 from undiffuse.diffusion.recipe import DiffusionConfig
 from undiffuse.interop import onnx_file
-from undiffuse.interop.onnx_file import TOLERANCE, describe, largest_difference, to_onnx
+from undiffuse.interop.onnx_file import TOLERANCE, check_packages, describe, largest_difference, to_onnx
 from undiffuse.networks.network import NetworkConfig
 from undiffuse.networks.unet import UNetConfig
 from undiffuse.sampling.model import Model, model_of
@@ -149,3 +149,5 @@ def test_without_the_packages_it_says_what_to_install(make_model: MakeModel, mon
     monkeypatch.setitem(__import__("sys").modules, "onnxscript", None)
     with pytest.raises(ValueError, match=r"ONNX needs the package onnxscript: pip install 'undiffuse\[onnx\]'"):
         to_onnx(model, {})
+    with pytest.raises(ValueError, match="needs the package onnxscript"):
+        check_packages()  # Before a page's runtime is downloaded.

@@ -56,13 +56,19 @@ def test_a_mix_that_is_none_is_refused(text: str) -> None:
         find_pattern(NAMES, text)
 
 
-@pytest.mark.parametrize("label", ["3", "-1", "Cats", "", "1.0", "²", "cats "])
+@pytest.mark.parametrize("label", ["3", "-1", "birds", "", "1.0", "²"])
 def test_an_unknown_label_is_refused_with_those_there_are(label: str) -> None:
     with pytest.raises(ValueError) as refused:
         find_label(NAMES, label)
     assert str(refused.value) == (
         f"--label {label}: this model has no such class; choose 0 to 2 or one of cats, dogs, snow."
     )
+
+
+@pytest.mark.parametrize(("label", "name"), [("Cats", "cats"), ("cats ", "cats"), ("dog", "dogs"), ("sonw", "snow")])
+def test_for_a_label_that_is_nearly_one_that_one_is_suggested(label: str, name: str) -> None:
+    with pytest.raises(ValueError, match=rf"no such class; did you mean {name}\?$"):
+        find_label(NAMES, label)
 
 
 def test_of_many_classes_the_refusal_shows_the_first_twelve() -> None:

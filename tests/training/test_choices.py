@@ -51,7 +51,7 @@ def test_the_microbatch_is_the_fastest_until_they_get_slower(
     assert chosen(open_config, 1797, CPU, 1).training.microbatch == best
     assert timed[0] == 8
     assert max(timed) <= 2 * best
-    assert any(f"microbatch {best}, the fastest here" in message for message in notices.messages)
+    assert any(f"microbatch {best} images at once, the fastest" in message for message in notices.messages)
 
 
 def test_a_quick_network_is_not_measured_further(open_config: Config, machine: Callable) -> None:

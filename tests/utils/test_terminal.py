@@ -6,7 +6,7 @@ from rich.console import Console
 
 from undiffuse.utils import terminal
 from undiffuse.utils.terminal import Meter, console, log, silence, speaking, track
-from undiffuse.utils.text import duration
+from undiffuse.utils.text import duration, in_batches
 
 
 @pytest.mark.parametrize(
@@ -28,6 +28,10 @@ from undiffuse.utils.text import duration
 )
 def test_durations_are_said_in_words(seconds: float, words: str) -> None:
     assert duration(seconds) == words
+
+
+def test_a_batch_says_which_images_it_makes() -> None:
+    assert in_batches(64, 36, 1500, 3, 18) == "65-100 of 1,500, step 3/18"
 
 
 def test_no_duration_has_sixty_minutes_or_seconds_beside_a_larger_unit() -> None:

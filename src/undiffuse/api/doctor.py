@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 
 from undiffuse.data.store import cache_folder
+from undiffuse.features.weights import EFFICIENTNET_PACKAGE
 from undiffuse.utils.device import choose_device, compute_dtype, convolution_format, has_fast_bf16, synchronize
 from undiffuse.utils.errors import Skipped
 
@@ -22,6 +23,7 @@ EXTRAS = {
     "hub": ("diffusers", "huggingface_hub"),
     "onnx": ("onnx", "onnxruntime", "onnxscript"),
     "remote": ("aiohttp",),
+    "offline": (EFFICIENTNET_PACKAGE, "timm"),
 }
 
 

@@ -43,7 +43,7 @@ from undiffuse.utils.files import write_atomically
 from undiffuse.utils.names import Fit, SamplingPrecision
 from undiffuse.utils.parsing import at_least
 from undiffuse.utils.terminal import Meter, log, speaking
-from undiffuse.utils.text import plural, size_text
+from undiffuse.utils.text import in_batches, plural, size_text
 
 SHOWN = 24
 """Results on the sheet."""
@@ -258,7 +258,8 @@ def _fill(gallery: Gallery, chosen: edits.Edit, seeds: range, batch: int) -> int
             chunk = missing[first : first + batch]
 
             def show(step: int, first: int = first, size: int = len(chunk)) -> None:
-                meter.reach(first * gallery.sampling.steps + step * size, f"{first:,}/{len(missing):,} images")
+                note = in_batches(first, size, len(missing), step, gallery.sampling.steps)
+                meter.reach(first * gallery.sampling.steps + step * size, note)
 
             try:
                 results = to_pixels(last(watched(chosen.steps(chunk), show)).x)

@@ -11,7 +11,7 @@ from undiffuse.api.data import SizeLike
 from undiffuse.api.runs import RunLike, Weights, as_run, checkpoint_part
 from undiffuse.config import Config
 from undiffuse.interop.imported import check_free, log_summary, save_run
-from undiffuse.interop.onnx_file import TOLERANCE, describe, to_onnx
+from undiffuse.interop.onnx_file import TOLERANCE, check_packages, describe, to_onnx
 from undiffuse.interop.onnx_runtime_web import runtime_files
 from undiffuse.interop.pipelines import write_pipeline
 from undiffuse.interop.sources import Overrides, read_model
@@ -114,6 +114,8 @@ def _export_denoiser(path: Path, run: Run, checkpoint: Checkpoint, part: str, to
     if to == "onnx" and path.is_dir():
         raise ValueError(f"{path.absolute()} is a folder: name a file, such as {run.name}.onnx.")
     config = run.config
+    if to != "diffusers":
+        check_packages()
     runtime = runtime_files() if to == "web" else {}  # Before the work, since it may have to be downloaded.
     network = config.network.build(learned_variance=config.diffusion.learned_variance)
     network.load_state_dict(_plain_tensors(config, checkpoint, part))

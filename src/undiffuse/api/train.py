@@ -35,6 +35,9 @@ from undiffuse.utils.terminal import log, speaking
 from undiffuse.utils.text import CHANNELS, duration, number, size_text
 from undiffuse.utils.world import World, init_distributed
 
+COPIED_BELOW = 100
+"""Fewer images than this may be memorized, which a notice says; docs/small-sets.md measures it with a hundred."""
+
 
 @dataclass(frozen=True, repr=False)
 class Plan(Run):
@@ -304,11 +307,14 @@ def _log_summary(folder: Path, store: Store, config: Config, world: World) -> No
     classes = f"{len(config.class_names)} classes" if config.class_names else "no classes"
     images = f"{len(store):,} images, {size_text(store.size)} {CHANNELS[store.channels]}"
     training = config.training
-    budget = f"{training.total_minutes:g} minutes" if training.total_minutes else f"{training.total_images:,} images"
+    minutes = training.total_minutes
+    budget = duration(60 * minutes) if minutes else f"{training.total_images:,} images"
     dtype = str(compute_dtype(world.device, training.precision)).removeprefix("torch.")
     processes = f", {world.size} processes" if world.size > 1 else ""
     log.info(f"run      {folder.absolute()}")
     log.info(f"data     {images}, {classes}, split {store.split}")
+    if len(store) < COPIED_BELOW:
+        log.info(f"         fewer than {COPIED_BELOW}: the model may only learn to copy them (docs/small-sets.md)")
     if config.attributes:
         log.info(f"told     {', '.join(map(str, config.attributes.columns))}")
     log.info(f"recipe   {config.preset}, seed {config.seed}, batch {training.batch}, {budget}")

@@ -1,5 +1,6 @@
 """undiffuse distill"""
 
+import shlex
 from pathlib import Path
 from typing import Annotated
 
@@ -94,4 +95,5 @@ def distill(
         return
     log.info(f"Done: {student.folder.absolute()}")
     log.info(f"  previews  {student.folder / 'previews'}")
-    log.info(f"  images    undiffuse sample {student.folder} --steps 1")
+    given = " --condition IMAGE" if student.config.image_condition else ""
+    log.info(f"  images    undiffuse sample {shlex.quote(str(student.folder))} --steps 1{given}")

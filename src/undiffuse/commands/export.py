@@ -1,6 +1,6 @@
 """undiffuse export"""
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, cast
 
 import tyro
 
@@ -10,7 +10,7 @@ from undiffuse.utils.terminal import console, loading
 
 Format = Literal["diffusers", "onnx", "web"]
 
-NEXT = {
+NEXT: dict[str, str] = {
     "diffusers": '  in Python   DiffusionPipeline.from_pretrained("{}")',
     "onnx": '  in Python   onnxruntime.InferenceSession("{}")',
     "web": "  to look at  python -m http.server --directory {}, and http://localhost:8000 in a browser",
@@ -19,7 +19,7 @@ NEXT = {
 
 def export(
     run: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")],
-    to: Annotated[tuple[Format, str], tyro.conf.arg(metavar="{diffusers,onnx,web} TARGET")],
+    to: Annotated[tuple[str, str], tyro.conf.arg(metavar="{diffusers,onnx,web} TARGET")],
     label: Annotated[str | None, unless_given("the model keeps its classes")] = None,
     weights: Literal["ema", "network", "average"] = "ema",
 ) -> None:
@@ -40,9 +40,11 @@ def export(
     """
     find_run(run)
     format, target = to
+    if format not in NEXT:
+        raise ValueError(f"--to {format} is not a format: choose {', '.join(NEXT)}.")
 
     with loading():
         from undiffuse.api import exchange as api
 
-    api.export(run, format, target, label=label, weights=weights)
+    api.export(run, cast(Format, format), target, label=label, weights=weights)
     console.print(NEXT[format].format(target), markup=False, soft_wrap=True)

@@ -1,5 +1,6 @@
 """undiffuse train"""
 
+import shlex
 from pathlib import Path
 from typing import Annotated
 
@@ -124,4 +125,6 @@ def train(
     log.info(f"Done: {run.folder.absolute()}")
     log.info(f"  previews  {run.folder / 'previews'}")
     log.info(f"  curves    tensorboard --logdir {run.folder / 'tensorboard'}")
-    log.info(f"  images    undiffuse sample {run.folder}")
+    given = " --condition IMAGE" if run.config.image_condition else ""
+    log.info(f"  images    undiffuse sample {shlex.quote(str(run.folder))}{given}")
+    log.info(f"  quality   undiffuse evaluate {shlex.quote(str(run.folder))}")

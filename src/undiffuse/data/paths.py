@@ -2,6 +2,7 @@
 
 import os
 import re
+from collections import Counter
 from collections.abc import Container, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -11,7 +12,7 @@ from urllib.parse import urlsplit
 from undiffuse.data.source import NO_CLASS
 from undiffuse.utils.names import Split
 from undiffuse.utils.parsing import parse_low_res
-from undiffuse.utils.text import printable
+from undiffuse.utils.text import listed, plural, printable
 
 DATASETS = {
     "digits": "1,797 handwritten digits that come with scikit-learn, 8x8 gray",
@@ -43,6 +44,9 @@ SEQUENCE = "sequence:"
 SUFFIXES = frozenset(
     [".jpg", ".jpeg", ".jfif", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm", ".pbm"]
 )
+
+PHOTO_SUFFIXES = frozenset([".heic", ".heif", ".avif", ".dng", ".cr2", ".cr3", ".nef", ".arw"])
+"""Photos as phones and cameras store them, which are not read here."""
 
 ARCHIVE_SUFFIXES = (".zip", ".tar", ".gz", ".tgz", ".xz", ".bz2")
 
@@ -174,6 +178,22 @@ def is_image(path: str) -> bool:
     if os.path.splitext(name)[1].lower() not in SUFFIXES:  # noqa: PTH122
         return False
     return not is_hidden(name) and not any(is_hidden(part) for part in folders if part != ".")
+
+
+def suffix_of(path: str) -> str:
+    """What tells of which kind a file that is not an image is, in a few plain characters."""
+    if any(is_hidden(part) for part in path.split("/") if part != "."):
+        return "hidden"
+    suffix = os.path.splitext(path)[1].lower()  # noqa: PTH122
+    return suffix if 1 < len(suffix) <= 8 and suffix[1:].isalnum() else "others"
+
+
+def left_out(suffixes: Counter[str]) -> str:
+    """How many files are not images, of which kinds, and what to do about those that are photos nevertheless."""
+    counts = dict(sorted(suffixes.items(), key=lambda each: (-each[1], each[0])))
+    kinds = f"{plural(suffixes.total(), 'other file')}: {listed(counts)}"
+    photos = [suffix for suffix in suffixes if suffix in PHOTO_SUFFIXES]
+    return f"{kinds}; save photos in {' and '.join(sorted(photos))} as JPEG to have them" if photos else kinds
 
 
 def is_hidden(name: str) -> bool:

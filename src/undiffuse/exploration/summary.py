@@ -1,7 +1,8 @@
 """The statistics in the few lines that a terminal shows."""
 
 from undiffuse.exploration.statistics import Statistics
-from undiffuse.utils.text import duration, listed, plural, size_text
+from undiffuse.exploration.suggestion import MANY_EPOCHS
+from undiffuse.utils.text import duration, listed, number, plural, size_text
 
 
 def summary(statistics: Statistics) -> list[tuple[str, str]]:
@@ -28,4 +29,7 @@ def summary(statistics: Statistics) -> list[tuple[str, str]]:
     if statistics.suggestion is not None:
         took = f"about {duration(statistics.suggestion.seconds)} on this machine ({statistics.suggestion.device})"
         lines += [("train first", statistics.suggestion.command), ("", took)]
+        if statistics.suggestion.epochs > MANY_EPOCHS:
+            times = number(statistics.suggestion.epochs)
+            lines.append(("", f"each image is then seen {times} times: often enough to memorize some of them"))
     return lines

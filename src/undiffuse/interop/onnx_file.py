@@ -197,6 +197,12 @@ def _halve_exact_weights(exported: Any, ir: Any) -> None:
         cast.outputs[0].name = name
 
 
+def check_packages() -> None:
+    """Raises ValueError where a package of the extra onnx is missing, before any other work."""
+    for name in ("onnx", "onnx_ir", "onnxscript", "onnxruntime"):
+        _package(name)
+
+
 def _package(name: str) -> Any:
     try:
         return import_module(name)  # Here, because it is of an optional extra.

@@ -48,7 +48,7 @@ def gaussian(rows: Rows, indices: np.ndarray | None = None) -> Gaussian:
     indices = np.arange(len(rows)) if indices is None else indices
     n = len(indices)
     if n < 2:
-        raise ValueError(f"{n} images have no covariance: give at least 2 real and 2 generated images.")
+        raise ValueError("One image has no covariance: give at least 2 real and 2 generated images.")
     mean = torch.zeros(d, dtype=torch.float64)
     for block in _blocks(rows, indices):
         mean += _double(block).sum(dim=0) / n

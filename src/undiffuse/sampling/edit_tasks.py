@@ -50,6 +50,12 @@ TASKS = {
 
 TaskName = Literal[tuple(TASKS)]  # ty: ignore[invalid-type-form]
 
+NEEDED = {
+    "mask": "an image that is white where new pixels are wanted",
+    "blur": "its standard deviation in pixels, such as 1",
+}
+"""What an option without a default takes."""
+
 
 def tasks_help() -> str:
     """One line that says what each edit does, for `--help`."""
@@ -70,7 +76,7 @@ def check_options(task: str, images: int, **options: object) -> None:
             users = " and ".join(other for other, each in TASKS.items() if name in each.options)
             raise ValueError(f"{_option(name)} does nothing for {task}: it is for {users}.")
         if value is None and name in row.required:
-            raise ValueError(f"{task} needs {_option(name)}: give it.")
+            raise ValueError(f"{task} needs {_option(name)}: give {NEEDED[name]}.")
     if images not in row.images:
         needed = " or ".join({0: "no image", 1: "one image", 2: "two images"}[count] for count in row.images)
         raise ValueError(f"{task} needs {needed} given with --image, not {images}.")

@@ -29,7 +29,7 @@ from undiffuse.utils.conditions import Condition
 from undiffuse.utils.errors import WorkFailed
 from undiffuse.utils.files import write_atomically
 from undiffuse.utils.terminal import Meter, log
-from undiffuse.utils.text import duration, size_text
+from undiffuse.utils.text import duration, in_batches, size_text
 from undiffuse.utils.world import World
 
 GRID_IMAGES = 100
@@ -119,7 +119,8 @@ def fill(gallery: Gallery, model: Model, seeds: Sequence[int], batch: int, world
             done, size = first * len(batches[0]), sum(map(len, together))
 
             def show(step: int, done: int = done, size: int = size) -> None:
-                meter.reach(done + step * size / gallery.sampling.steps, f"{done:,}/{len(missing):,} images")
+                note = in_batches(done, size, len(missing), step, gallery.sampling.steps)
+                meter.reach(done + step * size / gallery.sampling.steps, note)
 
             mine = together[world.rank] if world.rank < len(together) else []
             began = time.monotonic()

@@ -1,5 +1,6 @@
 """Labels: by class name, by index, none, or a mix of them; and which seed gets which."""
 
+import difflib
 from collections.abc import Sequence
 
 import torch
@@ -21,7 +22,7 @@ def find_label(class_names: tuple[str, ...], label: Label) -> int:
     """The index of a class given by index or name; -1 for "none".
 
     Raises:
-        ValueError: the model has no such class, or no classes.
+        ValueError: the model has no such class, and the one with the nearest name is suggested; or it has no classes.
     """
     text = str(label)
     if not class_names:
@@ -32,10 +33,11 @@ def find_label(class_names: tuple[str, ...], label: Label) -> int:
         return NO_LABEL
     if text.isdecimal() and int(text) < len(class_names):
         return int(text)
+    folded = {name.lower(): name for name in reversed(class_names)}
+    near = difflib.get_close_matches(text.lower(), folded, 1, 0.6)
     shown = ", ".join(class_names[:12]) + (", ..." if len(class_names) > 12 else "")
-    raise ValueError(
-        f"--label {text}: this model has no such class; choose 0 to {len(class_names) - 1} or one of {shown}."
-    )
+    hint = f"did you mean {folded[near[0]]}?" if near else f"choose 0 to {len(class_names) - 1} or one of {shown}."
+    raise ValueError(f"--label {text}: this model has no such class; {hint}")
 
 
 def find_pattern(class_names: tuple[str, ...], label: Label) -> Pattern:

@@ -39,6 +39,7 @@ from undiffuse.utils.device import state_dtype, upload
 from undiffuse.utils.names import SamplingPrecision
 from undiffuse.utils.randomness import ImageRandomness
 from undiffuse.utils.terminal import Meter, speaking
+from undiffuse.utils.text import in_batches
 
 Wrap = Callable[[Predict], Predict]
 """Steers a model in sampling."""
@@ -215,7 +216,8 @@ class Model:
                 chunk, part = seeds[start : start + batch], slice(start, start + batch)
 
                 def show(step: int, start: int = start, size: int = len(chunk)) -> None:
-                    meter.reach(start * sampling.steps + step * size, f"{start:,}/{count:,} images")
+                    note = in_batches(start, size, count, step, sampling.steps)
+                    meter.reach(start * sampling.steps + step * size, note)
 
                 chunk_told = told.map(lambda each, part=part: each[part])
                 steps_taken = sample_steps(self, chunk, simplest(chunk_told), sampling)

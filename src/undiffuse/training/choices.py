@@ -11,7 +11,7 @@ from undiffuse.data.batches import split_held_out
 from undiffuse.training.blocks import recompute_activations
 from undiffuse.training.cost import noise_inputs
 from undiffuse.utils.device import autocast
-from undiffuse.utils.terminal import log
+from undiffuse.utils.terminal import Meter, log
 
 LEFT_OPEN = ("held_out_images", "microbatch")
 """Settings of training that are None until a run begins."""
@@ -55,20 +55,23 @@ def as_begun(config: Config, begun: Config) -> Config:
 def _fastest_microbatch(config: Config, device: torch.device, most: int) -> int:
     """On a CPU, small microbatches keep their features in its caches and large ones waste less on overhead."""
     step = _step_timer(config, device)
-    until = time.monotonic() + min(MEASURING_SECONDS, MEASURING_FRACTION * 60 * (config.training.total_minutes or 1e9))
+    began = time.monotonic()
+    allowed = min(MEASURING_SECONDS, MEASURING_FRACTION * 60 * (config.training.total_minutes or 1e9))
     size = min(LEAST_AT_ONCE, most)
-    step(size)  # Warms up.
-    seconds_per_image = {size: step(size) / size}
-    if seconds_per_image[size] * config.training.batch < QUICK_SECONDS:
-        return most
-    while 2 * size <= most and time.monotonic() + 2 * size * seconds_per_image[size] < until:
-        size *= 2
-        seconds_per_image[size] = step(size) / size
-        if seconds_per_image[size] > SLOWER * min(seconds_per_image.values()):
-            break
+    with Meter("measuring speed", allowed) as meter:
+        step(size)  # Warms up.
+        seconds_per_image = {size: step(size) / size}
+        if seconds_per_image[size] * config.training.batch < QUICK_SECONDS:
+            return most
+        while 2 * size <= most and time.monotonic() + 2 * size * seconds_per_image[size] < began + allowed:
+            meter.reach(time.monotonic() - began, f"{2 * size} images at once")
+            size *= 2
+            seconds_per_image[size] = step(size) / size
+            if seconds_per_image[size] > SLOWER * min(seconds_per_image.values()):
+                break
     best = min(seconds_per_image, key=lambda images: seconds_per_image[images])
     speeds = ", ".join(f"{1 / seconds:.3g} at {images}" for images, seconds in seconds_per_image.items())
-    log.info(f"microbatch {best}, the fastest here (images/s: {speeds})")
+    log.info(f"microbatch {best} images at once, the fastest of those tried (images/s: {speeds})")
     return best
 
 

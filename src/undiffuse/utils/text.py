@@ -35,6 +35,11 @@ def plural(count: int, what: str) -> str:
     return f"{count:,} {what}" if count == 1 else f"{count:,} {what}s"
 
 
+def in_batches(done: int, batch: int, total: int, step: int, steps: int) -> str:
+    """Where work on a batch stands, after `done` images of other batches: 65-128 of 500, step 3/18."""
+    return f"{done + 1:,}-{done + batch:,} of {total:,}, step {step}/{steps}"
+
+
 def listed(counts: Mapping[str, int], most: int = LISTED) -> str:
     """The first names with their counts, and how many more there are."""
     first = [f"{name} {count:,}" for name, count in list(counts.items())[:most]]

@@ -66,7 +66,7 @@ def test_bad_images_are_named_counted_and_skipped(tmp_path: Path, notices) -> No
     reasons = dict(store.skipped)
     assert reasons["cats/cut.jpg"] == "it is cut off"
     assert reasons["text.jpg"] == "not an image, despite its name"
-    assert f"1 other file in {folder} ignored." in notices.messages
+    assert f"Ignored in {folder}: 1 other file: .txt 1." in notices.messages
     assert any("Left out 3 images" in notice and "--strict" in notice for notice in notices.messages)
     for name, reason in store.skipped:
         assert f"  {name}: {reason}" in notices.messages
@@ -112,9 +112,21 @@ def test_an_empty_folder_is_an_error_with_its_path(tmp_path: Path) -> None:
     folder = tmp_path / "photos"
     (folder / "sub").mkdir(parents=True)
     (folder / "sub" / "notes.txt").write_text("text")
-    with pytest.raises(ValueError, match=r"contains no images \(1 other file\)") as caught:
+    with pytest.raises(ValueError, match=r"contains no images \(1 other file: \.txt 1\)") as caught:
         opened(folder)
     assert str(folder) in str(caught.value)
+
+
+def test_photos_that_are_not_read_are_named_with_what_to_do(tmp_path: Path, notices) -> None:
+    folder = save_noise(tmp_path / "photos", "good.png")
+    for name in ("IMG_1.HEIC", "IMG_2.heic", "Thumbs.db", ".hidden.jpg", "README"):
+        (folder / name).write_text("not read")
+    opened(folder)
+    kinds = "5 other files: .heic 2, .db 1, hidden 1, others 1; save photos in .heic as JPEG to have them"
+    assert f"Ignored in {folder}: {kinds}." in notices.messages
+    (folder / "good.png").unlink()
+    with pytest.raises(ValueError, match=r"contains no images \(5 other files.*\.heic as JPEG to have them\): give a"):
+        opened(folder)
 
 
 def test_a_missing_folder_is_an_error_with_its_absolute_path(tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ import numpy as np
 import PIL.Image
 
 from undiffuse.data.image_files import MAX_IMAGE_BYTES, in_words, open_image_file
-from undiffuse.data.paths import ARCHIVE_SUFFIXES, is_image, printable, read_layout, source_name
+from undiffuse.data.paths import ARCHIVE_SUFFIXES, is_image, left_out, printable, read_layout, source_name, suffix_of
 from undiffuse.data.readers.tars import Refused, open_tar
 from undiffuse.data.readers.zips import open_zip, read_entry
 from undiffuse.data.source import Image, Source
@@ -74,27 +74,34 @@ def archive_source(path: Path, split: Split = "auto") -> Source:
     where = printable(str(path))
     places: dict[str, int] = {}
     others: Counter[str] = Counter()
+    archives = 0
     try:
         for member in _members(path):
             if is_image(member.name):
                 places.setdefault(member.name, member.place)
+            elif member.name.lower().endswith(ARCHIVE_SUFFIXES):
+                archives += 1
             else:
-                others["archive" if member.name.lower().endswith(ARCHIVE_SUFFIXES) else "other file"] += 1
+                others[suffix_of(member.name)] += 1
     except Bomb as error:
         raise ValueError(f"{where} is a decompression bomb: {error}.") from error
     except DAMAGED as error:
         raise ValueError(
             f"{where} is not a readable .zip or .tar ({printable(str(error))}): give a folder or an archive of images."
         ) from error
-    inside = plural(others["archive"], "archive")
-    if not places and others["archive"]:
+    inside = plural(archives, "archive")
+    if not places and archives:
         raise ValueError(f"{where} contains no images but {inside}, which are not opened: unpack it first.")
     if not places:
-        raise ValueError(f"{where} contains no images: give an archive with JPEG or PNG files.")
+        found = f" ({left_out(others)})" if others else ""
+        raise ValueError(f"{where} contains no images{found}: give an archive with JPEG or PNG files.")
     layout = read_layout(list(places), split, where)
-    if others["archive"]:
-        notice = f"{inside} inside {where} not opened: unpack them first to have their images."
-        layout = replace(layout, notices=(*layout.notices, notice))
+    notices = [*layout.notices]
+    if archives:
+        notices.append(f"{inside} inside {where} not opened: unpack them first to have their images.")
+    if others:
+        notices.append(f"Ignored in {where}: {left_out(others)}.")
+    layout = replace(layout, notices=tuple(notices))
     at = np.array([places[name] for name in layout.names], np.int64)
     del places
 

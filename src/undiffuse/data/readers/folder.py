@@ -3,18 +3,18 @@
 import hashlib
 import os
 import stat
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
 from undiffuse.data.image_files import MAX_IMAGE_BYTES, open_image_file
-from undiffuse.data.paths import Layout, folder_name, is_hidden, is_image, printable, read_layout
+from undiffuse.data.paths import Layout, folder_name, is_hidden, is_image, left_out, printable, read_layout, suffix_of
 from undiffuse.data.source import Image, Source
 from undiffuse.utils.limits import scaled
 from undiffuse.utils.names import Split
 from undiffuse.utils.terminal import track
-from undiffuse.utils.text import plural
 
 
 def folder_source(root: Path, split: Split = "auto") -> Source:
@@ -27,13 +27,12 @@ def folder_source(root: Path, split: Split = "auto") -> Source:
     where = printable(str(root))
     found, other_files = _scan(root)
     if not found:
-        raise ValueError(
-            f"{where} contains no images ({plural(other_files, 'other file')}): give a folder with JPEG or PNG files."
-        )
+        others = f" ({left_out(other_files)})" if other_files else ""
+        raise ValueError(f"{where} contains no images{others}: give a folder with JPEG or PNG files.")
     layout = read_layout(found, split, where)
     notices = list(layout.notices)
     if other_files:
-        notices.append(f"{plural(other_files, 'other file')} in {where} ignored.")
+        notices.append(f"Ignored in {where}: {left_out(other_files)}.")
     if len(layout.names) == 1:
         notices.append("There is only one image: the model can only memorize it.")
     return files_source(folder_name(root.name), root, replace(layout, notices=tuple(notices)))
@@ -74,16 +73,16 @@ def folder_signature(root: Path) -> str:
     return hashlib.sha256(f"{os.fsencode(root)!r} {total}".encode()).hexdigest()
 
 
-def _scan(root: Path) -> tuple[list[str], int]:
-    """Relative paths of the images, sorted, and the number of other files.
+def _scan(root: Path) -> tuple[list[str], Counter[str]]:
+    """Relative paths of the images, sorted, and how many other files there are by suffix.
 
     Each file is taken once: under its own name if that is below `root`, otherwise under the name of the first link.
     """
     files: list[tuple[bool, str, tuple[int, int]]] = []
-    other_files = 0
+    other_files: Counter[str] = Counter()
     for path, through_link, status in _walk(root):
         if not is_image(path) or (status and not stat.S_ISREG(status.st_mode)):
-            other_files += 1  # A pipe is not an image either, and opening it would block forever.
+            other_files[suffix_of(path)] += 1  # A pipe is not an image either, and opening it would block forever.
         else:
             # A broken link has no identity. It is kept, so that opening it fails and its name is reported.
             files.append((through_link, path, (status.st_dev, status.st_ino) if status else (-1, len(files))))
