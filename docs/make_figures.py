@@ -315,7 +315,8 @@ def how_it_works(model: Model, store: Store) -> Figure:
 
 
 def _show(axis: Axes, x: torch.Tensor) -> None:
-    axis.imshow(np.clip(x[0, 0].numpy(), -1, 1), cmap="gray", vmin=-1, vmax=1, interpolation="nearest")
+    pixels = to_nhwc(to_pixels(x))[0]
+    axis.imshow(np.broadcast_to(pixels, (*pixels.shape[:2], 3)), interpolation="nearest")
     axis.set_axis_off()
 
 
