@@ -107,8 +107,7 @@ def test_wrong_options_are_refused_in_one_sentence(
 def test_settings_that_fit_no_images_are_refused_first(
     words: list[str], capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    module = sys.modules[api_train.__module__]
-    monkeypatch.setattr(module, "open_store", lambda *options: pytest.fail("images were opened"))
+    monkeypatch.setattr(api_train, "open_store", lambda *options: pytest.fail("images were opened"))
     refused(capsys, "train", *words)
 
 
