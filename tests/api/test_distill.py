@@ -141,7 +141,9 @@ def test_any_parametrization_becomes_a_student_on_a_continuum(
 
 def test_the_command_passes_everything_on(monkeypatch: pytest.MonkeyPatch, student: Run) -> None:
     given = {}
-    monkeypatch.setattr("undiffuse.api.distill", lambda run, **options: given.update(options, run=run) or student)
+    monkeypatch.setattr(
+        "undiffuse.api.distill.distill", lambda run, **options: given.update(options, run=run) or student
+    )
     main(["distill", "teacher", "--images", "5k", "--batch", "32", "--out", "x", "--set", "diffusion.consistency_q=4"])
     assert given["run"] == "teacher"
     assert (given["images"], given["batch"], given["out"]) == ("5k", 32, "x")

@@ -206,6 +206,7 @@ def test_ctrl_c_raises_nothing_while_the_program_is_loaded_and_after_its_last_wo
 
     monkeypatch.setattr(__main__.importlib, "import_module", load)
     monkeypatch.setattr(__main__.gc, "freeze", note)
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # Ignored where the tests run in the background.
     try:
         __main__.main()
         assert handlers == [signal.SIG_DFL, signal.default_int_handler, signal.SIG_DFL]
@@ -214,7 +215,7 @@ def test_ctrl_c_raises_nothing_while_the_program_is_loaded_and_after_its_last_wo
         __main__.main()
         assert handlers == 3 * [signal.SIG_IGN]
     finally:
-        signal.signal(signal.SIGINT, signal.default_int_handler)
+        signal.signal(signal.SIGINT, before)
 
 
 @pytest.mark.parametrize("words", [["--help"], ["train", "--help"]])
