@@ -8,9 +8,11 @@
 .venv/bin/python docs/make_figures.py image-conditions   # trains two runs of digits first
 .venv/bin/python docs/make_figures.py enlarging          # held-out flowers; the run is of benchmarks/editing.py
 .venv/bin/python docs/make_figures.py few-steps          # digits and a student of it; docs/few-steps.md trains that
+.venv/bin/python docs/make_figures.py nfe-curves         # what compare found, by its command in docs/few-steps.md
 make quickstart && .venv/bin/python docs/make_figures.py quickstart
 """
 
+import json
 import shutil
 import tempfile
 from functools import partial
@@ -32,6 +34,8 @@ from undiffuse.data.pixels import to_nchw, to_nhwc, to_pixels
 from undiffuse.data.store import DataConfig, Store, open_store
 from undiffuse.diffusion.inverse_problems import area_downsampling, gaussian_blur
 from undiffuse.evaluation.context import EvaluationContext
+from undiffuse.evaluation.pages import costs
+from undiffuse.evaluation.pages.costs import Point
 from undiffuse.evaluation.references import run_references
 from undiffuse.features.image_sets import of_gallery
 from undiffuse.features.networks import load_features
@@ -273,6 +277,23 @@ def few_steps(student: str = "runs/digits-student", teacher: str = "digits", cou
     figure.savefig(out / f"few-steps-{Path(teacher).name}.png", dpi=130, facecolor="white")
 
 
+def nfe_curves(comparison: Path = Path("runs/comparison-flowers/comparison.json"), out: Path = HERE) -> None:
+    """few-steps.png: distance against NFE, from what compare found.
+
+    Args:
+        comparison: Its comparison.json.
+        out: Folder of the image.
+    """
+    curves: dict[str, list[Point]] = {}
+    for entry in json.loads(comparison.read_text())["entries"]:
+        tuned = "" if isinstance(entry["sigmas"], str) else ", tuned"
+        name = "student" if entry["sampler"] == "consistency" else f"{entry['sampler']}{tuned}"
+        found = next(each for each in entry["metrics"] if each["metric"] == "FD-EffNet")
+        curves.setdefault(name, []).append(Point(entry["nfe"], found["value"], found["spread"]))
+    with drawn_in(LIGHT):
+        costs.one({"NFE": curves}, "NFE", "FD-EffNet").savefig(out / "few-steps.png", dpi=150)
+
+
 def _outline(pixels: UInt8[np.ndarray, "h w"]) -> UInt8[np.ndarray, "h w"]:
     """White where a bright pixel has a dark neighbor."""
     inside = np.pad(pixels >= 128, 1)
@@ -339,6 +360,7 @@ if __name__ == "__main__":
             "image-conditions": image_conditions,
             "enlarging": enlarging,
             "few-steps": few_steps,
+            "nfe-curves": nfe_curves,
             "quickstart": quickstart,
         }
     )

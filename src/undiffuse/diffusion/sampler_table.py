@@ -85,7 +85,7 @@ def check_churn(options: Any) -> None:
 
 SAMPLERS: dict[str, SamplerRow] = {
     "ipndm": SamplerRow(
-        "multistep with the weights of evenly spaced steps: the default, best for few steps", (ORDER,), multistep=True
+        "multistep with the weights of evenly spaced steps: the default, good for few steps", (ORDER,), multistep=True
     ),
     "dpmpp_2m": SamplerRow("DPM-Solver++(2M), second-order multistep", multistep=True),
     "heun": SamplerRow(

@@ -137,7 +137,7 @@ class Comparison:
         times, panels = len(self.entries[0].repeats), self._panels()
         band = "" if times == 1 else f" The bands are one standard deviation of {times} disjoint ranges of seeds."
         figures = [
-            page.from_plot(lambda cost=cost: costs.one(panels[cost], cost, self._distance), f"Lower is better.{band}")
+            page.from_plot(lambda cost=cost: costs.one(panels, cost, self._distance), f"Lower is better.{band}")
             for cost in panels
         ]
         return page.Section(

@@ -1,9 +1,10 @@
 """Plots of a distance against what sampling costs: a curve for each run and sampler."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
+from matplotlib import rcParams
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
@@ -40,10 +41,11 @@ Curves = Mapping[str, Sequence[Point]]
 """Points by the name of the run and sampler."""
 
 
-def one(curves: Curves, cost: str, distance: str) -> Figure:
-    """One kind of cost, as wide as a phone."""
+def one(panels: Mapping[str, Curves], cost: str, distance: str) -> Figure:
+    """One kind of cost, as wide as a phone. A curve looks the same as with the other kinds."""
+    curves = panels[cost]
     figure, (axes,) = new_figure(2.8 + 0.18 * len(curves))
-    _draw(axes, curves, cost, distance)
+    _draw(axes, curves, cost, distance, _styles(panels))
     figure.legend(*axes.get_legend_handles_labels(), loc="outside lower center", ncols=_columns(curves, 2), fontsize=8)
     return figure
 
@@ -51,8 +53,9 @@ def one(curves: Curves, cost: str, distance: str) -> Figure:
 def side_by_side(panels: Mapping[str, Curves], distance: str) -> Figure:
     """All kinds of cost in one figure, with a legend for all of them."""
     figure = NotebookFigure(figsize=(WIDTH * len(panels), 3.6), layout="constrained")
+    styles = _styles(panels)
     for axes, (cost, curves) in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels.items(), strict=True):
-        _draw(axes, curves, cost, distance)
+        _draw(axes, curves, cost, distance, styles)
     handles, labels = figure.axes[0].get_legend_handles_labels()
     columns = _columns(panels["NFE"], 2 * len(panels))
     figure.legend(handles, labels, loc="outside lower center", ncols=columns, fontsize=8)
@@ -64,13 +67,29 @@ def _columns(curves: Curves, most: int) -> int:
     return most if max(map(len, curves), default=0) <= LONGEST_IN_COLUMN else max(1, most // 2)
 
 
-def _draw(axes: Axes, curves: Curves, cost: str, distance: str) -> None:
-    for i, (name, points) in enumerate(curves.items()):
+def _styles(panels: Mapping[str, Curves]) -> dict[str, dict[str, Any]]:
+    """How each curve is drawn, in all panels alike: one may lack curves that another has."""
+    colors = [each["color"] for each in rcParams["axes.prop_cycle"]]
+    names = dict.fromkeys(name for curves in panels.values() for name in curves)
+    return {
+        name: {
+            "color": colors[i % len(colors)],
+            "linestyle": DASHES[i % len(DASHES)],
+            # Of the same color, each has another.
+            "marker": MARKERS[(i + i // len(colors)) % len(MARKERS)],
+        }
+        for i, name in enumerate(names)
+    }
+
+
+def _draw(axes: Axes, curves: Curves, cost: str, distance: str, styles: Mapping[str, Mapping[str, Any]]) -> None:
+    for name, points in curves.items():
         costs, distances, spreads = np.array(sorted(points)).T
-        dashes, marker = DASHES[i % len(DASHES)], MARKERS[i % len(MARKERS)]
-        axes.plot(costs, distances, linestyle=dashes, marker=marker, color=f"C{i}", label=name)
+        style = styles[name]
+        axes.plot(costs, distances, label=name, **style)
         if spreads.any():
-            axes.fill_between(costs, distances - spreads, distances + spreads, color=f"C{i}", alpha=BAND, linewidth=0)
+            low, high = distances - spreads, distances + spreads
+            axes.fill_between(costs, low, high, color=style["color"], alpha=BAND, linewidth=0)
     axes.set(xlabel=f"{cost}, log scale", ylabel=distance, xscale="log")
     points = [point for curve in curves.values() for point in curve]
     if not points:
