@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.control import Control
 from rich.segment import ControlType
 
-from undiffuse import __version__
+import undiffuse
 from undiffuse.utils import validation
 from undiffuse.utils.errors import Interrupted, PeerFailed, WorkFailed, sentence
 from undiffuse.utils.terminal import console, errors, shown, speaking
@@ -130,7 +130,7 @@ def _main(arguments: Sequence[str] | None) -> None:
         _overview()
         return
     if words[0] == "--version":
-        console.print(f"undiffuse {__version__}")
+        console.print(f"undiffuse {undiffuse.__version__}")
         return
     name, *rest = words
     if name not in COMMANDS:
