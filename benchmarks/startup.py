@@ -1,9 +1,11 @@
-"""From the command to the first training step, on images that are decoded already; and what the loader costs.
+"""From the command to the first training step, on images that are decoded already, and to an image; and what the loader
+costs.
 
 python benchmarks/startup.py
 """
 
 import os
+import resource
 import statistics
 import subprocess
 import sys
@@ -42,6 +44,8 @@ def main(repeats: int = 3, batch: int = 32) -> None:
     open_store(DataConfig(size=(16, 16)))  # Decodes them, if that was not done before.
     seconds = statistics.median(_seconds_to_first_step() for _ in range(repeats))
     print(f"train --data digits: first step after {seconds:.1f} s (median of {repeats})")
+    seconds, spent = map(statistics.median, zip(*(_seconds_to_image() for _ in range(repeats)), strict=True))
+    print(f"sample digits --count 1: {seconds:.1f} s, {spent:.1f} s of CPU (medians of {repeats})")
     data = DataConfig(size=(32, 32), channels=3)
     store = open_store(data)
     step = 1 / training_speed(configure("small", store, data, seed=0))
@@ -61,6 +65,16 @@ def _seconds_to_first_step() -> float:
         command = [sys.executable, "-c", FIRST_STEP]
         output = subprocess.run(command, env=environment, capture_output=True, text=True, check=True).stdout
     return float(output.rsplit("first step after", 1)[1])
+
+
+def _seconds_to_image() -> tuple[float, float]:
+    """By the clock, and of CPU time."""
+    began, before = time.monotonic(), resource.getrusage(resource.RUSAGE_CHILDREN)
+    with tempfile.TemporaryDirectory() as folder:
+        command = [sys.executable, "-m", "undiffuse", "sample", "digits", "--count", "1", "--out", f"{folder}/one"]
+        subprocess.run(command, capture_output=True, check=True)
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return time.monotonic() - began, after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
 
 
 if __name__ == "__main__":

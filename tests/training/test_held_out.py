@@ -215,3 +215,12 @@ def test_a_budget_in_minutes_is_measured_too(tiny: Config, store: Store) -> None
     observer = held_out_observer(replace(tiny, training=training), store)
     assert observer.plan is not None
     assert observer.plan.images == 89
+
+
+@pytest.mark.usefixtures("affordable")
+def test_nothing_is_concluded_from_the_loss_of_a_student(tiny: Config, run_training: Train, notices) -> None:
+    assert run_training(Path("run"), replace(tiny, diffusion=replace(tiny.diffusion, objective="consistency")))
+    lines = measured(open_run(Path("run")))
+    assert lines
+    assert not any("held_out_change" in line for line in lines)
+    assert "Loss on images held out" not in notices.text
