@@ -70,6 +70,7 @@ def ours(
     images_per_second: float | None = None,
     half_size_first: float = 0.0,
     half_size_speed: float | None = None,
+    snapshots: int = 0,
     out: Path = Path("runs/quality"),
 ) -> None:
     """Trains one of our presets, with settings changed.
@@ -88,6 +89,7 @@ def ours(
         images_per_second: The speed of this machine when it was idle, from an earlier run; None measures it.
         half_size_first: Train at half the height and width first, for this fraction of the minutes.
         half_size_speed: Images per second there, as images_per_second.
+        snapshots: Checkpoints to keep, evenly spaced over the images: for `undiffuse tune-ema`.
         out: Folder of the run folders.
     """
     options: dict[str, Any] = {"preset": preset, "set": set, "seed": seed, "out": out / name}
@@ -102,6 +104,8 @@ def ours(
         half = _train_at_half_size(data, plan, 60 * minutes * half_size_first, half_size_speed, options)
         options |= {"preset": None, "from_run": half, "size": plan.config.network.size}
         options["set"] = (*set, f"optimizer.decay_fraction={plan.config.optimizer.decay_fraction}")
+    if snapshots:
+        options |= {"keep": snapshots, "checkpoint_images": images // snapshots}
     run = undiffuse.train(data / "train", images=images, **options)
     wall = (time.monotonic() - began) / 60
     model = undiffuse.load(run)

@@ -23,6 +23,7 @@ WHERE = {
     "Observer": "training.observers",
     "Run": "runs.run",
     "Tuned": "api.tune",
+    "TunedEMA": "api.tune_ema",
     "compare": "api.compare",
     "distill": "api.distill",
     "edit": "api.edit",
@@ -36,6 +37,7 @@ WHERE = {
     "sample": "api.sample",
     "samplers": "diffusion",
     "train": "api.train",
+    "tune_ema": "api.tune_ema",
     "tune_sampler": "api.tune",
 }
 """The module of each public name, which is loaded with no other: sampling does not wait for what evaluation imports."""

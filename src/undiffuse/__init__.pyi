@@ -13,6 +13,8 @@ from undiffuse.api.sample import sample as sample
 from undiffuse.api.train import train as train
 from undiffuse.api.tune import Tuned as Tuned
 from undiffuse.api.tune import tune_sampler as tune_sampler
+from undiffuse.api.tune_ema import TunedEMA as TunedEMA
+from undiffuse.api.tune_ema import tune_ema as tune_ema
 from undiffuse.diffusion import samplers as samplers
 from undiffuse.evaluation.metrics import Metric as Metric
 from undiffuse.evaluation.result import Evaluation as Evaluation

@@ -50,6 +50,9 @@ COMMANDS = {
         "find the noise levels that make the most of few steps",
         "What was measured is kept: the same command goes on with it.",
     ),
+    "tune-ema": Command(
+        "undiffuse.commands.tune_ema:tune_ema", "choose the length of the EMA after the training", REUSES
+    ),
     "edit": Command(
         "undiffuse.commands.edit:edit", "inpaint, vary, interpolate, colorize, deblur or enlarge an image", FILLS
     ),

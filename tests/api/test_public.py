@@ -16,7 +16,7 @@ from undiffuse.cli import COMMANDS
 TINY = {"network.channels": 16, "network.groups": 4}
 
 API_NAMES = {
-    name: {"import": "import_model", "tune-sampler": "tune_sampler"}.get(name, name)
+    name: {"import": "import_model", "tune-ema": "tune_ema", "tune-sampler": "tune_sampler"}.get(name, name)
     for name in COMMANDS
     if name not in ("doctor", "studio")
 }

@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 
 from undiffuse.data.pixels import to_nchw
 from undiffuse.evaluation import protocol
-from undiffuse.evaluation.entry import OMITTED, SECONDS, Entry, LeftOut
+from undiffuse.evaluation.entry import EMA_LENGTH, OMITTED, SECONDS, Entry, LeftOut
 from undiffuse.evaluation.numbers import finite, number
 from undiffuse.evaluation.pages import costs, sections
 from undiffuse.features.image_sets import ImageSet
@@ -92,7 +92,8 @@ class Comparison:
         )
 
     def plot(self) -> Figure:
-        """The Frechet distance against NFE and, where they are known, against seconds per image.
+        """The Frechet distance against NFE and, where they are known, against seconds per image; of EMAs of several
+        lengths, against the length.
 
         Raises:
             ValueError: there are no entries.
@@ -140,6 +141,13 @@ class Comparison:
             page.from_plot(lambda cost=cost: costs.one(panels, cost, self._distance), f"Lower is better.{band}")
             for cost in panels
         ]
+        if EMA_LENGTH in panels:
+            return page.Section(
+                "Against the length of the EMA",
+                "The standard deviation of what the EMA averages over, as a fraction of the training. A longer EMA "
+                "smooths more, and keeps more of early weights.",
+                figures,
+            )
         return page.Section(
             "Against the number of function evaluations (NFE) and time",
             f"What more work buys. NFE is counted: a step of heun takes two, and guidance one more each. {self._clock}",
@@ -167,8 +175,8 @@ class Comparison:
     def _table(self) -> page.Section:
         """One row an entry; what is the same in all rows is in the text above the table."""
         rows = [entry.row for entry in self.entries]
-        if all(row[SECONDS] is None for row in rows):
-            rows = [{name: value for name, value in row.items() if name != SECONDS} for row in rows]
+        known = [name for name in rows[0] if any(row[name] is not None for row in rows)]
+        rows = [{name: row[name] for name in known} for row in rows]
         differ = [name for name in rows[0] if len(rows) == 1 or len({row[name] for row in rows}) > 1]
         same = ", ".join(f"{name} {value}" for name, value in rows[0].items() if name not in differ)
         caution = "Differences within the spreads mean nothing; comparison.json has the spreads of all metrics."
@@ -184,13 +192,23 @@ class Comparison:
         )
 
     def _panels(self) -> dict[str, costs.Curves]:
-        """The curves of each kind of cost that is known."""
+        """The curves of each kind of cost that is known; for EMAs of several lengths one against the length."""
+        if self._differ_in_length:
+            return {EMA_LENGTH: self._curves(EMA_LENGTH)}
         panels = {cost: self._curves(cost) for cost in ("NFE", SECONDS)}
         return {cost: curves for cost, curves in panels.items() if curves or cost == "NFE"}
 
+    @property
+    def _differ_in_length(self) -> bool:
+        """Whether the entries are EMAs of one training, sampled in the same way."""
+        checkpoints = [entry.candidate.model.checkpoint for entry in self.entries]
+        trainings = {checkpoint.ema_of if checkpoint else None for checkpoint in checkpoints}
+        ways = {entry.candidate.sampling for entry in self.entries}
+        return len(self.entries) > 1 and len(trainings) == len(ways) == 1 and None not in trainings
+
     def _curves(self, cost: str) -> costs.Curves:
         curves: dict[str, list[costs.Point]] = {}
-        one_run = len({entry.candidate.label for entry in self.entries}) == 1
+        one_run = self._differ_in_length or len({entry.candidate.label for entry in self.entries}) == 1
         for entry in self.entries:
             found, spent = entry.find(self._distance), entry.row[cost]
             if found is not None and spent is not None:

@@ -17,6 +17,7 @@ OMITTED = ("AuthPct",)
 """Metrics that the table leaves out: this one is about memorization, and comparison.json has it."""
 
 SECONDS = "seconds per image"
+EMA_LENGTH = "EMA length"
 
 
 @dataclass(frozen=True)
@@ -107,6 +108,12 @@ class Entry:
         return statistics.mean(timing.seconds_per_image for timing in timings if timing)
 
     @property
+    def ema_length(self) -> float | None:
+        """Of an EMA that was made after training; None for another."""
+        checkpoint = self.candidate.model.checkpoint
+        return checkpoint.ema_length if checkpoint else None
+
+    @property
     def title(self) -> str:
         return self.candidate.title
 
@@ -118,6 +125,7 @@ class Entry:
             "run": self.candidate.label,
             "images seen": f"{checkpoint.images:,}" if checkpoint else "",
             "weights": self.candidate.model.weights,
+            EMA_LENGTH: self.ema_length,
             "sampler": sampling.sampler,
             "sigmas": self.candidate.sigmas,
             "steps": sampling.steps,

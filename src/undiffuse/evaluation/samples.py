@@ -70,14 +70,18 @@ class RunSamples:
         return as_conditions(told(self.gallery, self.model, seeds))
 
     def _made_by(self, seeds: range) -> dict[str, Any]:
-        (run, _), source, own = self.model.origin, source_of(self.model), self.own
+        (run, checkpoint), source, own = self.model.origin, source_of(self.model), self.own
         like_training = self.gallery.like_training
         in_turn = "as often as in training" if like_training or own is not None else "every class in turn"
         attributes = {"attributes": "those of training images, chosen at random"} if like_training else {}
         return {
             **{"images_seen" if name == "images" else name: value for name, value in source.items()},
             "ema": self.model.weights == "ema",
-            "ema_halflife_images": run.config.training.ema_halflife_images,
+            **(
+                {"ema_halflife_images": run.config.training.ema_halflife_images}
+                if checkpoint.ema_length is None
+                else {"ema_length": checkpoint.ema_length}
+            ),
             **asdict(self.gallery.sampling),
             "nfe": self.nfe(seeds),
             "seeds": seeds_text(seeds),

@@ -53,6 +53,8 @@ class Checkpoint:
     def fault(self) -> str | None:
         """What is wrong with the files, each compared with its recorded digest, or None if the checkpoint is whole."""
         try:
+            if not isinstance(self.state, dict):
+                return "its state is no object"
             for part in self._index["parts"]:
                 self._read(part)
         except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
@@ -63,6 +65,17 @@ class Checkpoint:
     def state(self) -> dict[str, Any]:
         """Counters and what observers of training keep, as JSON has them."""
         return self._index["state"]
+
+    @property
+    def ema_length(self) -> float | None:
+        """Of an EMA that `undiffuse tune-ema` made: the standard deviation of its profile, as a fraction of the
+        training. None for one that was made in training."""
+        return self.state.get("ema_length")
+
+    @property
+    def ema_of(self) -> str | None:
+        """The folder of the run that such an EMA was made from."""
+        return self.state.get("ema_of")
 
     @property
     def parts(self) -> tuple[str, ...]:

@@ -9,11 +9,8 @@ import torch
 from jaxtyping import Bool
 from torch import Tensor, nn
 
+from undiffuse.runs.ema_profile import ema_halflife
 from undiffuse.utils.sharding import local
-
-EMA_RAMPUP_RATIO = 0.05
-"""The half-life never exceeds this fraction of the images seen, so that a young EMA is not the initial weights
-(Karras et al. 2022, released code: `ema_rampup_ratio`)."""
 
 
 def ema_copy(network: nn.Module) -> nn.Module:
@@ -35,8 +32,7 @@ def update_ema(
     Counting in images makes the half-life the same for every batch size. Buffers are copied. Nothing moves where
     `unless` is true, a flag on the device.
     """
-    halflife = min(halflife_images, total_images * EMA_RAMPUP_RATIO)
-    weight = 1 - 0.5 ** (batch / max(halflife, 1e-9))
+    weight = 1 - 0.5 ** (batch / max(ema_halflife(total_images, halflife_images), 1e-9))
     averaged: list[Tensor] = [local(p) for p in ema.parameters()]
     current: list[Tensor] = [local(p) for p in network.parameters()]
     if unless is None:

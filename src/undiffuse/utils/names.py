@@ -18,3 +18,7 @@ TunedSampler = Literal["ipndm", "dpmpp_2m", "heun", "ancestral"]
 """Samplers whose noise levels can be tuned."""
 
 TUNABLE: tuple[str, ...] = get_args(TunedSampler)
+
+EMA_LENGTHS = (0.03, 0.05, 0.1, 0.15)
+"""That are tried unless others are given: each the standard deviation of what an EMA averages over, as a fraction of
+the training."""

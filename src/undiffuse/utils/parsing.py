@@ -42,6 +42,26 @@ def parse_steps(values: Iterable[str]) -> tuple[int, ...]:
     return tuple(map(int, words))
 
 
+def parse_ema_lengths(values: Iterable[str | float]) -> tuple[float, ...]:
+    """Lengths of an EMA with spaces or commas between them, as in 0.05 0.1 or 0.05,0.1.
+
+    Raises:
+        ValueError: one is not a number, or longer than any EMA whose weights grow toward the end, which is
+            1 / sqrt(12) = 0.289.
+    """
+    words = [word for value in values for word in str(value).split(",") if word]
+    for word in words:
+        try:
+            fits = 0.005 <= float(word) <= 0.28
+        except ValueError:
+            fits = False
+        if not fits:
+            raise ValueError(
+                f"--lengths {word} is not the length of an EMA: give fractions of the training, 0.005 to 0.28."
+            )
+    return tuple(map(float, words))
+
+
 def parse_size(value: int | str | tuple[int, int]) -> tuple[int, int]:
     """64, "64", "48x64" (height x width) or (48, 64) as (height, width).
 

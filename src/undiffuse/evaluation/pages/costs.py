@@ -31,7 +31,7 @@ LONGEST_IN_COLUMN = 24
 
 class Point(NamedTuple):
     cost: float
-    """NFE or seconds per image."""
+    """NFE, seconds per image, or what else the distance is drawn against."""
     distance: float
     spread: float
     """One standard deviation; 0 if it is not known."""
@@ -57,7 +57,7 @@ def side_by_side(panels: Mapping[str, Curves], distance: str) -> Figure:
     for axes, (cost, curves) in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels.items(), strict=True):
         _draw(axes, curves, cost, distance, styles)
     handles, labels = figure.axes[0].get_legend_handles_labels()
-    columns = _columns(panels["NFE"], 2 * len(panels))
+    columns = _columns(next(iter(panels.values())), 2 * len(panels))
     figure.legend(handles, labels, loc="outside lower center", ncols=columns, fontsize=8)
     return figure
 
