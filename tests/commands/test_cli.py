@@ -6,7 +6,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -136,21 +136,24 @@ def test_torchs_cpp_frames_are_not_shown_unless_asked_for(
     assert os.environ["TORCH_CPP_LOG_LEVEL"] == "ERROR"
 
 
-def read_by_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What is printed from here on goes to a pipe without a reader, as after `| head -1` has ended."""
+@pytest.fixture
+def read_by_nobody(monkeypatch: pytest.MonkeyPatch) -> Generator[None, None, None]:
+    """What the test prints goes to a pipe without a reader, as after `| head -1` has ended."""
     read, write = os.pipe()
     os.close(read)
     monkeypatch.setattr(console, "quiet", False)  # Put back: rich silences it at the first failure.
     monkeypatch.setattr(sys, "stdout", os.fdopen(write, "w"))
+    yield
+    with console.capture():  # Takes what could not be written out of its buffer.
+        pass
 
 
 @pytest.mark.parametrize(
     "words", [[], ["--help"], ["--version"], *([name, "--help"] for name in sorted(COMMANDS))], ids=" ".join
 )
 def test_output_that_nobody_reads_ends_a_command_without_a_word(
-    words: list[str], capfd: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
+    words: list[str], capfd: pytest.CaptureFixture, read_by_nobody: None
 ) -> None:
-    read_by_nobody(monkeypatch)
     with pytest.raises(SystemExit) as end:
         main(words)
     assert (end.value.code, capfd.readouterr().err) == (1, "")
@@ -158,9 +161,8 @@ def test_output_that_nobody_reads_ends_a_command_without_a_word(
 
 @pytest.mark.parametrize("say", [lambda: log.info("a notice"), lambda: print("progress", flush=True)])
 def test_work_whose_output_nobody_reads_ends_without_a_word(
-    say: Callable[[], None], capfd: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
+    say: Callable[[], None], capfd: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch, read_by_nobody: None
 ) -> None:
-    read_by_nobody(monkeypatch)
     monkeypatch.setattr(cli, "_call", lambda name, arguments: say())
     with pytest.raises(SystemExit) as end:
         main(["train"])

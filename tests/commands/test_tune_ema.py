@@ -45,7 +45,7 @@ def test_each_length_is_a_run_and_all_are_compared(capsys: pytest.CaptureFixture
     assert ud.load(f"runs/one-ema/{best}").sample(1, steps=1).shape == (1, 8, 8, 1)
     with pytest.raises(SystemExit):
         main(["train", "--data", "digits", "--out", f"runs/one-ema/{best}", "--images", "700", *TINY])
-    assert "holds weights without the optimizer that training would need to go on" in capsys.readouterr().err
+    assert "holds only EMA weights, without what training would need to go on" in capsys.readouterr().err
 
 
 def test_too_few_checkpoints_are_named_with_what_to_do(capsys: pytest.CaptureFixture) -> None:

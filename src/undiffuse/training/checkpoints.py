@@ -95,10 +95,18 @@ def restore(state: TrainingState, checkpoint: Checkpoint | None, world: World) -
     """Sets the state in all processes back to where rank 0's checkpoint was written; False if it has none.
 
     Rank 0 alone reads: in the folders of the others there may be another checkpoint, or nothing.
+
+    Raises:
+        ValueError: it holds EMA weights alone.
     """
     about = world.share(None if checkpoint is None else (checkpoint.images, checkpoint.state, checkpoint.parts))
     if about is None:
         return False
+    if "network" not in about[2]:  # A model that comes with the package, or an EMA of another length.
+        raise ValueError(
+            "This run holds only EMA weights, without what training would need to go on: give another --out, and "
+            "--from to start with these weights."
+        )
     state.images, counters, parts = about
     for name in ("seconds", "skipped", "skipped_in_a_row"):
         setattr(state, name, counters[name])

@@ -83,11 +83,6 @@ def begin_or_resume(folder: Path, config: Config, total_images: int, world: Worl
             f"{folder.absolute()} holds an imported model, without the images and the optimizer that training would "
             "need to go on: give another --out to start from scratch."
         )
-    if run.checkpoints() and "optimizer" not in run.checkpoints()[0].parts:
-        raise ValueError(
-            f"{folder.absolute()} holds weights without the optimizer that training would need to go on: give another "
-            "--out, and --from to start with these weights."
-        )
     changed = {name: values for name, values in differences(run.config, config).items() if name not in MAY_CHANGE}
     if run.checkpoints() and "data_content" in changed:
         raise ValueError(
