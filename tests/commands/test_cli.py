@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Generator
+from contextlib import contextmanager
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -136,9 +137,9 @@ def test_torchs_cpp_frames_are_not_shown_unless_asked_for(
     assert os.environ["TORCH_CPP_LOG_LEVEL"] == "ERROR"
 
 
-@pytest.fixture
+@contextmanager
 def read_by_nobody(monkeypatch: pytest.MonkeyPatch) -> Generator[None, None, None]:
-    """What the test prints goes to a pipe without a reader, as after `| head -1` has ended."""
+    """What is printed inside goes to a pipe without a reader, as after `| head -1` has ended."""
     read, write = os.pipe()
     os.close(read)
     monkeypatch.setattr(console, "quiet", False)  # Put back: rich silences it at the first failure.
@@ -152,19 +153,19 @@ def read_by_nobody(monkeypatch: pytest.MonkeyPatch) -> Generator[None, None, Non
     "words", [[], ["--help"], ["--version"], *([name, "--help"] for name in sorted(COMMANDS))], ids=" ".join
 )
 def test_output_that_nobody_reads_ends_a_command_without_a_word(
-    words: list[str], capfd: pytest.CaptureFixture, read_by_nobody: None
+    words: list[str], capfd: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with pytest.raises(SystemExit) as end:
+    with read_by_nobody(monkeypatch), pytest.raises(SystemExit) as end:
         main(words)
     assert (end.value.code, capfd.readouterr().err) == (1, "")
 
 
 @pytest.mark.parametrize("say", [lambda: log.info("a notice"), lambda: print("progress", flush=True)])
 def test_work_whose_output_nobody_reads_ends_without_a_word(
-    say: Callable[[], None], capfd: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch, read_by_nobody: None
+    say: Callable[[], None], capfd: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(cli, "_call", lambda name, arguments: say())
-    with pytest.raises(SystemExit) as end:
+    with read_by_nobody(monkeypatch), pytest.raises(SystemExit) as end:
         main(["train"])
     assert (end.value.code, capfd.readouterr().err) == (1, "")
 
