@@ -159,8 +159,9 @@ def main() -> None:
         line = mutation.line if in_function(source, mutation.line) else None
         outcome: dict[str, Any] = {"outcome": "not reached", "by": "", "seconds": 0.0, "tests": 0}
         for files in reach.files(mutation.path):
-            tests = reach.tests(files, mutation.path, line, SECONDS_OF_TESTS)
-            if tests and outcome["outcome"] in ("not reached", "survived"):
+            if outcome["outcome"] not in ("not reached", "survived"):
+                break  # What takes long to record is recorded only for what the tests at hand do not notice.
+            if tests := reach.tests(files, mutation.path, line, SECONDS_OF_TESTS):
                 outcome = trial.outcome(mutation, tests) | {"tests": outcome["tests"] + len(tests)}
         old, new = mutation.lines(source)
         about = {"before": old, "after": new}
