@@ -1,4 +1,5 @@
 import math
+import sys
 
 import numpy as np
 import pytest
@@ -21,6 +22,14 @@ def augmented(config: AugmentationConfig, images: Tensor, numbers: list[int], se
 def test_without_flip_or_crop_images_are_only_to_signed_range(channels: int) -> None:
     images = IMAGES[:, :1].expand(6, channels, 8, 12)
     assert torch.equal(augmented(AugmentationConfig(crop_scale=1.0), images, list(range(6))), to_signed_range(images))
+
+
+def test_without_flip_or_crop_torchvision_is_not_even_imported(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It takes two seconds, at the start of every training."""
+    monkeypatch.setitem(sys.modules, "torchvision.transforms", None)
+    assert random_transforms(AugmentationConfig(), (8, 12)) == []
+    with pytest.raises(ImportError):
+        random_transforms(AugmentationConfig(flip=True), (8, 12))
 
 
 def test_about_half_of_the_images_are_mirrored_exactly() -> None:

@@ -119,6 +119,14 @@ def test_a_small_image_is_cropped_or_padded_but_not_resized(
         assert (prepared(image, size, fit, 1)[0].numpy() == pixels[:, left : left + 8]).all()
 
 
+def test_an_image_is_kept_whole_in_the_proportions_of_a_size_that_is_not_square() -> None:
+    image = PIL.Image.new("L", (60, 20))
+    assert unscaled_size(image, (32, 64), "crop") == (20, 40), "half as high as wide, within the image"
+    assert unscaled_size(image, (32, 64), "pad") == (30, 60), "and around it"
+    assert unscaled_size(image, (64, 32), "crop") == (20, 10)
+    assert unscaled_size(image, (64, 32), "pad") == (120, 60)
+
+
 def test_what_is_no_image_is_refused_in_one_sentence(tmp_path: Path) -> None:
     text, cut, huge = tmp_path / "text.png", tmp_path / "cut.png", tmp_path / "huge.pgm"
     text.write_text("not an image")

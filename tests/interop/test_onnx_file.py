@@ -99,6 +99,26 @@ def test_a_unet_of_a_cosine_schedule_with_learned_variance_goes_out(
     assert told["model_card"] == "# Cats"
 
 
+def test_a_file_says_in_words_what_it_takes_and_gives(make_model: MakeModel) -> None:
+    model = make_model(SmallConfig(size=(5, 4), image_channels=3, classes=2), **discrete("eps"))
+    told = describe(model.config, "cats", 500, "ema", "# Cats")
+    assert (told["name"], told["weights"], told["parametrization"], told["model_card"]) == (
+        "cats",
+        "ema",
+        "eps",
+        "# Cats",
+    )
+    numbers = {key: json.loads(told[key]) for key in ("channels", "height", "width", "images_seen", "value_range")}
+    assert numbers == {"channels": 3, "height": 5, "width": 4, "images_seen": 500, "value_range": [-1, 1]}
+    sigmas = json.loads(told["sigma_min"]), json.loads(told["sigma_max"])
+    assert sigmas == model.diffusion.sigma_range()
+    assert json.loads(told["class_names"]) == ["cats", "dogs"]
+    for dropout, no_label in ((0.1, -1), (0.0, None)):  # Of labels: without it no row for "no label" was trained.
+        config = replace(model.config, training=replace(model.config.training, label_dropout=dropout))
+        assert json.loads(describe(config, "cats", 500, "ema", "")["no_label"]) == no_label
+    assert "model_card" not in describe(model.config, "cats", 500, "ema", "")
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "changes",

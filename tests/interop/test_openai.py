@@ -75,6 +75,11 @@ def test_the_row_for_no_label_is_zero(weights: dict[str, Tensor]) -> None:
     assert not table[-1].any()
 
 
+def test_an_imported_network_is_trained_further_as_it_was(weights: dict[str, Tensor]) -> None:
+    """Weights do not tell of dropout: in that program it is 0 unless it is asked for."""
+    assert from_openai(weights, (16, 16), 4, 1.0, WHERE)[0].dropout == 0
+
+
 def test_attention_follows_the_longer_side(weights: dict[str, Tensor]) -> None:
     network, _, _ = from_openai(weights, (16, 32), 4, 0.25, WHERE)
     assert network.attention_resolutions == (16, 8)

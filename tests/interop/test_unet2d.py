@@ -133,6 +133,8 @@ def test_a_built_in_label_is_always_used(label: int, random_unet: Callable, smal
         ({"out_channels": 3}, "out_channels 3"),
         ({"block_out_channels": (16, 24)}, r"block_out_channels \(16, 24\)"),
         ({"block_out_channels": (0, 0)}, r"block_out_channels \(0, 0\)"),
+        ({"block_out_channels": (0, 16)}, r"block_out_channels \(0, 16\)"),
+        ({"block_out_channels": (-16, 32)}, r"block_out_channels \(-16, 32\)"),
         ({"block_out_channels": ()}, r"block_out_channels \(\)"),
         ({"block_out_channels": (16, 32, 32)}, "the same levels on the way up as down"),
         ({"down_block_types": ("DownBlock2D", "SkipDownBlock2D")}, 'down_block_types "SkipDownBlock2D"'),

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from undiffuse.networks.classes import ClassChange
 from undiffuse.networks.conditions import NONE_KEPT, KeptColumns
 from undiffuse.networks.unet import UNet, UNetConfig
-from undiffuse.utils.conditions import NO_MORE, Conditions, ConditionSizes, unconditional
+from undiffuse.utils.conditions import NO_MORE, Conditions, ConditionSizes, coordinates, unconditional
 
 SIZES = ConditionSizes(numbers=2, categories=(3, 2), image_channels=3)
 GENERATOR = torch.Generator().manual_seed(0)
@@ -100,6 +100,22 @@ def test_new_conditions_change_nothing_until_they_are_trained(
     fresh = UNet(small_network, sizes=SIZES)
     new = {name: p for name, p in fresh.named_parameters() if name.startswith(("embed_n", "embed_c", "input_image"))}
     assert [name for name, p in new.items() if p.any()] == ["embed_numbers.first.weight"]
+
+
+@pytest.mark.parametrize("patch", [1, 2])
+def test_coordinates_come_without_effect_and_stay(
+    patch: int, small_network: UNetConfig, random_unet: Callable[..., UNet]
+) -> None:
+    network = random_unet(replace(small_network, patch=patch))
+    sizes = ConditionSizes(coordinates=True)
+    told = Conditions(LABEL, coordinates=coordinates(8, 8).expand(4, -1, -1, -1))
+    after = fitted(network, sizes)
+    assert torch.equal(predicted(after, told), predicted(network, LABEL))
+    assert after.input_coordinates is not None
+    nn.init.normal_(after.input_coordinates.conv.weight)
+    assert torch.equal(predicted(fitted(after, sizes), told), predicted(after, told))
+    with pytest.raises(ValueError, match="trained on patches and need the coordinates of pixels"):
+        fitted(after, NO_MORE)
 
 
 def test_conditions_go_as_if_they_were_missing(told_network: Callable[..., UNet]) -> None:

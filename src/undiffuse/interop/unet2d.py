@@ -160,7 +160,7 @@ def _head_channels(network: UNetConfig, attends: list[bool], where: Path) -> int
 
 def _check_channels(settings: UNet2DSettings, where: Path) -> None:
     widths, dim = settings.block_out_channels, settings.time_embedding_dim
-    if not widths or widths[0] < 1 or any(width < 1 or width % widths[0] for width in widths):
+    if not widths or any(width < 1 or width % widths[0] for width in widths):
         raise ValueError(
             _unsupported(
                 where, "block_out_channels", widths, "has multiples of the first level's channels on every level"

@@ -1,6 +1,7 @@
 import random
 import struct
 import tarfile
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -198,6 +199,19 @@ def test_an_encrypted_or_damaged_member_is_named_and_left_out(spoil: Callable[[b
     }
     with pytest.raises(ValueError, match=r"1\.PNG in .*photos\.zip cannot be decoded"):
         opened(archive, strict=True)
+
+
+@pytest.mark.parametrize(("method", "name"), [(zipfile.ZIP_BZIP2, "bzip2"), (zipfile.ZIP_LZMA, "lzma")])
+def test_a_member_whose_unpacking_cannot_be_bounded_is_left_out(method: int, name: str) -> None:
+    with zipfile.ZipFile("photos.zip", "w") as archive:
+        for (path, content), how in zip(
+            IMAGES.items(), (method, zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED), strict=True
+        ):
+            archive.writestr(path, content, how)
+    store = opened("photos.zip")
+    reason = f"it is compressed by {name}: make a zip file in the ordinary way (deflate)"
+    assert store.skipped == (("photos/cats/1.PNG", reason),)
+    assert set(store.names) == {*IMAGES} - {"photos/cats/1.PNG"}
 
 
 @pytest.mark.parametrize("fraction", [0.02, 0.3, 0.5, 0.8])
