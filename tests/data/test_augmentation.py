@@ -69,6 +69,12 @@ def test_crops_have_the_requested_areas_and_aspect_ratios(size: tuple[int, int])
     assert 1.15 < aspect.max() < 1.5 * 1.08
 
 
+def test_crops_differ_in_shape_as_much_as_torchvision_s_do_by_default() -> None:
+    (crop,) = random_transforms(AugmentationConfig(crop_scale=0.5), (8, 8))
+    assert isinstance(crop, v2.RandomResizedCrop)
+    assert crop.ratio == pytest.approx(v2.RandomResizedCrop(8).ratio)
+
+
 def test_crops_keep_the_size_and_the_plain_colors() -> None:
     plain = torch.tensor([10, 200, 99], dtype=torch.uint8).reshape(1, 3, 1, 1).expand(4, 3, 24, 40)
     assert torch.equal(augmented(CROP, plain, list(range(4))), to_signed_range(plain))

@@ -9,9 +9,11 @@ from helpers.making import opened, save_noise
 from torch import Tensor
 
 from undiffuse.data.augmentation import AugmentationConfig
-from undiffuse.data.batches import Batch, ImageStream, batches
+from undiffuse.data.batches import Batch, ImageStream, batches, partly_told
 from undiffuse.data.pixels import to_nhwc, to_pixels
 from undiffuse.data.store import Store
+from undiffuse.utils.conditions import Conditions
+from undiffuse.utils.randomness import ImageRandomness
 
 FULL = AugmentationConfig(flip=True, crop_scale=0.5)
 
@@ -107,6 +109,28 @@ def test_labels_are_dropped_at_the_requested_rate(store: Store, rate: float) -> 
     for kind in range(3):  # No class is dropped more often than the others.
         in_class = dropped[shown == kind].double()
         assert abs(in_class.mean() - rate) <= 5 * math.sqrt(rate * (1 - rate) / len(in_class))
+
+
+def test_which_columns_are_told_depends_on_their_number_alone() -> None:
+    """Each image draws once for its label and once for each column, whether these are numbers or categories."""
+    n = 50
+    zeros, label = torch.zeros(n, 2), torch.zeros(n, dtype=torch.long)
+    told = [
+        Conditions(label, numbers=zeros),
+        Conditions(label, categories=zeros.long()),
+        Conditions(label, numbers=zeros[:, :1], categories=zeros[:, :1].long()),
+    ]
+    missing = []
+    for each in told:
+        partly = partly_told(each, 0.7, ImageRandomness("columns", 0, range(n)))
+        assert partly.label is not None
+        columns = [partly.label[:, None] < 0]
+        columns += [] if partly.numbers is None else [partly.numbers.isnan()]
+        columns += [] if partly.categories is None else [partly.categories < 0]
+        missing.append(torch.cat(columns, dim=1))
+    assert torch.equal(missing[0], missing[1])
+    assert torch.equal(missing[0], missing[2])
+    assert 0 < missing[0].double().mean() < 1
 
 
 def test_noise_and_its_level_are_normal_and_uniform(store: Store) -> None:

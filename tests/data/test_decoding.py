@@ -1,4 +1,5 @@
 import io
+from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
@@ -148,6 +149,14 @@ def test_floating_point_gray_goes_from_0_to_1() -> None:
     file = io.BytesIO()
     Image.fromarray(np.array([list(values)], np.float32)).save(file, "TIFF")
     assert (pixels(Image.open(file), 1) == row(*values.values())).all()
+
+
+def test_floating_point_gray_is_rounded_to_the_nearest_level() -> None:
+    """Numbers next to the middle between two levels are on one side of it, as their exact values are."""
+    middles = ((np.arange(255) + 0.5) / 255).astype(np.float32)
+    values = np.concatenate([np.nextafter(middles, np.float32(side)) for side in (0, 1)] + [middles])
+    exact = [round(Fraction(float(value)) * 255) for value in values]
+    assert pixels(Image.fromarray(values[None]), 1).ravel().tolist() == exact
 
 
 UPRIGHT = {

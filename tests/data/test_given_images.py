@@ -30,9 +30,10 @@ def test_large_images_are_made_small_as_in_training(notices: pytest.LogCaptureFi
     ]
 
 
-def test_paired_images_have_the_model_s_size() -> None:
+def test_paired_images_have_the_model_s_size(notices: pytest.LogCaptureFixture) -> None:
     given = read_given(noise(0, 20, 16), (8, 8), "stretch", 1)
     assert torch.equal(given.pixels[0], prepared(noise(0, 20, 16), (8, 8), "stretch", 1))
+    assert notices.messages == ["--condition: 1 of 1 image resized to 8x8."]
 
 
 @pytest.mark.parametrize("kind", ["folder", "zip", "files", "array", "tensor", "images"])

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from helpers.hostile.images import resized_jpeg
 from helpers.making import noise, opened, save
 from PIL import Image
 
@@ -52,6 +53,13 @@ def test_a_progressive_jpeg_is_not_reduced(tmp_path: Path, monkeypatch: pytest.M
     allow(monkeypatch, 4095)
     with pytest.raises(ValueError, match="progressive JPEG"):
         open_image_file(path)
+
+
+def test_a_jpeg_is_reduced_only_where_it_can_be_read_in_reasonable_time() -> None:
+    """All of its pixels are read even so: what claims a gigapixel is still opened, and no more."""
+    assert open_image_file(resized_jpeg(32_768, 32_768)).size == (32_768, 32_768)
+    with pytest.raises(ValueError, match="it claims 1,074 megapixels, more than the 1,074 megapixels that are decoded"):
+        open_image_file(resized_jpeg(32_768, 32_769))
 
 
 @pytest.mark.parametrize("mode", ["I;16", "F", "P", "LA", "RGBA", "CMYK", "L", "1"])

@@ -1,4 +1,5 @@
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -7,6 +8,7 @@ from helpers.making import run_python
 from undiffuse.data.paths import (
     DATASETS,
     DataLike,
+    Layout,
     check_data,
     data_name,
     folder_name,
@@ -94,6 +96,14 @@ def test_all_splits_are_taken_if_there_is_no_train() -> None:
 
 def test_folders_are_classes_if_only_some_are_layout_like_splits() -> None:
     assert classes(["train/1.png", "bus/1.png"]) == {"train/1.png": "train", "bus/1.png": "bus"}
+
+
+def test_a_layout_is_never_cut_to_its_shortest_column() -> None:
+    layout = Layout("all", ("cats", "dogs"), ["0", "1", "2"], [0, 1, 1], ["", "", ""])
+    assert list(layout.rows(1)) == [("1", 1, ""), ("2", 1, "")]
+    for short in ({"labels": [0, 1]}, {"names": ["0", "1"]}, {"splits": []}):
+        with pytest.raises(ValueError, match=r"shorter|longer"):
+            list(replace(layout, **short).rows())
 
 
 def test_a_missing_split_is_refused_with_a_list_of_others() -> None:

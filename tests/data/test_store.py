@@ -162,6 +162,18 @@ def test_skipped_images_are_reported_again_from_the_cache(tmp_path: Path, decode
     assert len(decoded) == 1
 
 
+@pytest.mark.parametrize("bad", [20, 21, 25])
+def test_no_more_than_twenty_skipped_images_are_named(bad: int, tmp_path: Path, notices) -> None:
+    folder = save_noise(tmp_path / "photos", "good.png")
+    for i in range(bad):
+        (folder / f"bad-{i:02}.png").touch()
+    store = opened(folder)
+    assert sum(notice.startswith("  bad-") for notice in notices.messages) == 20
+    more = [notice for notice in notices.messages if "more, all listed in" in notice]
+    assert more == ([f"  and {bad - 20} more, all listed in {store.folder / 'store.json'}"] if bad > 20 else [])
+    assert len(json.loads((store.folder / "store.json").read_text())["skipped"]) == bad
+
+
 def test_the_environment_decides_where_the_cache_is(tmp_path: Path, monkeypatch) -> None:
     assert cache_folder() == tmp_path / "cache"
     monkeypatch.delenv("UNDIFFUSE_CACHE")

@@ -105,6 +105,7 @@ def changed(name: str, *shape: int) -> Callable[[dict[str, Tensor]], dict[str, T
             r"time_embed.0.weight .* \(128, 64\) instead of \(128, 32\)",
         ),
         (changed("input_blocks.0.0.weight", 32), "input_blocks.0.0.weight is missing or has a wrong shape"),
+        (changed("input_blocks.0.0.weight", 0, 3, 3, 3), "holds a network without channels: it is damaged"),
         (changed("out.2.weight", 5, 32, 3, 3), "returns 5 channels for 3"),
         (changed("input_blocks.6.0.op.weight", 64, 64, 3, 3), "has 6 input blocks on 4 levels"),
         (changed("input_blocks.5.0.out_layers.3.weight", 16, 16, 3, 3), "multipliers.2 0"),

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from undiffuse.api.train import train
 from undiffuse.config import Config, SamplingConfig, TrainingConfig
+from undiffuse.data.store import DataConfig
 from undiffuse.diffusion.recipe import DiffusionConfig
 from undiffuse.interop import pipelines
 from undiffuse.interop.imported import ImportedModel, config_of, save_run
@@ -125,7 +126,8 @@ def test_an_imported_run_rebuilds_the_model(plain: Path) -> None:
     model = read(plain)
     run = open_run(save_run(model, Path("runs/one")).folder)
     assert run.config == config_of(model)
-    assert (run.config.preset, run.config.data.data) == ("imported", str(plain))
+    data = DataConfig(str(plain), split="all", size=(8, 8), channels=1)
+    assert (run.config.preset, run.config.data) == ("imported", data)
     (checkpoint,) = run.checkpoints()
     assert checkpoint.images == 0
     for part in ("network", "ema"):

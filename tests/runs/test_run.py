@@ -9,7 +9,7 @@ import torch
 
 from undiffuse.config import Config
 from undiffuse.runs import find
-from undiffuse.runs.find import find_run
+from undiffuse.runs.find import check_guide, find_guide, find_run
 from undiffuse.runs.run import NonFiniteError, Run, create_run, open_run
 
 
@@ -52,6 +52,41 @@ def test_the_newest_checkpoints_are_kept_and_listed_first(run: Run) -> None:
     assert newest.tensors("network")["w"].item() == 1000
     with pytest.raises(ValueError, match=r"/1000 has no part ema: it has network\."):
         newest.tensors("ema")
+
+
+def damage_weights(folder: Path) -> None:
+    with open(folder / "network.safetensors", "ab") as file:
+        file.write(b"\0")
+
+
+@pytest.mark.parametrize(
+    ("damage", "says"),
+    [
+        (damage_weights, "network.safetensors is damaged"),
+        (lambda folder: (folder / "network.safetensors").unlink(), "No such file"),
+        (lambda folder: (folder / "checkpoint.json").unlink(), "checkpoint.json"),
+        (lambda folder: (folder / "checkpoint.json").write_text("{"), ""),
+        (lambda folder: (folder / "checkpoint.json").write_text('{"state": 3, "parts": {}}'), "its state is no object"),
+        (lambda folder: (folder / "checkpoint.json").write_text('{"state": {}}'), "parts"),
+    ],
+)
+def test_what_is_wrong_with_a_checkpoint_is_told_and_the_one_before_it_used(
+    damage: Callable[[Path], object], says: str, run: Run, notices: pytest.LogCaptureFixture
+) -> None:
+    saved(run, 100)
+    saved(run, 200)
+    newest, before = run.checkpoints()
+    assert newest.fault() is None
+    damage(newest.folder)
+    newest, before = run.checkpoints()  # What was read of one is kept.
+    fault = newest.fault()
+    assert fault is not None
+    assert says in fault
+    assert run.last_good() == before
+    assert notices.messages == [
+        f"The checkpoint {newest.folder} is not whole ({fault}).",
+        f"Using the last good checkpoint: {before.folder}",
+    ]
 
 
 def test_equal_weights_have_equal_digests(run: Run) -> None:
@@ -106,3 +141,19 @@ def test_a_run_of_ones_own_goes_before_a_model_of_the_package(shipped: Path, run
 def test_no_name_leads_out_of_the_package(shipped: Path) -> None:
     with pytest.raises(FileNotFoundError):
         find_run("../models/tulips")
+
+
+def test_a_guide_is_looked_for_before_anything_else_is_done(run: Run) -> None:
+    create_run(Path("runs/old@100"), run.config)
+    assert find_guide("photos") == ("photos", None)
+    assert find_guide("photos@20k") == ("photos", 20_000)
+    assert find_guide("old@100") == ("old@100", None), "the name of a folder"
+    assert find_guide("old@100@20k") == ("old@100", 20_000)
+    for good in (None, "photos", "photos@20k", "old@100"):
+        check_guide(good, None)
+    with pytest.raises(FileNotFoundError, match=r"There is no run at .*/nowhere"):
+        check_guide("nowhere@20k", None)
+    with pytest.raises(ValueError, match="--guide RUN@IMAGES:"):
+        check_guide("photos@many", None)
+    with pytest.raises(ValueError, match="--guidance-interval"):
+        check_guide(None, "often")

@@ -93,7 +93,7 @@ def checked_value(column: Column, value: object) -> Value:
     Raises:
         ValueError: it is none of them; the known range or the nearest word is named.
     """
-    text = "" if value is None else str(value).strip()
+    text = str(value).strip()  # None is one of MISSING_WORDS.
     if isinstance(column, CategoryColumn):
         return _word(column, text)
     if text.lower() in MISSING_WORDS:

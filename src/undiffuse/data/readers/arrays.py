@@ -41,8 +41,10 @@ def array_source(path: Path, split: Split = "auto") -> Source:
     Raises:
         FileNotFoundError, ValueError: see `open_array`; or `split` is not auto or all.
     """
-    source = sequence_source(open_array(path), split)
-    return replace(source, name=source_name(path), where=printable(str(path.absolute())))
+    where = printable(str(path.absolute()))
+    if split not in ("auto", "all"):
+        raise ValueError(f"{where} has no split {split}: give the array of that split, and leave --split out.")
+    return replace(sequence_source(open_array(path)), name=source_name(path), where=where)
 
 
 def open_array(path: Path) -> UInt8[np.ndarray, "n h w c"]:
