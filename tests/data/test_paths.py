@@ -1,4 +1,5 @@
 import os
+from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,9 +14,11 @@ from undiffuse.data.paths import (
     data_name,
     folder_name,
     is_image,
+    left_out,
     printable,
     read_layout,
     source_name,
+    suffix_of,
 )
 from undiffuse.utils.names import Split
 
@@ -145,6 +148,16 @@ def test_images_are_recognized_by_suffix_in_any_case(name: str) -> None:
 )
 def test_other_and_hidden_files_are_not_images(name: str) -> None:
     assert not is_image(name)
+
+
+def test_what_is_left_out_is_told_by_kind_and_photos_among_it_named() -> None:
+    names = ["a.HEIC", "b/c.heic", "notes.TXT", ".git/config.txt", "./README", "a.b c", "a.longsuffixes", "a."]
+    suffixes = Counter(map(suffix_of, names))
+    assert suffixes == {".heic": 2, ".txt": 1, "hidden": 1, "others": 4}
+    told = left_out(suffixes)
+    assert told.startswith("8 other files: others 4, .heic 2, .txt 1, hidden 1")
+    assert told.endswith("; save photos in .heic as JPEG to have them")
+    assert "JPEG" not in left_out(Counter([".txt"]))
 
 
 def test_unprintable_characters_are_made_visible() -> None:

@@ -98,6 +98,10 @@ def changed(name: str, *shape: int) -> Callable[[dict[str, Tensor]], dict[str, T
     ("change", "message"),
     [
         (without("middle_block.1.qkv.bias"), "has no weights middle_block.1.qkv.bias: it is damaged or incomplete"),
+        (
+            lambda weights: {name: tensor for name, tensor in weights.items() if not name.startswith("out.0.")},
+            "has no weights out.0.weight and 1 more: it is damaged or incomplete",
+        ),
         (without("out.2.weight"), "out.2.weight is missing or has a wrong shape"),
         (changed("extra.weight", 3), 'has weights "extra.weight", which undiffuse'),
         (

@@ -1,5 +1,6 @@
 """Diffusers folders: read in every layout, written so that the library opens them, and trusted in nothing."""
 
+import inspect
 import json
 import shutil
 from collections.abc import Callable
@@ -175,6 +176,9 @@ def test_an_exported_model_opens_and_samples(config: Config, random_unet: Callab
     write_pipeline(Path("out"), unlabeled, network.state_dict(), None, Path("run"))
     opened = open_pipeline("out")
     assert type(opened).__name__ == "DDPMPipeline"
+    scheduler = json.loads(Path("out/scheduler/scheduler_config.json").read_text())
+    written = {name for name in scheduler if not name.startswith("_")}
+    assert written <= inspect.signature(DDPMScheduler.__init__).parameters.keys(), "no other is ignored with a warning"
     with torch.no_grad():
         assert same(their_output(opened.unet), network(image(), torch.tensor([3.0, 500.0])))
     opened.scheduler.set_timesteps(4)

@@ -66,7 +66,7 @@ def damage_weights(folder: Path) -> None:
         (lambda folder: (folder / "network.safetensors").unlink(), "No such file"),
         (lambda folder: (folder / "checkpoint.json").unlink(), "checkpoint.json"),
         (lambda folder: (folder / "checkpoint.json").write_text("{"), ""),
-        (lambda folder: (folder / "checkpoint.json").write_text('{"state": 3, "parts": {}}'), "its state is no object"),
+        (lambda folder: (folder / "checkpoint.json").write_text('{"state": 3, "parts": {}}'), "state"),
         (lambda folder: (folder / "checkpoint.json").write_text('{"state": {}}'), "parts"),
     ],
 )

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from helpers.making import add_to_tar, contents, create_tar, encoded, noise, opened, write_tar, write_zip
 
-from undiffuse.data.readers.archive import END_BYTES, archive_signature, archive_source
+from undiffuse.data.readers.archive import archive_signature, archive_source
 from undiffuse.data.store import cache_folder
 
 IMAGES = {f"photos/{name}": encoded(noise(i)) for i, name in enumerate(["cats/1.PNG", "dogs/ü [2].png", "cats/3.png"])}
@@ -99,10 +99,15 @@ def test_long_and_odd_names_in_a_tar_are_kept(format: int) -> None:
     }
 
 
-def test_a_tar_whose_last_file_is_a_zip_is_a_tar() -> None:
+def test_a_tar_whose_last_file_is_a_zip_is_a_tar(notices: pytest.LogCaptureFixture) -> None:
     inner = write_zip(Path("inner.zip"), {"inside.png": encoded(noise(9))}).read_bytes()
-    write_tar(Path("photos.tar"), {**IMAGES, "photos/more.zip": inner})
+    tar = write_tar(Path("photos.tar"), {**IMAGES, "photos/more.zip": inner})
     assert set(opened("photos.tar").names) == set(IMAGES)
+    not_opened = f"1 archive inside {tar.absolute()} not opened: unpack them first to have their images."
+    assert notices.messages == [not_opened]
+    notices.clear()
+    opened(write_tar(tar, IMAGES))
+    assert notices.messages == []
 
 
 def test_archives_are_told_apart_by_content_not_by_name() -> None:
@@ -259,12 +264,12 @@ def test_a_change_within_the_clocks_tick_is_seen_a_mebibyte_from_either_end(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     archive = tmp_path / "photos.tar"
-    archive.write_bytes(bytes(3 * END_BYTES))
+    archive.write_bytes(bytes(3 * 2**20))
     status = archive.stat()
     monkeypatch.setattr(os, "fstat", lambda file: status)
     before = archive_signature(archive)
     for place, seen in {2**20 - 1: True, 2**20: False, -(2**20): True, -(2**20) - 1: False}.items():
-        content = bytearray(3 * END_BYTES)
+        content = bytearray(3 * 2**20)
         content[place] = 1
         archive.write_bytes(content)
         assert (archive_signature(archive) != before) == seen, place
