@@ -10,10 +10,12 @@ from undiffuse.data.paths import (
     DATASETS,
     DataLike,
     Layout,
+    check_condition,
     check_data,
     data_name,
     folder_name,
     is_image,
+    is_table,
     left_out,
     printable,
     read_layout,
@@ -224,6 +226,36 @@ def test_data_are_checked_without_opening_them(tmp_path: Path) -> None:
         check_data("nowhere")
     with pytest.raises(ValueError, match=r"sequence:MNIST stands for images .* pass them again from Python"):
         check_data("sequence:MNIST")
+
+
+@pytest.mark.parametrize(
+    ("condition", "table"),
+    [
+        ("told.csv", True),
+        (Path("told.TSV"), True),
+        ("told.txt", True),
+        ("told.zip", False),
+        ("low-res:4", False),
+        ("https://host/told.csv", False),
+    ],
+)
+def test_a_condition_is_a_table_by_its_suffix(condition: str | Path, table: bool) -> None:
+    assert is_table(condition) == table
+
+
+def test_a_condition_is_looked_for_before_anything_is_opened() -> None:
+    Path("told.CSV").touch()
+    Path("edges").mkdir()
+    for good in ("told.CSV", "edges", "low-res:2", "https://host/edges.zip"):
+        check_condition(good)
+    for bad, says in {
+        "none.csv": r"/none\.csv is not there: give a CSV file of numbers and words",
+        "none": "/none is not there: give an image, a folder or archive of them, or, to train, low-res:4 or a table",
+        "low-res:1": "low-res:1 is not a factor: write low-res:2",
+        "ftp://host/edges.zip": "cannot be read: give an address with",
+    }.items():
+        with pytest.raises((FileNotFoundError, ValueError), match=says):
+            check_condition(bad)
 
 
 def test_checking_data_loads_nothing_slow() -> None:

@@ -3,6 +3,7 @@
 import math
 
 import torch
+from torch import nn
 
 from undiffuse.networks.unet import UNet, UNetConfig
 
@@ -55,6 +56,13 @@ def test_improved_ddpm_cifar10_has_52_546_438_parameters() -> None:
 
     improved = UNetConfig(blocks=3, attention_resolutions=(16, 8), heads=4, dropout=0.3, scale_shift_norm=True)
     assert parameters_of(improved, learned_variance=True) == expected == 52_546_438
+
+
+def test_normalizations_have_32_groups_as_in_all_these_networks() -> None:
+    with torch.device("meta"):
+        norms = [each for each in UNet(UNetConfig()).modules() if isinstance(each, nn.GroupNorm)]
+    assert norms
+    assert {norm.num_groups for norm in norms} == {32}
 
 
 def test_edm_cifar10_has_55_7_million_parameters() -> None:

@@ -40,4 +40,4 @@ def test_a_damaged_file_says_nothing_and_is_replaced(content: str, tmp_path: Pat
     ],
 )
 def test_a_machine_is_told_in_words(changes: dict[str, int | str], said: str) -> None:
-    assert replace(TIMING, **changes).machine == said  # ty: ignore[invalid-argument-type]
+    assert replace(TIMING, **changes).machine == said
