@@ -42,6 +42,10 @@ def tensor(shape: list[int], begin: int = 0, end: int = 64, dtype: str = "F32") 
     return {"dtype": dtype, "shape": shape, "data_offsets": [begin, end]}
 
 
+def many_tensors(path: Path) -> None:
+    path.write_bytes(safetensors({f"layer.{i}.weight": tensor([16]) for i in range(200_000)}))
+
+
 def holed(start: bytes, size: int) -> Callable[[Path], None]:
     def write(path: Path) -> None:
         with open(path, "wb") as file:
@@ -160,14 +164,13 @@ def replaced(name: str, make: bytes | Callable[[Path], object]) -> Callable[[Pat
 
 
 DEEP = b"[" * 200_000 + b"]" * 200_000
-MANY = {f"layer.{i}.weight": tensor([16]) for i in range(200_000)}
 MARKUP = "<img src=x onerror=alert(1)>\n\x1b[31m"
 
 CASES: list[Case] = [
     weights(
         "safetensors whose header claims 2**60 bytes", "a.safetensors", struct.pack("<Q", 2**60) + bytes(64), DAMAGED
     ),
-    weights("safetensors with 200,000 tensors on one place", "a.safetensors", safetensors(MANY), DAMAGED),
+    weights("safetensors with 200,000 tensors on one place", "a.safetensors", many_tensors, DAMAGED),
     weights("safetensors whose header is nested 200,000 deep", "a.safetensors", safetensors(DEEP), DAMAGED),
     weights(
         "safetensors whose tensor claims 4 TB", "a.safetensors", safetensors({"a": tensor([2**20, 2**20])}), DAMAGED
