@@ -70,9 +70,7 @@ def run(command: str, folder: Path) -> None:
     if program == "undiffuse":  # In this process, which has loaded torch already.
         assert exit_code(words) == 0, command
         return
-    if (
-        program == "torchrun"
-    ):  # In forks, by torchrun's own reading of its options; test_processes.py has it start some.
+    if program == "torchrun":  # Its options are read by torchrun itself, which test_processes.py starts as well.
         started = torchrun_arguments(words)
         assert (started.module, started.training_script) == (True, "undiffuse")
         forking.together(int(started.nproc_per_node), main, started.training_script_args)
