@@ -79,6 +79,8 @@ def test_settings_and_defaults_are_the_librarys() -> None:
     ours = {field.name: field.default for field in fields(UNet2DSettings)}
     for name in theirs.keys() - {"self"}:
         assert ours[name] == theirs[name].default, name
+    config = network_of(UNet2DSettings(), (32, 32), WHERE)  # All of it left out.
+    assert (config.channels, config.multipliers, config.head_channels) == (224, (1, 2, 3, 4), 8)
 
 
 def test_old_names_in_attention_are_read() -> None:
