@@ -9,7 +9,12 @@ from torch import Tensor
 
 from undiffuse.diffusion import noise
 from undiffuse.diffusion.noise import log_normal
-from undiffuse.diffusion.sigma_samplers import FixedDistribution, LossBalanced, LossSecondMomentResampler
+from undiffuse.diffusion.sigma_samplers import (
+    SIGMA_SAMPLERS,
+    FixedDistribution,
+    LossBalanced,
+    LossSecondMomentResampler,
+)
 
 SCHEDULE = noise.sigmas_of_betas(noise.cosine_betas(5))
 T, HISTORY = 5, 3
@@ -45,6 +50,13 @@ def test_a_fixed_distribution_is_its_quantile_function() -> None:
     sampler.load(sampler.tensors())
     assert sampler.tensors() == {}
     assert torch.equal(sampler.sample(u).sigma, sampled.sigma)
+
+
+@pytest.mark.parametrize("name", SIGMA_SAMPLERS)
+def test_a_discrete_one_samples_the_levels_of_the_schedule_and_no_others(name: str) -> None:
+    row = SIGMA_SAMPLERS[name]
+    sampled = row.make(SCHEDULE, -1.2, 1.2).sample(quantiles(100)).sigma
+    assert bool(torch.isin(sampled, SCHEDULE).all()) == row.is_discrete
 
 
 def test_sampling_is_uniform_until_every_level_has_a_history() -> None:

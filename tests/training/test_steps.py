@@ -98,6 +98,12 @@ def test_the_optimizer_gets_the_clipped_gradient(
     assert norms[0] == pytest.approx(most or report.gradient_norm, rel=1e-3)
 
 
+def test_the_reported_norm_in_fp16_is_without_the_scale_of_the_loss(config: Config, store: Store) -> None:
+    fp16 = replace(config, training=replace(config.training, precision="fp16"))
+    norms = [taken(new_state(each, ALONE.device), each, store, 1)[0].gradient_norm for each in (config, fp16)]
+    assert norms[1] == pytest.approx(norms[0], rel=0.05)
+
+
 def test_a_finite_loss_with_a_gradient_that_is_not_is_skipped(
     config: Config, store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
