@@ -197,6 +197,14 @@ def test_balanced_levels_count_alike_whatever_their_losses() -> None:
     assert float(weight[0] / weight[-1]) > 2
 
 
+def test_what_was_assumed_before_the_first_loss_does_not_count() -> None:
+    sampler = LossBalanced(log_normal(-1.2, 1.2), bins=2)
+    low, high = sampler.sample(torch.tensor([0.1, 0.9], dtype=torch.float64)).sigma
+    sampler.observe(torch.stack([low, low, high]), torch.tensor([2.0, 4.0, 9.0], dtype=torch.float64), gather_one)
+    assert sampler.means.tolist() == pytest.approx([3, 9])
+    assert sampler.sample(torch.tensor([0.1, 0.9], dtype=torch.float64)).weight.tolist() == pytest.approx([1.5, 0.5])
+
+
 def test_balancing_goes_on_from_a_checkpoint() -> None:
     one, other = (LossBalanced(log_normal(-1.2, 1.2)) for _ in range(2))
     u = torch.linspace(0.01, 0.99, 50, dtype=torch.float64)
