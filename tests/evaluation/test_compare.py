@@ -67,9 +67,13 @@ def test_a_metric_that_one_range_of_seeds_lacks_has_no_mean() -> None:
 
 
 def test_only_distances_have_their_spread_in_the_table() -> None:
-    values = {"FD-pixels": 3.0, "KD-pixels": 2.0, "precision": 0.5}
-    entry = repeated(repeat(0, **values))
-    assert [entry.cell(name) for name in (*values, "recall")] == ["3 ± 0.25", "2 ± 0.25", "0.5", ""]
+    entry = repeated(repeat(0, None, **{"FD-pixels": 3.0, "KD-pixels": 2.0}, precision=0.5))
+    assert [entry.cell(name) for name in ("FD-pixels", "KD-pixels", "precision", "recall")] == [
+        "3 ± 0.25",
+        "2 ± 0.25",
+        "0.5",
+        "",
+    ]
 
 
 def test_the_speed_is_known_if_all_ranges_were_made_on_the_same_machine() -> None:

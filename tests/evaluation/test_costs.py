@@ -2,7 +2,8 @@
 
 from collections.abc import Iterable
 
-from matplotlib.colors import to_rgb
+import numpy as np
+from matplotlib.colors import to_hex
 from matplotlib.lines import Line2D
 
 from undiffuse.evaluation.pages import costs
@@ -42,6 +43,6 @@ def test_the_axis_names_its_cost_and_the_band_is_the_spread_in_the_color_of_its_
     assert other.get_xlabel() == "seconds per image, log scale"
     assert not other.collections, "without spreads there are no bands"
     for i, (line, band) in enumerate(zip(axes.lines[1:], axes.collections, strict=True)):
-        assert to_rgb(band.get_facecolor()[0]) == to_rgb(line.get_color())
-        corners = {tuple(corner) for corner in band.get_paths()[0].vertices}
+        assert to_hex(np.asarray(band.get_facecolor())[0]) == to_hex(str(line.get_color()))
+        corners = {tuple(corner) for corner in np.asarray(band.get_paths()[0].vertices).tolist()}
         assert corners == {(2, 8.5 - i), (2, 9.5 - i), (4, 4.5 - i), (4, 5.5 - i)}

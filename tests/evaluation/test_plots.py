@@ -30,11 +30,13 @@ def test_the_line_passes_through_the_subsets_to_infinitely_many_samples() -> Non
         axes = plots.extrapolation(fit_line(COUNTS, distances), "FD").axes[0]
     line, subsets = axes.lines[:2]
     assert subsets.get_label() == "subsets"
-    np.testing.assert_allclose(subsets.get_xydata(), np.stack([1 / COUNTS, distances], axis=1))
-    np.testing.assert_allclose(line.get_xydata(), [[0, 10], [1 / 500, 14]])
+    np.testing.assert_allclose(np.asarray(subsets.get_xydata()), np.stack([1 / COUNTS, distances], axis=1))
+    np.testing.assert_allclose(np.asarray(line.get_xydata()), [[0, 10], [1 / 500, 14]])
     (infinity,) = [each for each in axes.containers if isinstance(each, ErrorbarContainer)]
-    np.testing.assert_allclose(infinity.lines[0].get_xydata(), [[0, 10]])
-    assert [text.get_text() for text in axes.get_legend().get_texts()] == ["subsets", "infinitely many"]
+    np.testing.assert_allclose(np.asarray(infinity.lines[0].get_xydata()), [[0, 10]])
+    legend = axes.get_legend()
+    assert legend is not None
+    assert [text.get_text() for text in legend.get_texts()] == ["subsets", "infinitely many"]
     assert [text.get_text() for text in axes.get_xticklabels()] == ["∞", "500", "750", "1,000"]
 
 
@@ -51,7 +53,7 @@ def test_samples_are_outlined_above_their_control_in_every_space(spaces: list[Fe
     assert [text.get_text() for text in legend.get_texts()] == [spaces[0].control, "samples"]
 
 
-def test_distances_that_are_all_zero_can_be_drawn(spaces: list[FeatureMemorization]) -> None:
+def test_distances_that_are_all_zero_can_be_drawn() -> None:
     """As of copies, in a training set of nothing but copies."""
     pixels = np.zeros((20, 6, 6, 3), np.uint8)
     found = find_memorization(context().measure(image_set(pixels), [image_set(pixels)]), context())

@@ -13,6 +13,7 @@ from undiffuse.data.given_images import GivenImages
 from undiffuse.report import grids
 from undiffuse.runs.gallery import Gallery
 from undiffuse.runs.run import create_run
+from undiffuse.sampling.attributes import Stated
 from undiffuse.sampling.generate import default_folder, fill, gallery_in, save_film, save_grid
 from undiffuse.sampling.loading import load_model
 from undiffuse.sampling.model import Model
@@ -33,7 +34,7 @@ def folder(
     model: Model,
     *settings: str,
     labels: tuple[int, ...] | None = None,
-    attributes: dict[str, tuple[float, ...]] | None = None,
+    attributes: Stated | None = None,
     given: GivenImages | None = None,
     **options: Any,
 ) -> str:
