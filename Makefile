@@ -18,7 +18,7 @@ quickstart: $(INSTALLED)
 	$(BIN)/undiffuse quickstart
 
 test: lint
-	$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist worksteal
+	PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist worksteal
 
 lint: $(DEVELOPS)
 	$(BIN)/ruff format --check .

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -38,6 +38,16 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
             f"The pages were not opened: none of {', '.join(NAMES)} is installed. Install Debian's chromium, or name "
             "one in UNDIFFUSE_CHROMIUM."
         )
+
+
+@pytest.fixture(scope="session", autouse=True)
+def quick_previews() -> Iterator[None]:
+    """Previews take two steps instead of twelve: hundreds of tests train, and few look at what a preview shows."""
+    from undiffuse.training import previews
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(previews, "STEPS", 2)
+        yield
 
 
 @pytest.fixture(autouse=True)

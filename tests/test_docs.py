@@ -7,7 +7,9 @@ import sys
 from pathlib import Path
 
 import pytest
+from helpers import forking
 from PIL import Image
+from torch.distributed.run import parse_args as torchrun_arguments
 
 from undiffuse.cli import main
 
@@ -17,7 +19,7 @@ PAGES = [TOP / "README.md", *sorted((TOP / "docs").glob("*.md"))]
 SMALLER = {"--images": "128", "--minutes": "0.02", "--count": "4", "--steps": "3"}
 """What is run in place of a shown budget; every other word is run as it stands."""
 
-TINY = ["network.channels=8", "network.groups=4"]
+TINY = ["network.channels=8", "network.groups=4", "network.blocks=1", "training.microbatch=32"]
 """Settings of commands that train, so that the presets' networks do not take minutes."""
 
 OUTSIDE = (
@@ -45,6 +47,8 @@ def smaller(command: str) -> list[str]:
     words = shlex.split(command)
     for i, word in enumerate(words[:-1]):
         words[i + 1] = SMALLER.get(word, words[i + 1])
+    if "sample" in words and "--steps" not in words:
+        words += ["--steps", SMALLER["--steps"]]
     if not {"train", "main.py"} & {*words} or "--help" in words:
         return words
     if not {"--images", "--minutes"} & {*words}:
@@ -66,10 +70,13 @@ def run(command: str, folder: Path) -> None:
     if program == "undiffuse":  # In this process, which has loaded torch already.
         assert exit_code(words) == 0, command
         return
-    programs = {"torchrun": ["-m", "torch.distributed.run"], "python": []}
-    assert program in programs, f"{command}: teach this test how to run {program}"
-    whole = [sys.executable, *programs[program], *words]
-    done = subprocess.run(whole, capture_output=True, text=True, timeout=300, cwd=folder)
+    if program == "torchrun":  # Its options are read by torchrun itself, which test_processes.py starts as well.
+        started = torchrun_arguments(words)
+        assert (started.module, started.training_script) == (True, "undiffuse")
+        forking.together(int(started.nproc_per_node), main, started.training_script_args)
+        return
+    assert program == "python", f"{command}: teach this test how to run {program}"
+    done = subprocess.run([sys.executable, *words], capture_output=True, text=True, timeout=300, cwd=folder)
     assert done.returncode == 0, f"{command}\n{done.stdout}\n{done.stderr}"
 
 

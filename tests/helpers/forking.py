@@ -30,7 +30,12 @@ CONTEXT = multiprocessing.get_context("forkserver")
 CONTEXT.set_forkserver_preload(
     [
         *(f"undiffuse.{module}" for module in undiffuse.WHERE.values()),
-        "undiffuse.commands.evaluate",
+        *(f"undiffuse.commands.{command}" for command in ("evaluate", "sample", "train")),
+        "undiffuse.cli",
+        # What a process would load once it works, in seconds each.
+        "tyro._cli",
+        "sklearn.datasets",
+        "torch._dynamo",
         "torch.distributed.nn.functional",
         "torch.distributed.fsdp",
     ]

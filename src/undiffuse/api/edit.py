@@ -39,7 +39,7 @@ from undiffuse.sampling.options import (
 )
 from undiffuse.utils.conditions import NO_LABEL, Conditions, as_conditions
 from undiffuse.utils.errors import WorkFailed
-from undiffuse.utils.files import write_atomically
+from undiffuse.utils.files import read_small, write_atomically
 from undiffuse.utils.names import Fit, SamplingPrecision
 from undiffuse.utils.parsing import at_least
 from undiffuse.utils.terminal import Meter, log, speaking
@@ -284,7 +284,7 @@ def _measure(gallery: Gallery, chosen: edits.Edit, seeds: range, nfe: float | No
 
 def _nfe_before(file: Path) -> float | None:
     try:
-        return json.loads(file.read_text(encoding="utf-8"))["nfe"]
+        return json.loads(read_small(file))["nfe"]
     except (ValueError, KeyError, TypeError):  # A crash or a hand damaged it; it is written again.
         return None
 

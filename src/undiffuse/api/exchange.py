@@ -22,7 +22,7 @@ from undiffuse.sampling.labels import Label, find_label
 from undiffuse.sampling.model import Model, model_of
 from undiffuse.sampling.options import check_guidance
 from undiffuse.utils.conditions import NO_LABEL
-from undiffuse.utils.files import write_atomically
+from undiffuse.utils.files import read_small, write_atomically
 from undiffuse.utils.parsing import at_least, parse_size
 from undiffuse.utils.terminal import log, speaking
 
@@ -122,7 +122,7 @@ def _export_denoiser(path: Path, run: Run, checkpoint: Checkpoint, part: str, to
     model = model_of(network.eval().requires_grad_(False), config, torch.device("cpu"))
     model = replace(model, run=run, checkpoint=checkpoint, weights=part)
     card_file = run.folder / "model.md"
-    card = card_file.read_text(encoding="utf-8") if card_file.is_file() else ""
+    card = read_small(card_file) if card_file.is_file() else ""
     log.info("Translating the network to ONNX, and comparing its images with torch's ...")
     content = to_onnx(model, describe(config, run.name, checkpoint.images, part, card))
     if to == "onnx":

@@ -10,8 +10,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from undiffuse.utils.downloads import fetch
+from undiffuse.utils.limits import how_to_raise, scaled
 
 RELEASES = "https://github.com/toshas/torch-fidelity/releases/download/v0.2.0/"
+
+
+MAX_WEIGHTS_BYTES = 1_400_000_000
+"""Of a file; DINOv2's has 1,217,586,395."""
 
 
 @dataclass(frozen=True)
@@ -111,8 +116,14 @@ def read_weights(path: Path, release: Release | None) -> Weights:
     """The file's content. With a `release`, its digest is checked before anything opens it.
 
     Raises:
-        ValueError: it is not the release's file.
+        ValueError: it is not the release's file, or larger than any of them.
     """
+    size, most = path.stat().st_size, scaled(MAX_WEIGHTS_BYTES)
+    if size > most:
+        raise ValueError(
+            f"{path.absolute()} has {size:,} bytes, more than the weights of a feature network: name another file with "
+            f"--weights ({how_to_raise(size, most)})."
+        )
     content = path.read_bytes()
     weights = Weights(path.absolute(), content, hashlib.sha256(content).hexdigest())
     if release is not None and weights.sha256 != release.sha256:

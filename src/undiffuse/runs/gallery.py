@@ -20,7 +20,7 @@ from undiffuse.data.pixels import to_nchw
 from undiffuse.old_names import current
 from undiffuse.report.grids import save_png, to_pil
 from undiffuse.runs.run import OLD_PARTS, Checkpoint, Run
-from undiffuse.utils.files import write_atomically
+from undiffuse.utils.files import read_small, write_atomically
 
 PNG_END = b"\0\0\0\0IEND\xaeB`\x82"
 """The last bytes of a whole PNG."""
@@ -116,10 +116,10 @@ def _read_protocol(file: Path) -> dict[str, Any]:
         ValueError: the file is damaged.
     """
     try:
-        protocol = json.loads(file.read_text(encoding="utf-8"))
+        protocol = json.loads(read_small(file))
         if not isinstance(protocol, dict):
             raise ValueError("it is not a JSON object")
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ValueError(f"{file.absolute()} is damaged ({error}): choose another --out.") from error
     renamed = {"precision": "fp32"} | current(protocol, "sampling")  # Older versions had no other.
     weights = renamed.get("weights")

@@ -8,6 +8,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import safetensors
 import safetensors.torch
 import torch
 from torch import Tensor
@@ -16,7 +17,15 @@ from undiffuse.config import Config, read_config, to_json
 from undiffuse.networks.network import NetworkConfig
 from undiffuse.networks.unet import UNetConfig
 from undiffuse.runs.find import output_folder
-from undiffuse.utils.files import UNFINISHED, atomic_path, read_small, remove, remove_unfinished, write_atomically
+from undiffuse.utils.files import (
+    MOST_RECORD_BYTES,
+    UNFINISHED,
+    atomic_path,
+    read_small,
+    remove,
+    remove_unfinished,
+    write_atomically,
+)
 from undiffuse.utils.terminal import log
 from undiffuse.utils.text import CHANNELS, printable, size_text
 
@@ -30,8 +39,9 @@ OLD_PARTS = {"ema": "average", "sigma_sampler": "draws"}
 MAX_LOG_BYTES = 128 * 2**20
 """Of log.jsonl: half a million lines."""
 
-MAX_INDEX_BYTES = 32 * 2**20
-"""Of checkpoint.json, which holds counters and what observers keep."""
+
+MOST_BYTES_A_WEIGHT = 16
+"""In any file of a checkpoint: an optimizer's two or three moments in float32, and a little more."""
 
 
 class NonFiniteError(ArithmeticError):
@@ -50,13 +60,19 @@ class Checkpoint:
     images: int
     """Images seen in training when it was saved."""
 
-    def fault(self) -> str | None:
-        """What is wrong with the files, each compared with its recorded digest, or None if the checkpoint is whole."""
+    def fault(self, most_bytes: int | None = None) -> str | None:
+        """What is wrong with the files, each compared with its recorded digest, or None if the checkpoint is whole.
+
+        Files of more than `most_bytes` are not read.
+        """
         try:
             if not isinstance(self.state, dict):
                 return "its state is no object"
             for part in self._index["parts"]:
-                self._read(part)
+                size = self._file(part).stat().st_size
+                if most_bytes is not None and size > most_bytes:
+                    return f"{part}.safetensors has {size:,} bytes, more than a network like that of config.json needs"
+                self._check_digest(part)
         except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
             return printable(str(error))
         return None
@@ -92,7 +108,12 @@ class Checkpoint:
         Raises:
             ValueError: the checkpoint has no such part, or the file is not what was saved.
         """
-        return safetensors.torch.load(self._read(self._stored_name(part)))
+        name = self._stored_name(part)
+        self._check_digest(name)
+        try:
+            return safetensors.torch.load_file(self._file(name))
+        except safetensors.SafetensorError as error:
+            raise ValueError(f"{self._file(name).absolute()} is not a safetensors file ({error})") from error
 
     def _stored_name(self, part: str) -> str:
         parts = self._index["parts"]
@@ -103,13 +124,16 @@ class Checkpoint:
 
     @cached_property
     def _index(self) -> dict[str, Any]:
-        return json.loads(read_small(self.folder / "checkpoint.json", MAX_INDEX_BYTES))
+        return json.loads(read_small(self.folder / "checkpoint.json"))
 
-    def _read(self, part: str) -> bytes:
-        content = (self.folder / f"{part}.safetensors").read_bytes()
-        if hashlib.sha256(content).hexdigest() != self._index["parts"][part]:
+    def _file(self, part: str) -> Path:
+        return self.folder / f"{part}.safetensors"
+
+    def _check_digest(self, part: str) -> None:
+        with open(self._file(part), "rb") as file:
+            digest = hashlib.file_digest(file, "sha256").hexdigest()  # Piece by piece: it may be larger than memory.
+        if digest != self._index["parts"][part]:
             raise ValueError(f"{part}.safetensors is damaged")
-        return content
 
 
 @dataclass(frozen=True)
@@ -175,13 +199,22 @@ class Run:
     def last_good(self) -> Checkpoint | None:
         """The newest checkpoint that is whole, or None; a notice names each newer one that is damaged."""
         for i, checkpoint in enumerate(self.checkpoints()):
-            fault = checkpoint.fault()
+            fault = checkpoint.fault(self.most_bytes)
             if fault is None:
                 if i > 0:
                     log.info(f"Using the last good checkpoint: {checkpoint.folder}")
                 return checkpoint
             log.info(f"The checkpoint {checkpoint.folder} is not whole ({fault}).")
         return None
+
+    @cached_property
+    def most_bytes(self) -> int | None:
+        """Of a file of a checkpoint, or None for a network of your own, which need not know the meta device."""
+        if not isinstance(self.config.network, UNetConfig):
+            return None
+        with torch.device("meta"):
+            weights = self.config.build_network().state_dict().values()
+        return MOST_BYTES_A_WEIGHT * sum(tensor.numel() for tensor in weights) + MOST_RECORD_BYTES
 
     def save(self, images: int, parts: Mapping[str, Tensors], state: dict[str, Any], keep: int) -> Checkpoint:
         """Writes a checkpoint whole or not at all, then removes all but the newest `keep` (at least one).

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from undiffuse.utils.files import write_atomically
+from undiffuse.utils.files import read_small, write_atomically
 
 FILE = "timing.json"
 
@@ -45,6 +45,6 @@ def timing_of(folder: Path, seeds: Sequence[int]) -> Timing | None:
 
 def _read(folder: Path) -> list[Timing]:
     try:
-        return [Timing(**each) for each in json.loads((folder / FILE).read_text(encoding="utf-8"))]
+        return [Timing(**each) for each in json.loads(read_small(folder / FILE))]
     except (OSError, ValueError, TypeError):  # Missing or damaged: then it is not known how long the samples took.
         return []

@@ -58,7 +58,7 @@ def _newest(run: Run) -> Checkpoint:
 
 def _nearest(run: Run, images: int) -> Checkpoint:
     for checkpoint in sorted(run.checkpoints(), key=lambda checkpoint: abs(checkpoint.images - images)):
-        if checkpoint.fault() is None:
+        if checkpoint.fault(run.most_bytes) is None:
             log.info(f"{run.name}: the checkpoint after {checkpoint.images:,} images")
             return checkpoint
     return _newest(run)

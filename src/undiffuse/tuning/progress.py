@@ -7,13 +7,13 @@ from pathlib import Path
 from typing import Annotated, NamedTuple
 
 import safetensors.torch
-from pydantic import Field, TypeAdapter, ValidationError
+from pydantic import Field, TypeAdapter
 from pydantic.dataclasses import dataclass
 from torch import Tensor
 
 from undiffuse.config import SamplingConfig
 from undiffuse.sampling.tuned import TunedSchedule
-from undiffuse.utils.files import write_atomically
+from undiffuse.utils.files import read_small, write_atomically
 from undiffuse.utils.validation import STRICT
 
 
@@ -49,8 +49,8 @@ def read_progress(file: Path) -> Progress | None:
         ValueError: it is damaged.
     """
     try:
-        return TypeAdapter(Progress).validate_json(file.read_bytes()) if file.exists() else None
-    except ValidationError as error:
+        return TypeAdapter(Progress).validate_json(read_small(file)) if file.exists() else None
+    except ValueError as error:  # pydantic's too.
         raise ValueError(f"{file.absolute()} is damaged: remove it and tune again.") from error
 
 
@@ -66,7 +66,7 @@ def read_tensors(file: Path, *names: str) -> list[Tensor]:
         ValueError: the file is damaged.
     """
     try:
-        tensors = safetensors.torch.load(file.read_bytes())
+        tensors = safetensors.torch.load_file(file)
         return [tensors[name] for name in names]
     except (KeyError, safetensors.SafetensorError) as error:
         raise ValueError(f"{file.absolute()} is damaged ({error}): remove it and tune again.") from error

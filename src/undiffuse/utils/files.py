@@ -51,7 +51,11 @@ def write_atomically(path: Path, content: bytes | str) -> None:
         temporary.write_bytes(content.encode() if isinstance(content, str) else content)
 
 
-def read_small(file: Path, most: int) -> str:
+MOST_RECORD_BYTES = 32 * 2**20
+"""Of a file that says how images or weights were made: more than undiffuse ever writes into one."""
+
+
+def read_small(file: Path, most: int = MOST_RECORD_BYTES) -> str:
     """The text in a file that may come from anywhere.
 
     Raises:

@@ -318,6 +318,18 @@ CASES: list[Case] = [
     archive("tar.xz of 3 GB of zeros", members_of_zeros(lzma.compress, 48), BOMB, "tar.xz"),
     archive("tar.xz whose decoder asks for 4 GiB", greedy_xz, UNREADABLE, "tar.xz"),
     archive("tar.gz of 600,000 empty members", empty_members, BOMB, "tar.gz"),
+    archive(
+        "tar.gz of 4,000,000 streams of nothing",
+        lambda path: path.write_bytes(gzip.compress(b"") * 4_000_000),
+        "it is 10,001 compressed files one after another",
+        "tar.gz",
+    ),
+    archive(
+        "tar.bz2 of 4,000,000 streams of nothing",
+        lambda path: path.write_bytes(bz2.compress(b"") * 4_000_000),
+        "it is 10,001 compressed files one after another",
+        "tar.bz2",
+    ),
     archive("tar.gz of a sparse file with 21,000,000 holes", gnu_sparse, SPARSE, "tar.gz"),
     archive("tar.gz of a sparse file with 200,000,000 holes in PAX", pax_sparse, SPARSE, "tar.gz"),
     archive("tar with a name of 2 MiB", long_name(tarfile.GNU_FORMAT, 2**21), "a header claims", "tar"),

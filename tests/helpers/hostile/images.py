@@ -42,6 +42,7 @@ def good_png(*before: bytes, after: Sequence[bytes] = ()) -> bytes:
     return content[:at] + b"".join(before) + content[at:end] + b"".join(after) + content[end:]
 
 
+@cache
 def zeros(total: int) -> bytes:
     """The zlib stream of so many zeros, made at once from the same piece: 2**20 of them are a kilobyte."""
     packer = zlib.compressobj(9)
@@ -97,11 +98,14 @@ def gif(width: int, height: int, extensions: bytes = b"") -> bytes:
     return content[:6] + struct.pack("<HH", width, height) + content[10:after] + extensions + content[after:]
 
 
-def animation(format: str, frames: int) -> bytes:
-    file = io.BytesIO()
-    images = [Image.new("L", (8, 8), i % 251) for i in range(frames)]
-    images[0].save(file, format, save_all=True, append_images=images[1:])
-    return file.getvalue()
+def animation(format: str, frames: int):
+    """A function that writes an animation: not now, since thousands of frames take seconds."""
+
+    def write(path: Path) -> None:
+        images = [Image.new("L", (8, 8), i % 251) for i in range(frames)]
+        images[0].save(path, format, save_all=True, append_images=images[1:])
+
+    return write
 
 
 def webp(*chunks: tuple[bytes, bytes]) -> bytes:

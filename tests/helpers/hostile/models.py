@@ -1,5 +1,6 @@
 """Hostile weights, diffusers folders and run folders."""
 
+import hashlib
 import json
 import pickle
 import shutil
@@ -12,9 +13,12 @@ from typing import Any
 import torch
 
 from helpers.hostile.case import Case
+from undiffuse.config import SamplingConfig
+from undiffuse.features.weights import read_weights
 from undiffuse.interop.sources import Overrides, read_model
 from undiffuse.interop.weights import read_tensors
 from undiffuse.runs.find import SHIPPED
+from undiffuse.runs.gallery import Gallery, open_gallery
 from undiffuse.runs.run import open_run
 from undiffuse.sampling.loading import load_model
 
@@ -40,6 +44,10 @@ def safetensors(header: Any, content: bytes = bytes(64)) -> bytes:
 
 def tensor(shape: list[int], begin: int = 0, end: int = 64, dtype: str = "F32") -> dict[str, Any]:
     return {"dtype": dtype, "shape": shape, "data_offsets": [begin, end]}
+
+
+def many_tensors(path: Path) -> None:
+    path.write_bytes(safetensors({f"layer.{i}.weight": tensor([16]) for i in range(200_000)}))
 
 
 def holed(start: bytes, size: int) -> Callable[[Path], None]:
@@ -159,15 +167,48 @@ def replaced(name: str, make: bytes | Callable[[Path], object]) -> Callable[[Pat
     return change
 
 
+def with_digest(make: bytes | Callable[[Path], object]) -> Callable[[Path], None]:
+    """Replaces the weights, and the digest that checkpoint.json has of them."""
+
+    def change(folder: Path) -> None:
+        replaced("ema.safetensors", make)(folder)
+        file = next(folder.rglob("checkpoint.json"))
+        index = json.loads(file.read_text())
+        index["parts"]["ema"] = hashlib.sha256(next(folder.rglob("ema.safetensors")).read_bytes()).hexdigest()
+        file.write_text(json.dumps(index))
+
+    return change
+
+
+def stated(**values: Any) -> Callable[[Path], None]:
+    """Changes checkpoint.json."""
+
+    def change(folder: Path) -> None:
+        file = next(folder.rglob("checkpoint.json"))
+        file.write_text(json.dumps(json.loads(file.read_text()) | values))
+
+    return change
+
+
+def samples(name: str, make: bytes | Callable[[Path], object], sentence: str) -> Case:
+    """A folder of samples that `sample` goes on with, and its samples.json."""
+
+    def write() -> None:
+        Path("samples").mkdir()
+        replaced("samples.json", make)(Path("samples"))
+
+    gallery = Gallery(Path("samples"), (1, 16, 16), (), SamplingConfig(), None)
+    return Case(name, write, lambda: f"read: {open_gallery(gallery, {}).folder}", sentence)
+
+
 DEEP = b"[" * 200_000 + b"]" * 200_000
-MANY = {f"layer.{i}.weight": tensor([16]) for i in range(200_000)}
 MARKUP = "<img src=x onerror=alert(1)>\n\x1b[31m"
 
 CASES: list[Case] = [
     weights(
         "safetensors whose header claims 2**60 bytes", "a.safetensors", struct.pack("<Q", 2**60) + bytes(64), DAMAGED
     ),
-    weights("safetensors with 200,000 tensors on one place", "a.safetensors", safetensors(MANY), DAMAGED),
+    weights("safetensors with 200,000 tensors on one place", "a.safetensors", many_tensors, DAMAGED),
     weights("safetensors whose header is nested 200,000 deep", "a.safetensors", safetensors(DEEP), DAMAGED),
     weights(
         "safetensors whose tensor claims 4 TB", "a.safetensors", safetensors({"a": tensor([2**20, 2**20])}), DAMAGED
@@ -280,4 +321,34 @@ CASES: list[Case] = [
     run("run whose checkpoint is nested 200,000 deep", "has no whole checkpoint", replaced("checkpoint.json", DEEP)),
     run("run whose weights are a pickle", "has no whole checkpoint", replaced("ema.safetensors", pickle.dumps(Runs()))),
     run("run whose log has 300 GB with holes", "longer than", replaced("log.jsonl", holed(b"{}", 300 * 2**30))),
+    run(
+        "run whose weights have 300 GB with holes",
+        "has no whole checkpoint",
+        replaced("ema.safetensors", holed(safetensors({"a": tensor([16])}), 300 * 2**30)),
+    ),
+    run(
+        "run whose weights claim 1 TB, with their digest",
+        "is not a safetensors file",
+        with_digest(safetensors({"a": tensor([2**38], 0, 2**40)})),
+    ),
+    run("run whose weights are no weights, with their digest", "is not a safetensors file", with_digest(bytes(4096))),
+    run(
+        "run whose weights have other names, with their digest",
+        "does not fit its weights",
+        with_digest(safetensors({MARKUP: tensor([16])})),
+    ),
+    run("run whose checkpoint has a list for a state", "has no whole checkpoint", stated(state=[MARKUP])),
+    run(
+        "run whose checkpoint names parts elsewhere", "has no whole checkpoint", stated(parts={"../../../../ema": "0"})
+    ),
+    run("run whose checkpoint has a list of parts", "has no whole checkpoint", stated(parts=["ema"])),
+    Case(
+        "weights of a feature network of 300 GB with holes",
+        lambda: holed(b"PK", 300 * 2**30)(Path("weights.pth")),
+        lambda: f"read: {read_weights(Path('weights.pth'), None).sha256}",
+        "more than the weights of a feature network",
+    ),
+    samples("samples.json of 300 GB with holes", holed(b"{", 300 * 2**30), "is damaged .it is longer than"),
+    samples("samples.json nested 200,000 deep", DEEP, "is damaged"),
+    samples("samples.json with markup in a name", json.dumps({MARKUP: 1}).encode(), "holds samples made with"),
 ]

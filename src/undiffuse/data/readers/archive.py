@@ -18,7 +18,8 @@ import PIL.Image
 
 from undiffuse.data.image_files import MAX_IMAGE_BYTES, in_words, open_image_file
 from undiffuse.data.paths import ARCHIVE_SUFFIXES, is_image, left_out, printable, read_layout, source_name, suffix_of
-from undiffuse.data.readers.tars import Refused, open_tar
+from undiffuse.data.readers.compressed import Refused
+from undiffuse.data.readers.tars import open_tar
 from undiffuse.data.readers.zips import open_zip, read_entry
 from undiffuse.data.source import Image, Source
 from undiffuse.utils.limits import scaled
