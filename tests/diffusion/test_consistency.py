@@ -2,6 +2,7 @@
 
 import math
 from itertools import pairwise
+from statistics import NormalDist
 
 import pytest
 import torch
@@ -202,6 +203,15 @@ def test_its_noise_levels_fall_from_the_highest_through_the_published_one(steps:
     assert bool((sigmas.diff() < 0).all())
     if steps % 2 == 0:
         assert float(sigmas[steps // 2]) == pytest.approx(0.821)
+
+
+def test_between_they_are_quantiles_of_a_log_normal_distribution_below_the_highest() -> None:
+    log_normal = NormalDist(math.log(0.821), 1.2)
+    quartiles = [math.exp(log_normal.inv_cdf(p)) for p in (0.75, 0.5, 0.25)]
+    assert sampling_sigmas(4, 80.0).tolist() == pytest.approx([80, *quartiles, 0])
+    narrow = sampling_sigmas(1000, 2.0)  # As it is, the distribution would go beyond 2.
+    assert bool((narrow.diff() < 0).all())
+    assert float(narrow[1] / 0.821) == pytest.approx((2 / 0.821) ** 0.9)
 
 
 def test_no_steps_are_refused() -> None:

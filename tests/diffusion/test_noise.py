@@ -26,6 +26,12 @@ def test_linear_betas_rise_evenly_and_scale_with_length(T: int) -> None:
     same(noise.linear_betas(T), [1000 / T * (1e-4 + (0.02 - 1e-4) * t / (T - 1)) for t in range(T)])
 
 
+def test_the_shortest_schedules_end_before_their_images_are_nothing_but_noise() -> None:
+    shortest = {name: row.betas(row.min_timesteps) for name, row in noise.SCHEDULES.items()}
+    assert all(bool(((betas > 0) & (betas < 1)).all()) for betas in shortest.values())
+    assert float(noise.linear_betas(len(shortest["linear"]) - 1)[-1]) == 1, "one step fewer destroys the image"
+
+
 @pytest.mark.parametrize("T", [4, 1000, 4000])
 def test_cosine_betas_give_a_squared_cosine_up_to_the_cap(T: int) -> None:
     def f(t: int) -> float:

@@ -62,6 +62,13 @@ def test_each_sigma_sampler_is_the_function_of_its_name() -> None:
     assert resampler.uniform_prob == 0.001
 
 
+def test_by_default_noise_levels_are_edms() -> None:
+    """Karras et al. 2022, Table 1: ln sigma is normal with mean -1.2 and standard deviation 1.2."""
+    u = torch.special.ndtr(torch.tensor([-1.0, 0.0, 1.0], dtype=torch.float64))
+    found = DiffusionConfig().make_sigma_sampler().sample(u).sigma
+    torch.testing.assert_close(found.log(), torch.tensor([-2.4, -1.2, 0.0], dtype=torch.float64))
+
+
 def test_each_run_has_a_sigma_sampler_of_its_own() -> None:
     recipe = DiffusionConfig(sigma_sampler="loss_second_moment")
     assert recipe.make_sigma_sampler() is not recipe.make_sigma_sampler()

@@ -4,6 +4,7 @@ import inspect
 import re
 import subprocess
 import sys
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,7 @@ from helpers.tensors import normal
 from torch import Tensor
 
 from undiffuse.diffusion import noise, reverse, samplers
-from undiffuse.diffusion.denoiser import Prediction
+from undiffuse.diffusion.denoiser import Prediction, without_variance
 from undiffuse.diffusion.sampler_table import SAMPLERS, SamplerRow, options, options_help, users
 
 DOCS = (Path(__file__).parents[2] / "docs" / "sampling.md").read_text(encoding="utf-8")
@@ -51,6 +52,41 @@ def test_nfe_counts_the_evaluations(name: str, row: SamplerRow, steps: int) -> N
     taken = predict if row.takes_prediction else denoise
     list(function(taken, 80 * normal(2, 1, 4, 4), noise.karras_sigmas(steps, 0.002, 80), None, **given))
     assert len(evaluations) == row.nfe(steps)
+
+
+@pytest.mark.parametrize(("name", "row"), ROWS)
+def test_a_multistep_sampler_is_one_that_beginning_anew_at_each_step_changes(name: str, row: SamplerRow) -> None:
+    """Inpainting does so: it takes one step at a time."""
+    sigmas, start = noise.karras_sigmas(6, 0.002, 80), 80 * normal(2, 1, 4, 4)
+    denoise = gaussian(0.3, 0.5)
+    taken = without_variance(denoise) if row.takes_prediction else denoise
+
+    def end(x: Tensor, *parts: Tensor) -> Tensor:
+        given = {"noise": noise_source(2, 1, 4, 4)} if row.adds_noise else {}
+        for part in parts:
+            *_, step = getattr(samplers, name)(taken, x, part, None, **given)
+            x = step.x
+        return x
+
+    one_by_one = end(start, *(torch.stack(pair) for pair in pairwise(sigmas)))
+    assert torch.allclose(one_by_one, end(start, sigmas), rtol=1e-9) != row.multistep
+
+
+@pytest.mark.parametrize(
+    ("name", "options"), [("ancestral", {}), ("ddim", {"eta": 0.5}), ("euler_ancestral", {}), ("consistency", {})]
+)
+def test_fresh_noise_is_drawn_for_every_step_but_the_last(name: str, options: dict[str, float]) -> None:
+    drawn: list[Tensor] = []
+
+    def fresh() -> Tensor:
+        drawn.append(normal(2, 1, 4, 4, seed=len(drawn)))
+        return drawn[-1]
+
+    denoise = gaussian(0.3, 0.5)
+    taken = without_variance(denoise) if SAMPLERS[name].takes_prediction else denoise
+    sigmas = noise.karras_sigmas(6, 0.002, 80)
+    list(getattr(samplers, name)(taken, 80 * normal(2, 1, 4, 4), sigmas, None, noise=fresh, **options))
+    assert len(drawn) == 5
 
 
 def test_samplers_that_share_an_option_share_its_default() -> None:

@@ -9,7 +9,12 @@ from torch import Tensor
 
 from undiffuse.diffusion import noise
 from undiffuse.diffusion.noise import log_normal
-from undiffuse.diffusion.sigma_samplers import FixedDistribution, LossBalanced, LossSecondMomentResampler
+from undiffuse.diffusion.sigma_samplers import (
+    SIGMA_SAMPLERS,
+    FixedDistribution,
+    LossBalanced,
+    LossSecondMomentResampler,
+)
 
 SCHEDULE = noise.sigmas_of_betas(noise.cosine_betas(5))
 T, HISTORY = 5, 3
@@ -45,6 +50,13 @@ def test_a_fixed_distribution_is_its_quantile_function() -> None:
     sampler.load(sampler.tensors())
     assert sampler.tensors() == {}
     assert torch.equal(sampler.sample(u).sigma, sampled.sigma)
+
+
+@pytest.mark.parametrize("name", SIGMA_SAMPLERS)
+def test_a_discrete_one_samples_the_levels_of_the_schedule_and_no_others(name: str) -> None:
+    row = SIGMA_SAMPLERS[name]
+    sampled = row.make(SCHEDULE, -1.2, 1.2).sample(quantiles(100)).sigma
+    assert bool(torch.isin(sampled, SCHEDULE).all()) == row.is_discrete
 
 
 def test_sampling_is_uniform_until_every_level_has_a_history() -> None:
@@ -183,6 +195,14 @@ def test_balanced_levels_count_alike_whatever_their_losses() -> None:
     # A running mean of 2,000 uniform losses is off by 1 / sqrt(3 * 2000), relatively: four of them.
     assert float(balanced.max() / balanced.min() - 1) < 2 * 4 / (3 * 2000) ** 0.5
     assert float(weight[0] / weight[-1]) > 2
+
+
+def test_what_was_assumed_before_the_first_loss_does_not_count() -> None:
+    sampler = LossBalanced(log_normal(-1.2, 1.2), bins=2)
+    low, high = sampler.sample(torch.tensor([0.1, 0.9], dtype=torch.float64)).sigma
+    sampler.observe(torch.stack([low, low, high]), torch.tensor([2.0, 4.0, 9.0], dtype=torch.float64), gather_one)
+    assert sampler.means.tolist() == pytest.approx([3, 9])
+    assert sampler.sample(torch.tensor([0.1, 0.9], dtype=torch.float64)).weight.tolist() == pytest.approx([1.5, 0.5])
 
 
 def test_balancing_goes_on_from_a_checkpoint() -> None:

@@ -18,6 +18,7 @@ from undiffuse.diffusion.recipe import DiffusionConfig
 from undiffuse.evaluation import bits_per_dim
 from undiffuse.networks.unet import UNetConfig
 from undiffuse.sampling.model import Model
+from undiffuse.utils.terminal import progress_to
 from undiffuse.utils.world import World
 
 CPU = torch.device("cpu")
@@ -126,3 +127,17 @@ def test_the_levels_are_the_models_own_or_250_and_the_variance_is_its(
     assert torch.equal(bounds[0]["sigmas"], expected)
     assert bounds[0]["variance"] is (reverse.learned if learned else reverse.small)
     assert len(bounds[0]["terms"]) == len(expected) - 1
+
+
+def test_the_bar_moves_steadily_from_none_to_all_images(
+    model: Model, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[float] = []
+    with progress_to(lambda what, fraction: seen.append(fraction)):
+        asked(model, store, monkeypatch)
+    steps = len(model.diffusion.log_snr_sigmas(250)) - 1
+    # Batches of 3 and 2 images; half of the time of each goes to the bound, step by step, and half to the flow.
+    assert seen == sorted(seen)
+    assert (seen[0], seen[-1]) == (0, 1)
+    assert seen[steps // 2] == pytest.approx(0.15, abs=0.01)
+    assert seen[steps + 1] == pytest.approx(0.6), "the end of the first batch's flow"

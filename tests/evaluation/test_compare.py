@@ -1,5 +1,6 @@
-"""The best of several is the one with the smallest distance."""
+"""The rows of a comparison: which is the best, and what several ranges of seeds say together."""
 
+from dataclasses import replace
 from unittest.mock import Mock
 
 import pytest
@@ -9,6 +10,7 @@ from undiffuse.evaluation.compare import _Progress
 from undiffuse.evaluation.comparison import Comparison
 from undiffuse.evaluation.entry import Candidate, Entry, Repeat
 from undiffuse.evaluation.metrics import Measurement, MetricValue
+from undiffuse.runs.timing import Timing
 from undiffuse.utils.terminal import Meter, progress_to
 
 REAL, FAKE = (feature_set(random_pixels(4, seed)) for seed in (0, 1))
@@ -40,3 +42,42 @@ def test_one_bar_shows_the_parts_as_they_take_their_shares_of_the_time() -> None
                 with progress.of_next(title), Meter("sampling", 10) as sampling:
                     sampling.reach(5, "half")
     assert seen == pytest.approx([0.5 / 8, 1 / 8, 2.5 / 8, 4 / 8, 6 / 8, 1])
+
+
+def repeat(seed: int, timing: Timing | None = None, **values: float) -> Repeat:
+    """Samples of 4 seeds from `seed`, with these values of metrics."""
+    found = tuple(MetricValue(name, each, 0.25, "sd of subsets", 4, 4, "all") for name, each in values.items())
+    return Repeat(range(seed, seed + 4), Measurement(REAL, FAKE, found), timing)
+
+
+def repeated(*repeats: Repeat) -> Entry:
+    return Entry(Mock(spec=Candidate), {}, repeats)
+
+
+def test_ranges_of_seeds_have_means_with_their_standard_deviation() -> None:
+    found = repeated(repeat(0, precision=0.5), repeat(4, precision=0.7), repeat(8, precision=0.6)).find("precision")
+    assert found is not None
+    assert (found.value, found.spread) == (pytest.approx(0.6), pytest.approx(0.1))
+    assert found.spread_is == "sd of 3 ranges of seeds"
+
+
+def test_a_metric_that_one_range_of_seeds_lacks_has_no_mean() -> None:
+    entry = repeated(repeat(0, precision=0.5, recall=0.5), repeat(4, precision=0.7))
+    assert [value.metric for value in entry.values] == ["precision"]
+
+
+def test_only_distances_have_their_spread_in_the_table() -> None:
+    entry = repeated(repeat(0, None, **{"FD-pixels": 3.0, "KD-pixels": 2.0}, precision=0.5))
+    assert [entry.cell(name) for name in ("FD-pixels", "KD-pixels", "precision", "recall")] == [
+        "3 ± 0.25",
+        "2 ± 0.25",
+        "0.5",
+        "",
+    ]
+
+
+def test_the_speed_is_known_if_all_ranges_were_made_on_the_same_machine() -> None:
+    one, other = (Timing(0, 3, seconds, "cpu", 1, 1, 4) for seconds in (1.0, 3.0))
+    assert repeated(repeat(0, one), repeat(4, other)).seconds == 2.0
+    assert repeated(repeat(0, one), repeat(4)).seconds is None, "one was not made in one go"
+    assert repeated(repeat(0, one), repeat(4, replace(other, threads=2))).seconds is None

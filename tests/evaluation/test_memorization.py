@@ -1,5 +1,7 @@
 """The sheet of nearest training images, and when memorization is checked."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from helpers.features import context, feature_set, image_set, random_pixels
@@ -19,11 +21,14 @@ def test_the_sheet_shows_the_first_and_the_most_suspicious_samples() -> None:
     samples[33] = train[77]
     spaces = checked(samples, train)
     assert not isinstance(spaces, Skipped)
-    sheet, shown = neighbor_sheet(image_set(samples), image_set(train), [*spaces, *spaces])
+    reverse = replace(spaces[0].found, suspicion=-spaces[0].found.suspicion)
+    in_another = replace(spaces[0], found=reverse)  # Which has no say in what is suspicious.
+    sheet, shown = neighbor_sheet(image_set(samples), image_set(train), [spaces[0], in_another])
     assert shown[:5] == [0, 1, 2, 3, 4]
     assert shown[5] == 33
     assert spaces[0].found.nearest.index[33] == 77
-    assert sheet.height > 3 * 6
+    # Ten samples side by side and two rows of neighbors below, of 6x6 pixels with gaps of 2 between them and around.
+    assert sheet.width / sheet.height == (2 + 10 * 8) / (2 + 3 * 8)
 
 
 def test_the_control_is_the_held_out_images_if_there_are_any() -> None:

@@ -1,7 +1,9 @@
 """Edits as generators: known pixels are kept, ends are what they are said to be, and closed forms are met."""
 
+import re
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -18,6 +20,7 @@ from undiffuse.diffusion.recipe import DiffusionConfig
 from undiffuse.diffusion.samplers import Step
 from undiffuse.networks.unet import UNet, UNetConfig
 from undiffuse.sampling import editing
+from undiffuse.sampling.edit_tasks import TASKS
 from undiffuse.sampling.edits import Evaluations
 from undiffuse.sampling.model import Model, last, model_of, sample_steps
 from undiffuse.sampling.options import adds_noise
@@ -47,6 +50,17 @@ def model(config: Config, small_network: UNetConfig, random_unet: Callable[[UNet
 def exact(config: Config) -> Callable[[Predict], Model]:
     """A model without classes around a denoiser in closed form."""
     return lambda predict: Model(predict, replace(config, class_names=()), CPU)
+
+
+def test_the_docs_have_the_tasks_with_their_options_and_samplers() -> None:
+    docs = (Path(__file__).parents[2] / "docs" / "editing.md").read_text(encoding="utf-8")
+    table = {row[0]: row[1:] for row in re.findall(r"^\| `(\w+)` \| (.*) \| (.*) \|$", docs, flags=re.MULTILINE)}
+    for name, task in TASKS.items():
+        options, sampler = table[name]
+        for option in task.options:
+            assert f"--{option.replace('_', '-')}" in options
+        best = "the run's" if task.sampler is None else f"`{task.sampler}`"
+        assert sampler == (best if task.steps is None else f"{best}, {task.steps} steps")
 
 
 def edits(model: Model, seeds: list[int], sampling: SamplingConfig, label: int | None = None) -> dict[str, Tensor]:
@@ -121,9 +135,10 @@ def test_variations_move_away_with_the_strength(exact: Callable[[Predict], Model
 
 
 @pytest.mark.parametrize(
-    ("steps", "strength", "made"), [(10, 0, 0), (10, 0.01, 1), (10, 0.7, 7), (18, 0.5, 9), (3, 0.5, 2), (7, 1, 7)]
+    ("steps", "strength", "made"), [(10, 0, 0), (10, 0.01, 1), (100, 0.07, 7), (18, 0.5, 9), (3, 0.5, 2), (7, 1, 7)]
 )
 def test_a_strength_is_a_number_of_steps(steps: int, strength: float, made: int) -> None:
+    """100 * 0.07 is 7.000000000000001."""
     assert editing.steps_of_strength(steps, strength) == made
 
 

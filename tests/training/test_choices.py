@@ -86,3 +86,10 @@ def test_a_resumed_run_keeps_what_was_chosen(open_config: Config) -> None:
 
 def test_elsewhere_than_on_a_cpu_nothing_is_measured(open_config: Config) -> None:
     assert chosen(open_config, 1797, torch.device("cuda"), 1).training.microbatch == 128
+
+
+@pytest.mark.parametrize(("images", "held_out"), [(1797, 89), (100_000, 1000)])
+def test_a_twentieth_and_at_most_a_thousand_are_held_out_unless_given(
+    open_config: Config, images: int, held_out: int
+) -> None:
+    assert chosen(open_config, images, torch.device("cuda"), 1).training.held_out_images == held_out

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -20,7 +21,7 @@ from undiffuse.training.checkpoints import CheckpointOptions
 from undiffuse.training.held_out import LEVELS, HeldOut, Plan
 from undiffuse.training.observers import Event
 from undiffuse.training.session import begin_or_resume
-from undiffuse.training.state import new_state
+from undiffuse.training.state import StepReport, new_state
 from undiffuse.utils.world import World
 
 Train = Callable[..., bool]
@@ -160,6 +161,19 @@ def test_the_loss_is_the_objective_at_the_middles_of_what_training_samples(tiny:
     nothing = observer.losses(lambda x, c_noise, label: torch.zeros_like(x), indices)
     # EDM's target has unit variance for data of standard deviation sigma_data.
     assert 0.5 < nothing.mean() < 2
+
+
+@pytest.mark.usefixtures("affordable")
+def test_the_mean_loss_of_each_image_is_kept(tiny: Config, store: Store) -> None:
+    """What has changed since is found image by image: see `runs.finding.change`."""
+    observer, state = held_out_observer(tiny, store), new_state(tiny, torch.device("cpu"))
+    observer.step(Event(1000, Mock(spec=StepReport), 0.5, 1.0, ends=False, fails=False, state=state))
+    assert observer.plan is not None
+    images = observer.plan.images
+    expected = [observer.losses(state.ema, indices[:images]).mean(dim=1).tolist() for indices in observer.both]
+    assert images != LEVELS
+    assert [len(losses) for losses in expected] == [images, images]
+    assert observer.checkpoint_state()["first"] == expected
 
 
 @pytest.mark.parametrize("held", [0, 7, 300])

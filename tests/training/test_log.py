@@ -59,6 +59,16 @@ def test_means_are_over_the_finite_batches(log: Log, see: Callable[[float, float
     }
 
 
+def test_a_line_comes_after_as_many_batches_as_were_asked_for(
+    log: Log, see: Callable[[float, float], None], tiny: Config
+) -> None:
+    log.every = 4
+    for loss in range(9):
+        see(float(loss), 1.0)
+    log.end()
+    assert [(line["images"], line["loss"]) for line in lines()] == [(400, 1.5), (800, 5.5)]
+
+
 def test_a_line_that_spans_a_restart_has_both_halves(
     log: Log, see: Callable[[float, float], None], tiny: Config
 ) -> None:

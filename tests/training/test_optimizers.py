@@ -14,9 +14,11 @@ from torch.optim import AdamW, Optimizer
 
 from undiffuse.config import OptimizerConfig
 from undiffuse.networks.unet import UNet, UNetConfig
+from undiffuse.training import optimizers
 from undiffuse.training.optimizers import (
     Muon,
     _divided,
+    _rounds,
     build_optimizers,
     learning_rate_factor,
     load_optimizer_tensors,
@@ -106,6 +108,16 @@ def test_the_costliest_matrices_go_to_different_processes() -> None:
     owners = _divided([1, 100, 2, 90, 3, 80], 3)
     assert len({owners[1], owners[3], owners[5]}) == 3
     assert set(owners[::2]) == {owners[5]}, "the cheap ones go to the process that has least to do"
+    assert _divided([5, 4, 3, 3, 3], 2) == [0, 1, 1, 0, 1], "5 + 3 and 4 + 3 + 3"
+
+
+def test_only_matrices_that_are_split_are_taken_in_rounds(monkeypatch: pytest.MonkeyPatch) -> None:
+    """So that not too many of them are whole at once; one that is too large by itself has a round of its own."""
+    monkeypatch.setattr(optimizers, "ELEMENTS_AT_ONCE", 10)
+    params = [torch.zeros(size) for size in (4, 4, 4, 6, 20, 1)]
+    assert [[p.numel() for p in each] for each in _rounds(params)] == [[4, 4, 4, 6, 20, 1]]
+    monkeypatch.setattr(optimizers, "is_sharded", lambda p: True)
+    assert [[p.numel() for p in each] for each in _rounds(params)] == [[4, 4], [4, 6], [20], [1]]
 
 
 @pytest.mark.parametrize("muon", [True, False])
@@ -203,12 +215,14 @@ def test_every_parameter_is_in_exactly_one_optimizer(muon: bool, network: nn.Mod
 
 
 def test_muon_has_the_hidden_matrices_and_adamw_the_rest(network: nn.Module) -> None:
-    adamw, muon = build_optimizers(network, OptimizerConfig(), torch.float32)
+    config = OptimizerConfig(weight_decay=0.03)
+    adamw, muon = build_optimizers(network, config, torch.float32)
     for_muon = {id(p) for p in muon.param_groups[0]["params"]}
     for name, p in network.named_parameters():
         edge = name.split(".")[0] in ("input", "output", "embed_label")
         assert (id(p) in for_muon) == (p.ndim >= 2 and not edge), name
-    assert adamw.param_groups[0]["betas"] == OptimizerConfig().betas
+    assert adamw.param_groups[0]["betas"] == config.betas
+    assert [each.param_groups[0]["weight_decay"] for each in (adamw, muon)] == [0.03, 0.03]
 
 
 class NoEdges(nn.Module):

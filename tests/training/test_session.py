@@ -7,6 +7,7 @@ import threading
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -14,10 +15,12 @@ from filelock import FileLock
 
 from undiffuse.config import Config, TrainingConfig
 from undiffuse.data.batches import ImageStream
+from undiffuse.data.columns import AttributesConfig, NumberColumn
+from undiffuse.data.image_condition import ImageConditionConfig
 from undiffuse.data.store import Store
 from undiffuse.diffusion.recipe import DiffusionConfig
 from undiffuse.diffusion.sigma_samplers import LossSecondMomentResampler
-from undiffuse.runs.run import Run, open_run
+from undiffuse.runs.run import Run, create_run, open_run
 from undiffuse.training import loop, previews, session
 from undiffuse.training.checkpoints import CheckpointOptions
 from undiffuse.training.session import begin_or_resume
@@ -206,6 +209,40 @@ def test_without_a_checkpoint_settings_may_still_change(tiny: Config, run_traini
     lower = replace(with_budget(tiny, 200), optimizer=replace(tiny.optimizer, learning_rate=1e-4))
     assert run_training(Path("run"), lower)
     assert open_run(Path("run")).config == lower
+
+
+AGE, SIZE = (NumberColumn(name, 0.0, 1.0, -1.0, 1.0) for name in ("age", "size"))
+PAIRS = ImageConditionConfig(pairs="sketches", channels=1, content="1")
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "message"),
+    [
+        ({}, {"attributes": AttributesConfig((AGE,), "1")}, "was trained without --condition: leave it out"),
+        ({"attributes": AttributesConfig((AGE,), "1", "/a.csv")}, {}, "was trained with --condition /a.csv: give that"),
+        ({"image_condition": PAIRS}, {}, "was trained with --condition sketches: give that again"),
+        ({"image_condition": PAIRS}, {"image_condition": ImageConditionConfig(low_res=2)}, "sketches: give that again"),
+        (
+            {"image_condition": ImageConditionConfig(low_res=2)},
+            {"image_condition": ImageConditionConfig(low_res=4)},
+            "was trained with --condition low-res:2: give that again",
+        ),
+        ({"image_condition": PAIRS}, {"image_condition": replace(PAIRS, content="2")}, "The images in sketches are no"),
+        (
+            {"attributes": AttributesConfig((AGE,), "1"), "seed": 0},
+            {"attributes": AttributesConfig((AGE, SIZE), "2"), "seed": 1},
+            "--condition is not the table that .* was trained with: bring that back",
+        ),
+    ],
+)
+def test_a_run_is_not_resumed_told_something_else(
+    before: dict[str, Any], after: dict[str, Any], message: str, tiny: Config
+) -> None:
+    begun = create_run(Path("run"), replace(tiny, **before))
+    weights = {"weight": torch.zeros(1)}
+    begun.save(100, {"network": weights, "ema": weights}, {}, keep=1)
+    with pytest.raises(ValueError, match=message):
+        begin_or_resume(begun.folder, replace(tiny, **after), 1797, ALONE)
 
 
 def test_a_run_is_not_resumed_on_other_images(tiny: Config, run_training: Train) -> None:

@@ -2,7 +2,8 @@
 
 import math
 from collections.abc import Callable, Iterator
-from dataclasses import replace
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path
 
@@ -97,6 +98,12 @@ def test_the_optimizer_gets_the_clipped_gradient(
     assert norms[0] == pytest.approx(most or report.gradient_norm, rel=1e-3)
 
 
+def test_the_reported_norm_in_fp16_is_without_the_scale_of_the_loss(config: Config, store: Store) -> None:
+    fp16 = replace(config, training=replace(config.training, precision="fp16"))
+    norms = [taken(new_state(each, ALONE.device), each, store, 1)[0].gradient_norm for each in (config, fp16)]
+    assert norms[1] == pytest.approx(norms[0], rel=0.05)
+
+
 def test_a_finite_loss_with_a_gradient_that_is_not_is_skipped(
     config: Config, store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -140,6 +147,38 @@ def test_the_ema_moves_by_the_configured_half_life_after_the_batch_is_counted(co
         for was, now, weight in zip(before, state.ema.parameters(), state.network.parameters(), strict=True):
             torch.testing.assert_close(now, kept * was + (1 - kept) * weight, rtol=1e-4, atol=1e-7)
         state.images = 1000
+
+
+@dataclass(frozen=True)
+class Twins(World):
+    """Of two processes that see the same images, one: means over both are its own."""
+
+    synced: list[bool] = field(default_factory=list)
+    """Of each backward pass, whether it would average gradients."""
+
+    def wrap(self, network: nn.Module) -> nn.Module:
+        return network
+
+    def sync_gradients(self, network: nn.Module, on: bool) -> AbstractContextManager:
+        self.synced.append(on)
+        return nullcontext()
+
+    def mean_tensor(self, value: Tensor) -> Tensor:
+        return value
+
+    def gather(self, tensor: Tensor) -> Tensor:
+        return tensor
+
+
+def test_rehearsing_a_backward_pass_with_other_processes_changes_nothing(config: Config, store: Store) -> None:
+    config = replace(config, training=replace(config.training, microbatch=4))
+    alone, twin, world = new_state(config, ALONE.device), new_state(config, ALONE.device), Twins(0, 2, ALONE.device)
+    taken(alone, config, store, 2)
+    reports = list(islice(training_steps(twin, config, stream(store), lambda: 0.0, world), 2))
+    assert all(map(torch.equal, alone.network.parameters(), twin.network.parameters()))
+    assert [report.skipped for report in reports] == [False, False]
+    step = [False, False, True]  # Of three microbatches, the last one averages gradients.
+    assert world.synced == [True, *step, *step]
 
 
 def test_dropout_is_seeded_by_the_images_seen(config: Config, store: Store) -> None:

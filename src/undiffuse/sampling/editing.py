@@ -110,7 +110,7 @@ def vary_steps(
 
 def steps_of_strength(steps: int, strength: float) -> int:
     """How many of the steps are made: none for strength 0, all for 1."""
-    return math.ceil(round(strength * steps, 9))  # 0.7 of 10 steps are 7, though 0.7 * 10 is a little more.
+    return math.ceil(round(strength * steps, 9))  # 0.07 of 100 steps are 7, though the product is a little more.
 
 
 def restore_steps(

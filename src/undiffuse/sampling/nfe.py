@@ -29,7 +29,7 @@ def nfe(model: Model, sampling: SamplingConfig, told: Condition | Sequence[int])
     cpu = torch.device("cpu")
     guide = None if model.guide is None else replace(model.guide, predict=predict, device=cpu)
     counted = replace(model, predict=predict, device=cpu, guide=guide)
-    pixels = torch.zeros(1, 1, 1, 1, dtype=torch.float64)
+    pixels = torch.zeros(1, 1, 1, 1)
     last(sampler_steps(counted, sampling, lambda: pixels, conditions))
     return evaluations
 
