@@ -1,5 +1,6 @@
 """Tuning the EMA: its length, chosen after the training."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -64,10 +65,10 @@ def tune_ema(
 ) -> TunedEMA:
     """Makes EMAs of other lengths from the checkpoints that a run has kept, and compares them.
 
-    How long the EMA should be is known only after training, and is worth as much as many hours of it (Karras et al.
-    2024, EDM2, arXiv 2312.02696, section 3). Sums of the EMAs of several checkpoints come close to an EMA of any length
-    that is not much shorter than their distance: train with keep=20 or more, and with checkpoint_images so that the
-    checkpoints are spread over the training.
+    How long the EMA should be is known only after training (Karras et al. 2024, EDM2, arXiv 2312.02696, section 3).
+    Sums of the EMAs of several checkpoints come close to EMAs of other lengths, if the checkpoints are spread over the
+    training and not much further apart than each of them averages over: train with keep=20 or more, with
+    checkpoint_images, and for many images with training.ema_halflife_images of at least a twentieth of them.
 
     Each length becomes a run of its own, which is sampled and evaluated like any other, and the length as trained does
     too. Called again it goes on where it was interrupted.
@@ -75,7 +76,8 @@ def tune_ema(
     Args:
         run: A run, its folder or its name under runs/; None takes the newest run.
         lengths: Each the standard deviation of what the EMA averages over, as a fraction of the training: EDM2's
-            sigma_rel. With the half-life of the presets it is 0.063 until 10 million images.
+            sigma_rel. As trained it is 0.063 for the first 20 half-lives of images (2 million with the preset small),
+            and shorter from then on.
         sampler: As in `compare`, and so are steps, guidance, repeats, count, real_count, features, weights, split,
             precision, seed and batch. None: the run's.
         out: Folder for the runs and comparison.html; None: runs/NAME-ema.
@@ -92,7 +94,8 @@ def tune_ema(
     """
     chosen = parse_ema_lengths(lengths)
     parse_count(count, "--count")
-    at_least(1, batch=batch, repeats=repeats)
+    at_least(1, batch=batch, repeats=repeats, steps=1 if steps is None else steps)
+    at_least(0, seed=seed)
     with init_distributed() as world, speaking(progress and world.is_main):
         opened = world.on_main(lambda: as_run(run))
         folder = RUNS / f"{opened.name}-ema" if out is None else Path(out).expanduser()
@@ -121,7 +124,7 @@ def _runs(run: Run, lengths: Sequence[float], folder: Path) -> list[Run]:
     """A run for each length that the checkpoints can be combined to, and for the length as trained.
 
     Raises:
-        ValueError: there is none but the one as trained.
+        ValueError: others were asked for, but none can be made.
     """
     checkpoints = whole_checkpoints(run)
     if not checkpoints or not run.config.data_content:
@@ -130,20 +133,21 @@ def _runs(run: Run, lengths: Sequence[float], folder: Path) -> list[Run]:
     halflife = run.config.training.ema_halflife_images
     own, alone = as_trained(snapshots, halflife)
     own = float(f"{own:.3g}")
-    fits = {own: alone}
-    for length in lengths:
-        if length == own:
-            continue
-        fit = combination(snapshots, halflife, length)
-        if fit.error <= MOST_ERROR:
-            fits[length] = fit
-        else:
-            log.warning(f"An EMA of length {length:g} is left out: the checkpoints lie too far apart for it.")
-    if len(fits) == 1:
+    others = [length for length in lengths if not math.isclose(length, own, rel_tol=0.01)]
+    fits = {length: combination(snapshots, halflife, length) for length in others}
+    for length, fit in fits.items():
+        if fit.error > MOST_ERROR:
+            log.warning(
+                f"An EMA of length {length:g} is left out: the nearest sum of checkpoints is {fit.error:.0%} off."
+            )
+    fits = {length: fit for length, fit in fits.items() if fit.error <= MOST_ERROR}
+    if others and not fits:
         raise ValueError(
-            f"{run.folder.absolute()} has kept {plural(len(checkpoints), 'checkpoint')}, too few for other EMA lengths "
-            f"than {own:g}: train with --keep 20, and --checkpoint-images so that they are spread over the training."
+            f"The {plural(len(checkpoints), 'checkpoint')} that {run.folder.absolute()} has kept cannot be combined to "
+            f"EMAs of these lengths: choose --lengths nearer to {own:g}, or train with --keep 20 and with "
+            "--checkpoint-images so that they are spread over the training."
         )
+    fits[own] = alone
     made = []
     with Meter("combining checkpoints", len(fits)) as meter:
         for i, (length, fit) in enumerate(sorted(fits.items())):

@@ -42,7 +42,8 @@ def tune_ema(
     Args:
         run: A run folder, or its name under runs/.
         lengths: Each the standard deviation of what the EMA averages over, as a fraction of the training. The length as
-            trained is measured too: 0.063, unless the training is of many millions of images.
+            trained is measured too: 0.063 for the first 20 half-lives of images (2 million with the preset small), and
+            shorter from then on.
         sampler: How noise becomes an image.
         steps: Of the sampler.
         guidance: 1 follows the label as trained; more exaggerates it.

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from undiffuse.utils.downloads import fetch
-from undiffuse.utils.limits import how_to_raise, scaled
+from undiffuse.utils.limits import scaled
 
 RELEASES = "https://github.com/toshas/torch-fidelity/releases/download/v0.2.0/"
 
@@ -121,8 +121,8 @@ def read_weights(path: Path, release: Release | None) -> Weights:
     size, most = path.stat().st_size, scaled(MAX_WEIGHTS_BYTES)
     if size > most:
         raise ValueError(
-            f"{path.absolute()} has {size:,} bytes, more than the weights of a feature network: name another file with "
-            f"--weights ({how_to_raise(size, most)})."
+            f"{path.absolute()} has {size:,} bytes, more than the weights of any feature network here: name "
+            "another file with --weights."
         )
     content = path.read_bytes()
     weights = Weights(path.absolute(), content, hashlib.sha256(content).hexdigest())

@@ -42,7 +42,7 @@ def ema_profile(images: Profile, snapshot_images: int, halflife_images: float) -
         return np.log(2) * (growing + np.maximum(t - full, 0) / halflife_images)
 
     rate = np.log(2) / np.minimum(halflife_images, EMA_RAMPUP_RATIO * images)
-    profile = rate * np.exp(integral(images) - integral(np.array([float(snapshot_images)])))
+    profile = rate * np.exp(np.minimum(integral(images) - integral(np.array([float(snapshot_images)])), 0))
     return np.where(images <= snapshot_images, profile, 0.0)
 
 

@@ -120,7 +120,8 @@ def _read_protocol(file: Path) -> dict[str, Any]:
         if not isinstance(protocol, dict):
             raise ValueError("it is not a JSON object")
     except (ValueError, RecursionError) as error:
-        raise ValueError(f"{file.absolute()} is damaged ({error}): choose another --out.") from error
+        what = "it is nested too deeply" if isinstance(error, RecursionError) else error
+        raise ValueError(f"{file.absolute()} is damaged ({what}): choose another --out.") from error
     renamed = {"precision": "fp32"} | current(protocol, "sampling")  # Older versions had no other.
     weights = renamed.get("weights")
     return renamed | {"weights": next((new for new, old in OLD_PARTS.items() if old == weights), weights)}

@@ -86,12 +86,14 @@ class Checkpoint:
     def ema_length(self) -> float | None:
         """Of an EMA that `undiffuse tune-ema` made: the standard deviation of its profile, as a fraction of the
         training. None for one that was made in training."""
-        return self.state.get("ema_length")
+        length = self.state.get("ema_length")
+        return length if isinstance(length, float) and 0 < length < 1 else None
 
     @property
     def ema_of(self) -> str | None:
-        """The folder of the run that such an EMA was made from."""
-        return self.state.get("ema_of")
+        """The SHA-256 of the last EMA of the training that such an EMA was made from."""
+        digest = self.state.get("ema_of")
+        return digest if isinstance(digest, str) else None
 
     @property
     def parts(self) -> tuple[str, ...]:
@@ -113,7 +115,9 @@ class Checkpoint:
         try:
             return safetensors.torch.load_file(self._file(name))
         except safetensors.SafetensorError as error:
-            raise ValueError(f"{self._file(name).absolute()} is not a safetensors file ({error})") from error
+            raise ValueError(
+                f"{self._file(name).absolute()} is not a safetensors file ({error}): remove the checkpoint."
+            ) from error
 
     def _stored_name(self, part: str) -> str:
         parts = self._index["parts"]

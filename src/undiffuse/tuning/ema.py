@@ -19,8 +19,8 @@ from undiffuse.runs.run import Checkpoint, Run, create_run, open_run
 from undiffuse.utils.files import atomic_path
 from undiffuse.utils.terminal import log
 
-MOST_ERROR = 0.5
-"""Of a profile, relative to what it should be: with more it is of another length."""
+MOST_ERROR = 0.25
+"""Of a profile, relative to what it should be: what is further off has another length than the one asked for."""
 
 
 @dataclass(frozen=True)
@@ -52,28 +52,41 @@ def as_trained(snapshots: Sequence[int], halflife_images: float) -> tuple[float,
 
 
 def whole_checkpoints(run: Run) -> list[Checkpoint]:
-    """Those whose EMA can be read, oldest first; a notice names each that is damaged."""
+    """Those of the training that are whole, oldest first; a notice names each that is not."""
     found = []
     for checkpoint in reversed(run.checkpoints()):
-        try:
-            checkpoint.tensors("ema")
-        except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
-            log.warning(f"The checkpoint {checkpoint.folder} is left out: {error}")
-        else:
+        if checkpoint.images == 0:
+            continue  # The weights of another run that training began with: no average of this one.
+        fault = checkpoint.fault(run.most_bytes)
+        if fault is None:
             found.append(checkpoint)
+        else:
+            log.warning(f"The checkpoint {checkpoint.folder} is left out: {fault}")
     return found
 
 
 def combined(checkpoints: Sequence[Checkpoint], coefficients: Sequence[float]) -> dict[str, Tensor]:
-    """The sum of the checkpoints' EMAs with these coefficients, added in float64, one checkpoint at a time."""
+    """The sum of the checkpoints' EMAs with these coefficients, added in float64, one checkpoint at a time.
+
+    Raises:
+        ValueError: they are of different networks.
+    """
     total: dict[str, Tensor] = {}
     last: dict[str, Tensor] = {}
     for checkpoint, coefficient in zip(checkpoints, coefficients, strict=True):
-        last = checkpoint.tensors("ema")
+        before, last = last, checkpoint.tensors("ema")
+        if before and _shapes(before) != _shapes(last):
+            raise ValueError(
+                f"{checkpoint.folder.absolute()} is of another network than the checkpoint before: remove it."
+            )
         for name, tensor in last.items():
             if tensor.is_floating_point():
                 total.setdefault(name, torch.zeros_like(tensor, dtype=torch.float64)).add_(tensor, alpha=coefficient)
     return {name: total[name].to(tensor.dtype) if name in total else tensor for name, tensor in last.items()}
+
+
+def _shapes(tensors: dict[str, Tensor]) -> dict[str, torch.Size]:
+    return {name: tensor.shape for name, tensor in tensors.items()}
 
 
 def run_of_length(run: Run, checkpoints: Sequence[Checkpoint], length: float, fit: Combination, folder: Path) -> Run:
@@ -92,7 +105,8 @@ def run_of_length(run: Run, checkpoints: Sequence[Checkpoint], length: float, fi
     state = {
         "ema_length": length,
         "ema_profile_error": fit.error,
-        "ema_of": str(run.folder.absolute()),
+        "ema_of": made_from[-1]["ema_sha256"],
+        "run": str(run.folder.absolute()),
         "made_from": made_from,
         "coefficients": fit.coefficients,
     }

@@ -139,7 +139,11 @@ def run(name: str, sentence: str, change: Callable[[Path], object]) -> Case:
 def _sampled() -> str:
     """Opens a run as `sample` and the page of runs do."""
     opened = open_run(Path("run"))
-    return f"read: {load_model(opened)}, {len(opened.log_lines())} lines, {', '.join(opened.config.class_names)}"
+    model, lines = load_model(opened), opened.log_lines()
+    made = opened.checkpoints()[0]
+    return (
+        f"read: {model}, {len(lines)} lines, {', '.join(opened.config.class_names)}; {made.ema_length}, {made.ema_of}"
+    )
 
 
 def setting(**settings: Any) -> Callable[[Path], None]:
@@ -346,9 +350,14 @@ CASES: list[Case] = [
         "weights of a feature network of 300 GB with holes",
         lambda: holed(b"PK", 300 * 2**30)(Path("weights.pth")),
         lambda: f"read: {read_weights(Path('weights.pth'), None).sha256}",
-        "more than the weights of a feature network",
+        "more than the weights of any feature network",
+    ),
+    run(
+        "run whose checkpoint has a list for an EMA length",
+        "read: .* None, None",
+        stated(state={"ema_length": [MARKUP], "ema_of": [MARKUP]}),
     ),
     samples("samples.json of 300 GB with holes", holed(b"{", 300 * 2**30), "is damaged .it is longer than"),
-    samples("samples.json nested 200,000 deep", DEEP, "is damaged"),
+    samples("samples.json nested 200,000 deep", DEEP, "is damaged .it is nested too deeply"),
     samples("samples.json with markup in a name", json.dumps({MARKUP: 1}).encode(), "holds samples made with"),
 ]

@@ -11,7 +11,7 @@ from typing import Protocol
 MAX_DICTIONARY_BYTES = 192 * 2**20
 """An .xz may ask its decoder for gigabytes; `xz -9` asks for 65 MiB."""
 
-MAX_STREAMS, BYTES_A_STREAM = 10_000, 100
+MAX_STREAMS, BYTES_A_STREAM = 10_000, 1000
 """A compressed file may be many one after another, and each takes time: so many are read, and one more for so many
 bytes that came out. Programs that write them so put tens of kilobytes into each."""
 
@@ -95,6 +95,8 @@ class _Unpacked(io.RawIOBase):
         return self.position
 
     def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        if whence == io.SEEK_END:
+            raise io.UnsupportedOperation("its end is not known before it is unpacked")
         target = offset + (self.position if whence == io.SEEK_CUR else 0)
         if target < self.position:
             self._rewind()
