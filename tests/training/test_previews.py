@@ -1,6 +1,7 @@
 """Previews come at fixed parts of the budget, but never take more than their share of the time."""
 
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -80,14 +81,19 @@ def test_in_between_they_come_later(watched: Callable) -> None:
 def test_a_compiled_network_is_previewed_without_compiling_again(
     tiny: Config, store: Store, state: TrainingState
 ) -> None:
+    compiled: list[str] = []
+
     def backend(graph: Any, inputs: Any) -> Any:
-        raise RuntimeError("It is compiled.")
+        compiled.append("once more")
+        raise RuntimeError("The rest need not be compiled.")
 
     state.network.compile(backend=backend)
     previews.save_previews(Run(Path("run"), tiny), event_at(0.5, state), store)
     assert len(list(Path("run/previews").iterdir())) == 2
-    with pytest.raises(BackendCompilerFailed, match=r"It is compiled\."):
+    assert not compiled
+    with suppress(BackendCompilerFailed):  # Where training was compiled before, torch goes on without a word.
         state.network(torch.zeros(1, 1, 8, 8), torch.zeros(1), torch.zeros(1, dtype=torch.long))
+    assert compiled
 
 
 def test_only_the_last_previews_have_a_bar_of_their_own(
