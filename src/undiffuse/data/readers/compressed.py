@@ -31,7 +31,7 @@ class Decoder(Protocol):
     def needs_input(self) -> bool: ...
     @property
     def unused_data(self) -> bytes: ...
-    def decompress(self, data: bytes, max_length: int = -1) -> bytes: ...
+    def decompress(self, data: bytes, max_length: int) -> bytes: ...
 
 
 class _GzipDecoder:
@@ -52,7 +52,7 @@ class _GzipDecoder:
     def unused_data(self) -> bytes:
         return self.stream.unused_data
 
-    def decompress(self, data: bytes, max_length: int = 0) -> bytes:
+    def decompress(self, data: bytes, max_length: int) -> bytes:
         return self.stream.decompress(self.stream.unconsumed_tail + data, max_length)
 
 
